@@ -111,7 +111,8 @@ def fit(model, x, recipe=Recipe(), *, rng, progress=True):
     Raises ValueError for input or a recipe that does not fit the model, DivergenceError as soon as the activity explodes."""
     check_array(x, "x", width=model.sizes[0])
     recipe.check_depth(model)
-    watch = _Watch(model, x, recipe)
+    first = x[:min(recipe.batch_size, x.shape[0]), :]        # the batch on which every epoch is measured
+    watch = _Watch(model, first)
     books, t, history = [new_books(pair, recipe.optimizer) for pair in model.pairs], 0, []
     n_batches = math.ceil(x.shape[0] / recipe.batch_size)
     total = recipe.epochs * n_batches
@@ -125,7 +126,7 @@ def fit(model, x, recipe=Recipe(), *, rng, progress=True):
                 sums = sums + _stack_losses(losses)
                 if t % 50 == 0 or t == total: watch(h, epoch)
                 bar.update()
-            history.append(_measure(model, x[:recipe.batch_size, :], recipe, epoch, to_numpy(sums) / n_batches))
+            history.append(_measure(model, first, recipe, epoch, to_numpy(sums) / n_batches))
             bar.set_postfix_str("epoch {epoch}, log p(x,h) {log_p_start:.2f} → {log_p_end:.2f}".format(**history[-1]))
         return replace(model, prior=fit_top_prior(_settle_top(model, x, recipe))), history
 
@@ -156,7 +157,7 @@ def _rms(layer):
 def _settle_top(model, x, recipe):
     "h_M after INFERENCE for all rows of `x`, in blocks of 1,000."
     settings = dict(n_steps=recipe.n_steps, delta=recipe.delta, alpha=recipe.alpha)
-    tops = [infer(model, x[i:i + 1000, :], **settings)[-1] for i in range(0, x.shape[0], 1000)]
+    tops = [infer(model, x[i:min(i + 1000, x.shape[0]), :], **settings)[-1] for i in range(0, x.shape[0], 1000)]
     return array_namespace(x).concat(tops)
 
 # %% ../nbs/07_learning.ipynb #4d362a97
@@ -165,8 +166,7 @@ class DivergenceError(ArithmeticError):
 
 class _Watch:
     "Raises DivergenceError when a layer's rms activity is not finite or exceeds 30 times the larger of 1 and its start."
-    def __init__(self, model, x, recipe):
-        self.start = [max(1.0, _rms(layer)) for layer in encode(model, x[:recipe.batch_size, :])]
+    def __init__(self, model, x): self.start = [max(1.0, _rms(layer)) for layer in encode(model, x)]
 
     def __call__(self, h, epoch):
         for k, (layer, start) in enumerate(zip(h, self.start)):

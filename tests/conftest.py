@@ -1,0 +1,42 @@
+"What all tests share: markers, settings of hypothesis, and an environment that does not depend on who runs them."
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")              # no test opens a window
+os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
+from hypothesis import settings
+
+# No deadlines: a busy machine is not a bug. Derandomised: the same examples everywhere, so that a failure can be repeated.
+settings.register_profile("biolearn", deadline=None, derandomize=True)
+settings.load_profile("biolearn")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "end_to_end: runs the whole quick profile through the command line (about three minutes)")
+
+
+def pytest_collection_modifyitems(items):
+    "The quick tests first: who breaks something should hear of it early."
+    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is not None)
+
+
+# ---- the backends on which everything must run -------------------------------------------------------------------------
+
+import array_api_strict
+import pytest
+
+from biolearn.backend import Backend, _gpu_problem, use_device
+
+
+def strict():
+    "The standard and nothing else, on a pretend device whose memory the host cannot read: what leaks to NumPy fails here."
+    return Backend(array_api_strict, array_api_strict.Device("device1"))
+
+
+@pytest.fixture
+def strict_backend(): return strict()
+
+
+@pytest.fixture(params=["numpy", "strict", pytest.param("cupy", marks=pytest.mark.skipif(_gpu_problem() is not None, reason=str(_gpu_problem())))])
+def backend(request):
+    return {"numpy": Backend, "strict": strict, "cupy": lambda: use_device("gpu")}[request.param]()

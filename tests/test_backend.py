@@ -1,0 +1,67 @@
+"""The backend: the same numbers everywhere, streams with addresses, and input that is refused."""
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from biolearn.backend import Backend, DeviceError, Random, check_array, check_number, to_numpy, use_device
+
+
+def test_round_trip(backend):
+    a = np.arange(6, dtype=np.float32).reshape(2, 3)
+    b = backend.asarray(a)
+    assert (to_numpy(b) == a).all() and b.dtype == backend.xp.float32
+    a[0, 0] = 9
+    assert float(to_numpy(b)[0, 0]) == 0          # a copy, not a view
+
+
+@given(st.integers(0, 2**63), st.lists(st.one_of(st.text(max_size=5), st.integers(0, 2**31)), max_size=3))
+@settings(deadline=None)
+def test_same_address_same_bits(seed, address):
+    a, b = (Random(seed).stream(*address).normal((4,)) for _ in range(2))
+    assert (a == b).all()
+    assert (Random(seed + 1).stream(*address).normal((4,)) != a).any()
+    assert (Random(seed).stream(*address, "further").normal((4,)) != a).any()
+
+
+def test_stream_is_the_same_however_it_is_walked_to():
+    assert (Random(3).stream("a", 1).normal((3,)) == Random(3).stream("a").stream(1).normal((3,))).all()
+
+
+def test_other_namespaces_draw_numpys_numbers(strict_backend):
+    for draw in ("normal", "uniform"):
+        assert (to_numpy(getattr(Random(0, strict_backend), draw)((5, 2))) == getattr(Random(0), draw)((5, 2))).all()
+    assert (to_numpy(Random(0, strict_backend).permutation(10)) == Random(0).permutation(10)).all()
+
+
+def test_distributions(backend):
+    n = 200_000
+    u, z = (to_numpy(getattr(Random(0, backend), d)((n,))).astype(float) for d in ("uniform", "normal"))
+    assert 0 <= u.min() and u.max() < 1 and abs(u.mean() - 0.5) < 5 / np.sqrt(12 * n)
+    assert abs(z.mean()) < 5 / np.sqrt(n) and abs(z.var() - 1) < 5 * np.sqrt(2 / n)
+    assert sorted(to_numpy(Random(0, backend).permutation(100))) == list(range(100))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtype_of_draws(backend, dtype):
+    assert to_numpy(Random(0, backend).normal((2,), dtype)).dtype == dtype
+
+
+def test_no_gpu_is_an_error_not_a_fallback(monkeypatch):
+    monkeypatch.setattr("biolearn.backend._gpu_problem", lambda: "there is none")
+    assert use_device("auto").name == "cpu"
+    with pytest.raises(DeviceError, match="there is none.*device='cpu'"): use_device("gpu")
+    with pytest.raises(ValueError, match="'auto', 'cpu', 'gpu'"): use_device("cuda")
+
+
+@pytest.mark.parametrize("bad, message", [
+    ([[1.0]], "must be an array"), (np.ones((2, 3), int), "floating point"), (np.ones((2, 3), complex), "floating point"), (np.ones(3), "2 axes"),
+    (np.ones((0, 3)), "empty"), (np.ones((2, 4)), "3 columns"), (np.asarray([[1, np.inf, 0]]), r"first at \(0, 1\)"),
+    (np.asarray([[0.0, 0, 0], [0, 0, -1]]), r"below 0.*\(1, 2\)"), (np.full((1, 3), 1.5), "above 1")])
+def test_check_array_names_what_is_wrong(bad, message):
+    with pytest.raises((ValueError, TypeError), match="pixels.*" + message): check_array(bad, "pixels", width=3, low=0, high=1)
+
+
+@pytest.mark.parametrize("value", [None, "1", True, float("nan"), -1, 11, 1.5])
+def test_check_number(value):
+    with pytest.raises((ValueError, TypeError), match="rounds"): check_number(value, "rounds", integer=True, low=0, high=10)
+    check_number(10, "rounds", integer=True, low=0, high=10)

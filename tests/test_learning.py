@@ -1,0 +1,257 @@
+"""TRAIN: local, exact, reproducible, and loud when it diverges."""
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import biolearn.learning as learning
+from biolearn.backend import Backend, Random, to_numpy
+from biolearn.inference import infer
+from biolearn.layers import Dense, LayerPair
+from biolearn.learning import OPTIMIZERS, DivergenceError, Recipe, fit, load_model, local_step, new_books, save_model, train_step
+from biolearn.model import init_model
+
+NETWORKS = {1: ((6, 4), ("sigmoid", "softplus")), 2: ((6, 5, 4), ("sigmoid", "softplus", "sigmoid")), 3: ((6, 5, 4, 3), ("sigmoid", "tanh", "softplus", "sigmoid"))}
+
+
+def network(depth, backend=None, **kw):
+    sizes, units = NETWORKS[depth]
+    recipe = dict(epochs=2, batch_size=4, noise=(0.1,) * depth + ("spikes" if units[-1] == "sigmoid" else 0.1,), rate_f=(1e-2,) * depth, rate_g=(2e-2,) * depth)
+    return init_model(sizes, units, rng=Random(0, backend)), Recipe(**recipe | kw)
+
+
+def arrays(model):
+    return [to_numpy(a) for p in model.pairs for d in (p.f, p.g) for a in (d.W, d.b)]
+
+
+def one_step(model, recipe, x, seed=5):
+    return train_step(model, [new_books(p, recipe.optimizer) for p in model.pairs], x, recipe, t=1, scale=1.0, rng=Random(seed))
+
+
+@pytest.mark.parametrize("depth", NETWORKS)
+def test_each_update_descends_its_own_local_objective(depth, monkeypatch):
+    "Plain SGD's change of every weight and bias, against central differences of that map's own loss on the corrupted input it really saw."
+    model, recipe = network(depth, optimizer="sgd", rate_f=(1.0,) * depth, rate_g=(1.0,) * depth)
+    wide = lambda d: Dense(d.W.astype(float), d.b.astype(float), d.unit)
+    model = replace(model, pairs=tuple(LayerPair(wide(p.f), wide(p.g)) for p in model.pairs))
+    x, seen = Random(1).uniform((7, 6), "float64"), []
+    corrupt = learning.corrupt
+    monkeypatch.setattr(learning, "corrupt", lambda h, noise, *, rng: seen.append(corrupt(h, noise, rng=rng)) or seen[-1])
+    trained, _, h, losses = one_step(model, recipe, x)
+    for k in range(depth):
+        for d, (old, new, source, target) in enumerate(((model.pairs[k].f, trained.pairs[k].f, seen[k], h[k + 1]), (model.pairs[k].g, trained.pairs[k].g, seen[k + 1], h[k]))):
+            loss = lambda W, b: 0.5 * ((Dense(W, b, old.unit)(source) - target) ** 2).sum() / len(x)
+            assert losses[k][d] == pytest.approx(loss(old.W, old.b))
+            for i in np.ndindex(old.W.shape):
+                e = np.zeros_like(old.W); e[i] = 1e-5
+                assert old.W[i] - new.W[i] == pytest.approx((loss(old.W + e, old.b) - loss(old.W - e, old.b)) / 2e-5, rel=1e-5, abs=1e-9)
+            for j in range(len(old.b)):
+                e = np.zeros_like(old.b); e[j] = 1e-5
+                assert old.b[j] - new.b[j] == pytest.approx((loss(old.W, old.b + e) - loss(old.W, old.b - e)) / 2e-5, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_distant_layers_are_not_seen(k, monkeypatch):
+    "Given its own h[k], h[k+1], a pair's update is bit for bit the same whatever the other layers do and whatever the other pairs' weights are."
+    model, recipe = network(3)
+    x = Random(1).uniform((7, 6))
+    settled = infer(model, x)
+    def update(h, m):
+        monkeypatch.setattr(learning, "infer", lambda *a, **kw: h)
+        trained, *_ = one_step(m, recipe, x)
+        return arrays(replace(m, pairs=trained.pairs[k:k + 1]))
+    before = update(settled, model)
+    elsewhere = [layer if j in (k, k + 1) else layer + 1 for j, layer in enumerate(settled)]
+    other = init_model(*NETWORKS[3], rng=Random(99))
+    for h, m in ((elsewhere, model), (settled, replace(other, pairs=tuple(model.pairs[j] if j == k else other.pairs[j] for j in range(3))))):
+        assert all((a == b).all() for a, b in zip(before, update(h, m)))
+    near = [layer + 0.1 if j == k else layer for j, layer in enumerate(settled)]
+    assert any((a != b).any() for a, b in zip(before, update(near, model)))          # the test can fail
+
+
+@pytest.mark.parametrize("learner, other", [("f", "g"), ("g", "f")])
+def test_f_and_g_do_not_read_each_others_weights(learner, other):
+    model, recipe = network(2)
+    pair, stranger = model.pairs[0], init_model(*NETWORKS[2], rng=Random(7)).pairs[0]
+    below, above = Random(1).uniform((4, 6)), Random(2).uniform((4, 5))
+    def step(p):
+        new, *_ = local_step(p, new_books(p, "adam"), below, above, below, above, optimizer="adam", rate_f=0.1, rate_g=0.1, t=1)
+        return getattr(new, learner).W
+    assert (step(pair) == step(replace(pair, **{other: getattr(stranger, other)}))).all()
+
+
+@pytest.mark.parametrize("depth", NETWORKS)
+def test_no_g_is_a_transposed_f(depth):
+    model, recipe = network(depth, epochs=10)
+    trained, _ = fit(model, Random(1).uniform((20, 6)), recipe, rng=Random(2), progress=False)
+    for m in (model, trained):
+        for p in m.pairs:
+            assert not np.shares_memory(p.f.W, p.g.W)
+            assert np.abs(p.f.W - p.g.W.T).max() > 0.05 and np.corrcoef(p.f.W.ravel(), p.g.W.T.ravel())[0, 1] < 0.99
+
+
+def adam_by_hand(w, grads, rate):
+    m = v = 0.0
+    for t, g in enumerate(grads, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        w -= rate * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return w
+
+
+def momentum_by_hand(w, grads, rate):
+    m = 0.0
+    for g in grads: m = 0.9 * m + g; w -= rate * m
+    return w
+
+
+def rmsprop_by_hand(w, grads, rate):
+    v = mean = m = 0.0
+    for g in grads:
+        v, mean = 0.95 * v + 0.05 * g * g, 0.95 * mean + 0.05 * g
+        m = 0.9 * m + g / math.sqrt(v - mean * mean + 1e-3); w -= rate * m
+    return w
+
+
+@pytest.mark.parametrize("name, by_hand", [("sgd", lambda w, grads, rate: w - rate * sum(grads)), ("momentum", momentum_by_hand), ("rmsprop", rmsprop_by_hand), ("adam", adam_by_hand)])
+def test_optimisers_synapse_by_synapse(name, by_hand):
+    rule, n = OPTIMIZERS[name]
+    grads = Random(0).normal((20, 3, 2), "float64")
+    w, books = np.ones((3, 2)), (np.zeros((3, 2)),) * n
+    for t, g in enumerate(grads, 1): w, books = rule(w, g, books, 0.01, t)
+    for i in np.ndindex(3, 2): assert w[i] == pytest.approx(by_hand(1.0, [g[i] for g in grads], 0.01), rel=1e-12)
+
+
+@pytest.mark.parametrize("depth", NETWORKS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_trains_on_every_backend(backend, depth, optimizer):
+    "The strict namespace's second device cannot be read by the host: nothing leaks. Its numbers are NumPy's, so the results agree."
+    model, recipe = network(depth, backend, optimizer=optimizer)
+    x = Random(1).uniform((10, 6))
+    trained, history = fit(model, backend.asarray(x), recipe, rng=Random(2, backend), progress=False)
+    assert len(history) == 2 and len(history[0]["loss_f"]) == depth and len(history[0]["rms"]) == depth + 1
+    if backend.name == "gpu": return                      # draws other numbers, by design
+    here, history_here = fit(network(depth)[0], x, recipe, rng=Random(2), progress=False)
+    for a, b in zip(arrays(trained), arrays(here)): np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(trained.prior.var), here.prior.var, rtol=1e-3, atol=1e-7)
+    assert history[-1]["log_p_end"] == pytest.approx(history_here[-1]["log_p_end"], rel=1e-4)
+
+
+def test_same_seed_same_bits():
+    model, recipe = network(2)
+    x = Random(1).uniform((10, 6))
+    runs = [fit(model, x, recipe, rng=Random(seed), progress=False) for seed in (3, 3, 4)]
+    assert all((a == b).all() for a, b in zip(arrays(runs[0][0]), arrays(runs[1][0]))) and runs[0][1] == runs[1][1]
+    assert any((a != b).any() for a, b in zip(arrays(runs[0][0]), arrays(runs[2][0])))
+
+
+def test_input_is_left_alone():
+    model, recipe = network(2)
+    x = Random(1).uniform((10, 6)); x.flags.writeable = False
+    before = [a.copy() for a in arrays(model)]
+    fit(model, x, recipe, rng=Random(2), progress=False)
+    assert all((a == b).all() for a, b in zip(before, arrays(model)))
+
+
+def test_prior_is_that_of_the_settled_top_layer():
+    model, recipe = network(2)
+    x = Random(1).uniform((1500, 6))
+    trained, _ = fit(model, x, replace(recipe, epochs=1, batch_size=100), rng=Random(2), progress=False)
+    top = infer(trained, x)[-1]
+    np.testing.assert_allclose(trained.prior.mean, top.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(trained.prior.var, 4 * top.var(0), rtol=1e-3)
+
+
+def test_losses_are_epoch_means_and_fall():
+    model, recipe = network(2, epochs=60, batch_size=20)
+    _, history = fit(model, Random(1).uniform((20, 6)), recipe, rng=Random(2), progress=False)
+    assert history[-1]["loss_g"][0] < 0.8 * history[0]["loss_g"][0]
+    first, *_ = [one for one in (train_step(model, [new_books(p, "adam") for p in model.pairs], Random(1).uniform((20, 6))[Random(2).stream("epoch", 0, "order").permutation(20)], recipe, t=1, scale=1.0, rng=Random(2).stream("epoch", 0, "noise")),)]
+    np.testing.assert_allclose([float(l[1]) for l in first[3]], history[0]["loss_g"], rtol=1e-5)
+
+
+def test_divergence_is_noticed_before_nan():
+    model, recipe = network(2, epochs=500, noise=(0.0, 1.0, "spikes"), rate_f=(0.05, 0.05), rate_g=(1e-4, 1e-4), decay=False)
+    with np.errstate(over="raise", invalid="raise"), pytest.raises(DivergenceError, match=r"layer h_1 .* in epoch \d+.*noise on x.*rate_f"):
+        fit(model, Random(1).uniform((40, 6)), recipe, rng=Random(2), progress=False)
+
+
+def test_nan_in_training_is_divergence(monkeypatch):
+    model, recipe = network(2)
+    monkeypatch.setattr(learning, "infer", lambda model, x, **kw: [x] + [layer * float("nan") for layer in infer(model, x)[1:]])
+    with pytest.raises(DivergenceError, match="nan"): fit(model, Random(1).uniform((10, 6)), recipe, rng=Random(2), progress=False)
+
+
+@pytest.mark.parametrize("bad, message", [
+    (np.full((3, 6), np.nan, np.float32), "x holds NaN"), (np.ones((3, 5), np.float32), "6 columns"), (np.ones(6, np.float32), "2 axes"),
+    (np.ones((0, 6), np.float32), "empty"), (np.ones((3, 6), np.uint8), "floating"), ("x", "array")])
+def test_bad_data(bad, message):
+    model, recipe = network(2)
+    with pytest.raises((ValueError, TypeError), match=message): fit(model, bad, recipe, rng=Random(0), progress=False)
+
+
+@pytest.mark.parametrize("bad", [dict(epochs=0), dict(batch_size=0), dict(n_steps=-1), dict(rate_f=(float("nan"), 1)), dict(noise=(-1, 0, 0)), dict(noise=("spike", 0, 0)), dict(optimizer="lbfgs")])
+def test_bad_recipe(bad):
+    with pytest.raises((ValueError, TypeError)): Recipe(**bad)
+
+
+@pytest.mark.parametrize("bad", [dict(noise=(0.1, 0.1)), dict(rate_f=(0.1,)), dict(rate_g=(0.1,) * 3)])
+def test_recipe_of_another_depth(bad):
+    with pytest.raises(ValueError, match="2 hidden layers"): fit(network(2)[0], Random(1).uniform((4, 6)), Recipe(**bad), rng=Random(0), progress=False)
+
+
+def test_single_row_and_ragged_last_batch():
+    model, recipe = network(2)
+    for n in (1, 5): fit(model, Random(1).uniform((n, 6)), recipe, rng=Random(0), progress=False)
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 3))
+@settings(deadline=None, max_examples=15)
+def test_any_batch_size(n, batch_size, depth):
+    model, recipe = network(depth, epochs=1, batch_size=batch_size)
+    trained, _ = fit(model, Random(1).uniform((n, 6)), recipe, rng=Random(0), progress=False)
+    assert all(a.dtype == np.float32 and np.isfinite(a).all() for a in arrays(trained))
+
+
+# ---- saved models ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("depth", NETWORKS)
+def test_save_and_load(tmp_path, backend, depth):
+    model, recipe = network(depth, backend, epochs=1)
+    trained, _ = fit(model, backend.asarray(Random(1).uniform((10, 6))), recipe, rng=Random(0, backend), progress=False)
+    for m in (model, trained):
+        save_model(tmp_path / "m.safetensors", m)
+        back = load_model(tmp_path / "m.safetensors", Backend())
+        assert all((a == b).all() for a, b in zip(arrays(m), arrays(back))) and back.units == m.units
+        assert (back.prior is None) == (m.prior is None)
+    assert (to_numpy(back.prior.var) == to_numpy(trained.prior.var)).all()
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(path, network(2)[0])
+    whole = path.read_bytes()
+    for length in [*range(0, 64), *range(64, len(whole), 37)]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="m.safetensors is not a saved biolearn model"): load_model(path, Backend())
+
+
+def test_other_files_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+    path = tmp_path / "other.safetensors"
+    save_file({"a": np.ones(3, np.float32)}, path)
+    with pytest.raises(ValueError, match="no biolearn header"): load_model(path, Backend())
+    save_file({"f1.W": np.full((2, 3), np.nan, np.float32)}, path, metadata={"format": "biolearn model 1", "units": '["relu", "relu"]'})
+    with pytest.raises(ValueError, match="NaN"): load_model(path, Backend())
+    with pytest.raises(FileNotFoundError): load_model(tmp_path / "none.safetensors", Backend())
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    save_model(path, network(1)[0])
+    before = path.read_bytes()
+    monkeypatch.setattr(learning.os, "replace", lambda *a: (_ for _ in ()).throw(OSError("disk is full")))
+    with pytest.raises(OSError, match="full"): save_model(path, network(2)[0])
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
