@@ -1,0 +1,373 @@
+"""Evaluation against independent oracles: plain formulas, scikit-learn, SciPy, and sets whose answer is known."""
+import math
+import tracemalloc
+import warnings
+
+import array_api_strict as strict
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from biolearn import evaluation as ev
+from biolearn.backend import Random, to_numpy
+from biolearn.data import load_dataset
+
+SIGMAS = (0.05, 0.1, 0.2, 0.5, 2.0)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+def exact_parzen(test, samples, sigma):
+    """The formula in double precision, one test row at a time."""
+    from scipy.special import logsumexp
+    test, samples = np.asarray(test, float), np.asarray(samples, float)
+    constant = math.log(len(samples)) + test.shape[1] / 2 * math.log(2 * math.pi * sigma**2)
+    return np.array([logsumexp(-((t - samples) ** 2).sum(axis=1) / (2 * sigma**2)) for t in test]) - constant
+
+
+def on_device(a):
+    return strict.asarray(a, device=strict.Device("device1"))
+
+
+# ---------------------------------------------------------------- Parzen
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_parzen_agrees_with_kernel_density(digits, sigma):
+    """One leaf: with its default tree scikit-learn loses precision at narrow widths (scikit-learn issue 25799)."""
+    from sklearn.neighbors import KernelDensity
+    oracle = KernelDensity(bandwidth=sigma, leaf_size=len(digits.train)).fit(digits.train).score_samples(digits.test)
+    ours = ev.parzen_log_likelihood(digits.test, digits.train, sigma)
+    assert digits.test.dtype == np.float32
+    assert np.max(np.abs(ours - oracle)) < 1e-3
+
+
+def test_parzen_in_784_dimensions_in_single_precision():
+    """Sparse rows as bright as MNIST's, their nearest samples close: the worst case for cancellation at the paper's width."""
+    rng = np.random.default_rng(0)
+    samples = (rng.random((3000, 784)) * (rng.random((3000, 784)) < 0.2)).astype(np.float32)
+    test = np.clip(samples[:200] + 0.15 * rng.standard_normal((200, 784)), 0, 1).astype(np.float32)
+    assert np.max(np.abs(ev.parzen_log_likelihood(test, samples, 0.2) - exact_parzen(test, samples, 0.2))) < 1e-3
+
+
+@pytest.mark.parametrize("offset", [0, 100, -1000])
+def test_parzen_does_not_notice_an_offset(digits, offset):
+    test, samples = (np.round(a * 16) / 16 + np.float32(offset) for a in (digits.test[:50], digits.train))
+    assert test.dtype == np.float32
+    assert np.max(np.abs(ev.parzen_log_likelihood(test, samples, 0.1) - exact_parzen(test, samples, 0.1))) < 1e-3
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 30), m=st.integers(1, 30), d=st.integers(1, 12), chunk=st.integers(1, 40), seed=st.integers(0, 10**6),
+       dtype=st.sampled_from(["float32", "float64"]), sigma=st.floats(0.05, 3))
+def test_parzen_any_shape_chunk_and_precision(n, m, d, chunk, seed, dtype, sigma):
+    rng = np.random.default_rng(seed)
+    test, samples = rng.random((n, d)).astype(dtype), rng.random((m, d)).astype(dtype)
+    ours = ev.parzen_log_likelihood(test, samples, sigma, chunk=chunk)
+    assert ours.shape == (n,) and ours.dtype == np.float64
+    assert np.allclose(ours, exact_parzen(test, samples, sigma), atol=1e-3 if dtype == "float32" else 1e-8, rtol=0)
+
+
+def test_parzen_of_far_away_rows_is_finite():
+    """exp of every term underflows; the logarithm of their sum must not."""
+    test, samples = np.full((3, 5), 50.0, np.float32), np.zeros((4, 5), np.float32)
+    ours = ev.parzen_log_likelihood(test, samples, 0.01)
+    assert np.all(np.isfinite(ours)) and np.allclose(ours, exact_parzen(test, samples, 0.01), rtol=1e-6)
+
+
+def test_parzen_integrates_to_one():
+    samples, x = np.array([[-1.0], [0.2], [0.5]]), np.linspace(-8, 8, 4001)[:, None]
+    assert np.trapezoid(np.exp(ev.parzen_log_likelihood(x, samples, 0.4)), x[:, 0]) == pytest.approx(1, abs=1e-6)
+
+
+def test_parzen_order_and_repeats_do_not_matter(digits):
+    t, s = digits.test[:40], digits.train[:300]
+    plain = ev.parzen_log_likelihood(t, s, 0.2)
+    assert np.allclose(plain, ev.parzen_log_likelihood(t, s[::-1], 0.2, chunk=64), atol=1e-4)
+    assert np.allclose(plain, ev.parzen_log_likelihood(t, np.concatenate([s, s]), 0.2), atol=1e-4)
+
+
+def test_parzen_memory_does_not_grow_with_the_rows():
+    """12,000 by 12,000 distances would be 576 MB at once; NumPy reports its allocations to tracemalloc."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((12000, 4), dtype=np.float32) for _ in range(2))
+    tracemalloc.start()
+    ev.parzen_log_likelihood(a, b, 0.2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 2**20
+    wide = rng.random((40, 2_000_000), dtype=np.float32)            # 320 MB: blocks of 8 rows
+    tracemalloc.start()
+    ev.parzen_log_likelihood(wide[:20], wide[20:], 0.2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**30
+
+
+def test_parzen_products_stay_in_single_precision(monkeypatch):
+    """The (test, samples) tables that are exponentiated are float32, even where the width is a NumPy float64."""
+    import array_api_compat.numpy as xp
+    seen, plain = [], np.exp
+    monkeypatch.setattr(xp, "exp", lambda a: (seen.append((a.ndim, a.dtype)), plain(a))[1])
+    a = np.random.default_rng(0).random((5, 4), dtype=np.float32)
+    ev.parzen_log_likelihood(a, a, np.float64(0.2))
+    assert (2, np.float32) in seen and (2, np.float64) not in seen
+
+
+@pytest.mark.parametrize("change, error, words", [
+    (dict(sigma=0), ValueError, "sigma"), (dict(sigma=-1.0), ValueError, "sigma"), (dict(sigma=np.nan), ValueError, "sigma"),
+    (dict(sigma="0.2"), TypeError, "sigma"), (dict(chunk=0), ValueError, "chunk"), (dict(chunk=1.5), TypeError, "chunk"),
+    (dict(test=np.ones((2, 3))), ValueError, "samples must have 3 columns"), (dict(test=np.ones(4)), ValueError, "test"),
+    (dict(test=np.ones((2, 4), int)), TypeError, "test"), (dict(samples=np.ones((0, 4))), ValueError, "samples is empty"),
+    (dict(samples=np.full((2, 4), np.nan)), ValueError, "samples holds NaN"), (dict(test=[[0.0] * 4]), TypeError, "test")])
+def test_parzen_refuses(change, error, words):
+    good = dict(test=np.ones((2, 4)), samples=np.ones((3, 4)), sigma=0.2)
+    with pytest.raises(error, match=words): ev.parzen_log_likelihood(**(good | change))
+
+
+def test_a_nan_deep_in_a_long_array_is_found():
+    samples = np.zeros((5000, 3), np.float32)
+    samples[4321, 1] = np.inf
+    with pytest.raises(ValueError, match=r"samples \(rows from 4096\).*\(225, 1\)"):
+        ev.parzen_log_likelihood(np.zeros((2, 3), np.float32), samples, 0.2)
+
+
+# ---------------------------------------------------------------- width, mean and error
+
+def test_choose_sigma_is_the_best_of_separate_calls(digits):
+    grid = (0.3, 0.1, 0.14, 0.2)                                     # any order
+    sigma, means = ev.choose_sigma(digits.valid, digits.train, grid)
+    each = [exact_parzen(digits.valid, digits.train, s).mean() for s in grid]
+    assert sigma == grid[int(np.argmax(each))] == 0.14
+    assert np.allclose(means, each, atol=1e-3)
+
+
+@pytest.mark.parametrize("grid, hint", [((0.3, 0.4, 0.5), "smaller"), ((0.05, 0.08, 0.1), "larger")])
+def test_choose_sigma_warns_at_the_edge(digits, grid, hint):
+    with pytest.warns(UserWarning, match=f"edge.*{hint}"): ev.choose_sigma(digits.valid, digits.train, grid)
+
+
+def test_choose_sigma_is_silent_inside(digits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ev.choose_sigma(digits.valid, digits.train, np.array([0.1, 0.14, 0.2]))
+
+
+@pytest.mark.parametrize("grid", [[], [0.2], [0.2, 0.2]])
+def test_choose_sigma_needs_a_grid(digits, grid):
+    with pytest.raises(ValueError, match="grid"): ev.choose_sigma(digits.valid, digits.train, grid)
+
+
+def test_mean_and_stderr():
+    from scipy.stats import sem
+    values = np.random.default_rng(0).random(50)
+    assert ev.mean_and_stderr(values) == pytest.approx((values.mean(), sem(values)))
+    assert ev.mean_and_stderr(on_device(values)) == pytest.approx((values.mean(), sem(values)))
+    for bad in (np.ones(1), np.ones((2, 2)), np.array([1.0, np.nan])):
+        with pytest.raises(ValueError): ev.mean_and_stderr(bad)
+
+
+# ---------------------------------------------------------------- variety, classes, recognisability, copies
+
+def test_variety_of_a_shrunk_set_is_the_square_of_the_shrinking(digits):
+    mean = digits.train.mean(axis=0)
+    for shrink in (1.0, 0.5, 0.1):
+        assert ev.variety(mean + shrink * (digits.train - mean), digits.train) == pytest.approx(shrink**2, rel=1e-3)
+    assert ev.variety(np.tile(mean, (50, 1)), digits.train) == pytest.approx(0, abs=1e-9)
+
+
+def test_variety_refuses():
+    a = np.random.default_rng(0).random((4, 3))
+    with pytest.raises(ValueError, match="does not vary"): ev.variety(a, np.ones((4, 3)))
+    with pytest.raises(ValueError, match="two rows"): ev.variety(a[:1], a)
+    with pytest.raises(ValueError, match="columns"): ev.variety(a, a[:, :2])
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 20), m=st.integers(3, 40), d=st.integers(1, 6), chunk=st.integers(1, 50), seed=st.integers(0, 10**6))
+def test_distances_agree_with_scikit_learn(n, m, d, chunk, seed):
+    from sklearn.neighbors import NearestNeighbors
+    rng = np.random.default_rng(seed)
+    samples, train, labels = rng.random((n, d)), rng.random((m, d)), rng.integers(0, 3, m)
+    nearest = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(train).kneighbors(samples)
+    assert np.allclose(ev.nearest_distance(samples, train, chunk=chunk), nearest[0][:, 0])
+    assert np.array_equal(ev.nearest_class(samples, train, labels, chunk=chunk), labels[nearest[1][:, 0]])
+    by_class = ev.class_distances(samples, train, labels, chunk=chunk)
+    for k, c in enumerate(np.unique(labels)):
+        plain = np.sqrt(((samples[:, None] - train[labels == c][None]) ** 2).sum(axis=2)).min(axis=1)
+        assert np.allclose(by_class[:, k], plain)
+
+
+def test_a_copy_has_distance_exactly_zero(digits):
+    assert np.all(ev.nearest_distance(digits.train[:200] , digits.train) == 0)
+    assert np.min(ev.nearest_distance(digits.test, digits.train)) > 0
+
+
+def test_labels_need_not_be_consecutive(digits):
+    shifted = digits.train_labels * 7 - 3
+    assert np.array_equal(ev.nearest_class(digits.test, digits.train, shifted),
+                          ev.nearest_class(digits.test, digits.train, digits.train_labels) * 7 - 3)
+
+
+def test_class_histogram_and_entropy():
+    assert np.array_equal(ev.class_histogram(np.array([0, 2, 2, 1]), 4), [1, 1, 2, 0])
+    assert ev.class_entropy(np.arange(10)) == pytest.approx(1)
+    assert ev.class_entropy(np.zeros(30, int)) == 0
+    assert ev.class_entropy(np.array([0, 1] * 5)) == pytest.approx(math.log(2) / math.log(10))
+    for bad in (np.array([10]), np.array([-1]), np.array([0.5]), np.array([], int), np.ones((2, 2), int)):
+        with pytest.raises(ValueError, match="labels"): ev.class_entropy(bad)
+
+
+def test_recognisability_on_controls(digits):
+    rng = np.random.default_rng(0)
+    share = lambda s: ev.recognisability(s.astype(np.float32), digits.train, digits.train_labels)
+    assert share(digits.test) > 0.9
+    assert share(rng.random((300, 64))) < 0.05
+    assert share(np.clip(rng.standard_normal((300, 64)), 0, 1)) < 0.05
+    assert share(digits.train.mean(axis=0)[None]) == 0
+    assert share(digits.test[:, rng.permutation(64)]) < 0.1
+    assert share((digits.test[:150] + digits.test[150:300]) / 2) < 0.6
+
+
+def test_recognisability_has_no_length_scale(digits):
+    args = digits.test, digits.train, digits.train_labels
+    doubled = ev.recognisability(2 * args[0], 2 * args[1], args[2])
+    assert doubled == ev.recognisability(*args)
+
+
+def test_recognisability_refuses(digits):
+    with pytest.raises(ValueError, match="one class"): ev.recognisability(digits.test, digits.train, np.zeros(len(digits.train), int))
+    with pytest.raises(ValueError, match="train_labels has 3"): ev.recognisability(digits.test, digits.train, np.zeros(3, int))
+    with pytest.raises(ValueError, match="ratio"): ev.recognisability(digits.test, digits.train, digits.train_labels, ratio=1.5)
+
+
+# ---------------------------------------------------------------- in-painting
+
+def test_inpainting_error_counts_hidden_pixels_only():
+    truth, filled = np.zeros((2, 4), np.float32), np.array([[9, 9, 1, 3], [9, 2, 9, 9]], np.float32)
+    visible = np.array([[1, 1, 0, 0], [1, 0, 1, 1]], bool)
+    assert np.array_equal(ev.inpainting_error(truth, filled, visible), [5, 4])
+    assert np.array_equal(ev.inpainting_error(truth, filled, visible.astype(np.float32)), [5, 4])
+    assert np.array_equal(ev.inpainting_error(truth, filled, visible[0]), [5, (81 + 81) / 2])
+
+
+def test_inpainting_error_refuses():
+    a = np.zeros((2, 4))
+    with pytest.raises(ValueError, match="no hidden pixel"): ev.inpainting_error(a, a, np.ones((2, 4), bool))
+    with pytest.raises(ValueError, match="visible must have shape"): ev.inpainting_error(a, a, np.ones((4, 2), bool))
+    with pytest.raises(ValueError, match="zeros and ones"): ev.inpainting_error(a, a, np.full((2, 4), 0.5))
+    with pytest.raises(ValueError, match="filled"): ev.inpainting_error(a, a[:1], np.zeros(4, bool))
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 12), m=st.integers(1, 30), d=st.integers(1, 8), chunk=st.integers(1, 40), seed=st.integers(0, 10**6))
+def test_fill_nearest_agrees_with_the_plain_loop(n, m, d, chunk, seed):
+    rng = np.random.default_rng(seed)
+    x, train, visible = rng.random((n, d)), rng.random((m, d)), rng.random((n, d)) < 0.5
+    visible[:, 0] = True                                               # with nothing visible every digit is as near
+    wanted = np.stack([np.where(v, a, train[((a - train)[:, v] ** 2).sum(axis=1).argmin()]) for a, v in zip(x, visible)])
+    assert np.array_equal(ev.fill_nearest(x, visible, train, chunk=chunk), wanted)
+
+
+@pytest.mark.parametrize("fill", [ev.fill_mean, ev.fill_nearest])
+def test_fillings_keep_visible_pixels_and_do_not_peek(digits, fill):
+    visible = np.random.default_rng(0).random(digits.test.shape) < 0.5
+    filled = fill(digits.test, visible, digits.train)
+    assert filled.dtype == np.float32 and np.array_equal(filled[visible], digits.test[visible])
+    assert np.array_equal(filled, fill(np.where(visible, digits.test, 1 - digits.test), visible, digits.train))
+
+
+def test_fill_mean_is_the_mean(digits):
+    filled = ev.fill_mean(digits.test[:3], np.zeros(64, bool), digits.train)
+    assert np.allclose(filled, digits.train.mean(axis=0), atol=1e-6)
+
+
+def test_nearest_beats_the_mean(digits):
+    visible = np.random.default_rng(0).random(digits.test.shape) < 0.5
+    error = [ev.inpainting_error(digits.test, f(digits.test, visible, digits.train), visible).mean() for f in (ev.fill_mean, ev.fill_nearest)]
+    assert error[1] < 0.8 * error[0]
+
+
+# ---------------------------------------------------------------- control rows
+
+def test_control_samples(digits):
+    n, n_train = 500, len(digits.train)
+    got = ev.control_samples(digits.train, n, rng=Random(0))
+    assert tuple(got) == ev.CONTROLS
+    assert [len(v) for v in got.values()] == [n, n_train // 4, n, n]
+    assert all(v.dtype == np.float32 and v.shape[1] == 64 and v.min() >= 0 and v.max() <= 1 for v in got.values())
+    real, centroids, pca, gaussian = got.values()
+    assert np.all(ev.nearest_distance(real, digits.train) == 0) and len(np.unique(real, axis=0)) >= n - 2
+    mean = digits.train.mean(axis=0)
+    assert np.abs(gaussian.mean(axis=0) - mean).max() < 0.2
+    assert 0.2 < ev.variety(pca, digits.train) < 1 and ev.variety(centroids, digits.train) < 1
+
+
+def test_pca_reconstructions_agree_with_scikit_learn(digits):
+    from sklearn.decomposition import PCA
+    pca = ev.control_samples(digits.train, 400, rng=Random(3))
+    model = PCA(16).fit(digits.train)
+    oracle = model.inverse_transform(model.transform(pca["training digits"]))
+    assert np.allclose(pca["PCA reconstructions"], np.clip(oracle, 0, 1), atol=1e-4)
+
+
+def test_gaussian_has_the_covariance_of_the_data():
+    """Data far from the ends of their range, so that clipping does nothing: 20,000 draws know a covariance to about 2 %."""
+    rng = np.random.default_rng(0)
+    train = rng.standard_normal((5000, 4)) @ rng.standard_normal((4, 4))
+    train = np.concatenate([train, np.full((1, 4), 99.0), np.full((1, 4), -99.0)])
+    gaussian = ev.control_samples(train, 20000, rng=Random(0))["full-covariance Gaussian"]
+    wanted = np.cov(train, rowvar=False)
+    assert np.abs(np.cov(gaussian, rowvar=False) - wanted).max() < 0.06 * wanted.max()
+
+
+def test_same_seed_same_controls_and_another_seed_differs(digits):
+    one, two, other = (ev.control_samples(digits.train, 100, rng=Random(s)) for s in (0, 0, 1))
+    assert all(np.array_equal(one[k], two[k]) for k in one)
+    assert not any(np.array_equal(one[k], other[k]) for k in one)
+
+
+def test_centroids_beat_as_many_real_digits(digits):
+    """The reason for the control rows: a set that is nobody's handwriting scores above real handwriting."""
+    got = ev.control_samples(digits.train, len(digits.train), rng=Random(0))
+    k = len(got["k-means centroids"])
+    gain = ev.parzen_log_likelihood(digits.test, got["k-means centroids"], 0.16) - ev.parzen_log_likelihood(digits.test, got["training digits"][:k], 0.16)
+    mean, stderr = ev.mean_and_stderr(gain)
+    assert mean > 3 * stderr
+
+
+def test_control_samples_refuses(digits):
+    with pytest.raises(ValueError, match="at least 8"): ev.control_samples(digits.train[:5], 10, rng=Random(0))
+    with pytest.raises(ValueError, match="n must be"): ev.control_samples(digits.train, 0, rng=Random(0))
+
+
+# ---------------------------------------------------------------- other array libraries
+
+def test_everything_runs_on_another_array_library(digits):
+    """`array_api_strict` on its pretend device: no NumPy-only call, and no reading of device memory by NumPy."""
+    t, s, labels = digits.test[:30], digits.train[:300], digits.train_labels[:300]
+    visible = np.random.default_rng(0).random(t.shape) < 0.5
+    T, S, V = on_device(t), on_device(s), on_device(visible)
+    pairs = [(lambda a, b, v: ev.parzen_log_likelihood(a, b, 0.2, chunk=7), 1e-3), (lambda a, b, v: ev.nearest_distance(a, b), 1e-6),
+             (lambda a, b, v: ev.class_distances(a, b, labels), 1e-6), (lambda a, b, v: ev.fill_mean(a, v, b), 1e-6),
+             (lambda a, b, v: ev.inpainting_error(a, ev.fill_mean(a, v, b), v), 1e-6)]
+    for f, tolerance in pairs:
+        theirs = f(T, S, V)
+        assert theirs.device == T.device
+        assert np.allclose(to_numpy(theirs), f(t, s, visible), atol=tolerance)
+    assert ev.fill_nearest(T, V, S).device == T.device
+    assert ev.variety(T, S) == pytest.approx(ev.variety(t, s), rel=1e-5)
+    assert ev.recognisability(T, S, labels) == ev.recognisability(t, s, labels)
+    assert np.array_equal(ev.nearest_class(T, S, labels), ev.nearest_class(t, s, labels))
+    assert ev.choose_sigma(T, S, (0.1, 0.15, 0.3))[0] == ev.choose_sigma(t, s, (0.1, 0.15, 0.3))[0]
+    controls = ev.control_samples(S, 20, rng=Random(0))
+    assert all(v.device == T.device and v.dtype == strict.float32 for v in controls.values())
+
+
+def test_importing_is_light():
+    import subprocess
+    import sys
+    code = "import sys, biolearn.evaluation; bad = {'sklearn', 'scipy', 'matplotlib', 'cupy'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
