@@ -1,0 +1,94 @@
+# biolearn: `make figures` runs the main job, `make test` the tests. Each makes its own virtual environment in .venv first.
+#
+#   PYTHON=python3.12   the Python to make .venv with (default: the first that will do of python3, python3.13, ... python3.10)
+#   PROFILE=quick       or paper: which figures; also DEVICE=auto|cpu|gpu, SEED=0, OUT=folder, ONLY="fig3 fig4"
+
+.DEFAULT_GOAL := help
+.PHONY: help venv figures test export clean-notebooks readme check
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+PYTHON =
+PROFILE = quick
+DEVICE = auto
+SEED = 0
+OUT =
+ONLY =
+
+BIN = .venv/bin
+READY = .venv/.ready
+
+help:             ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-24s %s\n' "  $${name}" "$$what"; done
+	@sed -n 's/^#  / /p' Makefile
+
+venv: $(READY)    ## make the virtual environment .venv, with the exact versions of constraints.txt
+
+# ---- a virtual environment -------------------------------------------------------------------------------------------
+# The stamp .venv/.ready is written last: an interrupted installation does not count as done.
+
+VERSION_OK = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+MODULES_OK = import venv, ensurepip, ssl, ctypes
+
+$(READY): settings.ini setup.py constraints.txt
+	@set -e; found=; nearly=; \
+	for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.10 python); do \
+	  if "$$python" -c "$(VERSION_OK)" >/dev/null 2>&1; then \
+	    if "$$python" -c "$(MODULES_OK)" >/dev/null 2>&1; then found="$$python"; break; else nearly="$${nearly:-$$python}"; fi; \
+	  fi; \
+	done; \
+	if [ -z "$$found" ] && [ -n "$$nearly" ]; then \
+	  v=$$("$$nearly" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  echo "make: $$nearly (Python $$v) has the right version but cannot make a virtual environment: its modules venv and ensurepip are not all there." >&2; \
+	  echo "make: install them (Debian, Ubuntu: apt install python$$v-venv) or name another Python: make PYTHON=/path/to/python3" >&2; exit 1; \
+	elif [ -z "$$found" ]; then \
+	  echo "make: Python 3.10 to 3.13 is needed, and $(if $(PYTHON),PYTHON=$(PYTHON) is not one,none was found)." >&2; \
+	  echo "make: install one (Debian, Ubuntu: apt install python3 python3-venv; Fedora: dnf install python3; macOS: brew install python@3.13)" >&2; \
+	  echo "make: or name one that is there: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	if ! { $(BIN)/python -c "$(VERSION_OK)" && $(BIN)/python -m pip --version; } >/dev/null 2>&1; then \
+	  echo "Making .venv with $$found ($$("$$found" -V))"; "$$found" -m venv --clear .venv; \
+	fi; \
+	rm -f $(READY); \
+	echo "Installing what biolearn needs into .venv: about a minute, depending on the network ..."; \
+	if ! $(BIN)/python -m pip install -qq --prefer-binary -e '.[dev]' -c constraints.txt; then \
+	  echo "make: the installation failed; pip's lines above say why. With a network it can simply be started again: make venv" >&2; exit 1; \
+	fi; \
+	touch $(READY); echo "Done: .venv is ready."
+
+# ---- the two commands ------------------------------------------------------------------------------------------------
+
+figures: $(READY) ## train the network and draw every figure (the second time the trained model is there already)
+	@$(BIN)/biolearn reproduce --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(OUT),--out "$(OUT)") $(if $(ONLY),--only $(ONLY))
+
+# The figure notebooks are left to the end-to-end test among the tests of pytest.
+test: $(READY)    ## run the tests, then the notebooks of the library, whose cells are tests too
+	$(BIN)/python -m pytest -q tests
+	OPENBLAS_NUM_THREADS=1 $(BIN)/nbdev_test --skip_folder_re '^([_.]|figures$$)' --do_print
+
+# ---- for those who change the notebooks ------------------------------------------------------------------------------
+
+export: $(READY)  ## write the package biolearn/ from the notebooks
+	$(BIN)/nbdev_export
+
+clean-notebooks: $(READY)  ## strip from the notebooks what changes at every run (papermill's tags stay)
+	$(BIN)/nbdev_clean
+
+# The links in index.ipynb start from nbs/, those in README.md one folder higher; cells marked hide are left out. A clean notebook
+# does not say its language, so nbconvert leaves the fences of code bare: the program FENCES writes "python" behind those that open.
+export FENCES = /^```/ { open = !open; if (open && $$0 == "```") $$0 = "```python" } { print }
+readme: $(READY)  ## write README.md from nbs/index.ipynb
+	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown nbs/index.ipynb --output-dir . --output README --RegexRemovePreprocessor.patterns '\s*#\s*\|\s*hide'
+	@sed -e 's#](\.\./#](#g' -e 's#src="\.\./#src="#g' -e 's#](\([^):/]*\.ipynb\)#](nbs/\1#g' -e 's#](figures/\([^)]*\.ipynb\)#](nbs/figures/\1#g' README.md | awk "$$FENCES" > .README.part
+	@mv .README.part README.md
+
+FILES = find biolearn nbs README.md pyproject.toml -type f ! -path '*/__pycache__/*' ! -path '*/.ipynb_checkpoints/*' -exec cksum {} +
+
+check: $(READY)   ## are the notebooks exported, clean and tagged, and is README.md what index.ipynb gives?
+	@$(BIN)/python -c "from biolearn.reproduce import find_notebooks, notebook_folder; find_notebooks(notebook_folder())"
+	@set -e; before=$$($(FILES) | sort); \
+	$(MAKE) --no-print-directory -s export clean-notebooks readme; \
+	after=$$($(FILES) | sort); \
+	if [ "$$before" != "$$after" ]; then \
+	  echo "make: these files were not what the notebooks give; they have been rewritten, look at them and keep them:" >&2; \
+	  printf '%s\n%s\n' "$$before" "$$after" | sort | uniq -u | awk '{print "  " $$3}' | sort -u >&2; exit 1; \
+	fi; echo "The notebooks are exported, clean and tagged, and README.md is up to date."

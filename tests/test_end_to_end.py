@@ -1,0 +1,96 @@
+"The main job, as a stranger runs it: one command, every figure, every claim; and the second time nothing is trained again."
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from biolearn.reproduce import PROFILES, notebook_folder
+
+pytestmark = pytest.mark.end_to_end
+ROOT = Path(__file__).resolve().parent.parent
+ENV = os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def biolearn(*argv):
+    "Run the `biolearn` command in a process of its own."
+    code = "import sys; from biolearn.reproduce import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run([sys.executable, "-c", code, *argv], env=ENV, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    "`biolearn reproduce --profile quick`: the finished process and its folder."
+    out = tmp_path_factory.mktemp("quick")
+    return biolearn("reproduce", "--profile", "quick", "--device", "cpu", "--out", str(out)), out
+
+
+@pytest.fixture(scope="module")
+def manifest(quick):
+    done, out = quick
+    assert done.returncode == 0, done.stderr
+    return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+
+
+def test_the_command_succeeds_and_prints_the_claims(quick):
+    done, out = quick
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["figure", "claim", "paper", "measured", "holds"] and lines[-1] == f"See {out / 'report.html'}"
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+def test_every_notebook_drew_its_figure(manifest, quick):
+    _, out = quick
+    stems = sorted(p.stem for p in notebook_folder().glob("*.ipynb"))
+    assert manifest["ran_now"] == stems and {e["notebook"] for e in manifest["pictures"].values()} == set(stems) and not manifest["left_out"]
+    for start in ("fig3", "fig4", "fig5", "table1"):
+        drawn = [name for name in manifest["pictures"] if name.startswith(start)]
+        assert drawn, f"nothing for {start}"
+        for name in drawn: assert {f"{name}.png", f"{name}.svg", f"{name}.json"} == manifest["pictures"][name]["files"].keys()
+
+
+def test_every_claim_holds(manifest):
+    claims = [(name, c) for name, e in manifest["pictures"].items() for c in e["claims"]]
+    assert [c for c in claims if c[1]["holds"] is False] == [] and sum(c["holds"] is True for _, c in claims) >= 5
+
+
+def test_the_manifest_is_true_of_the_files(manifest, quick):
+    _, out = quick
+    for entry in manifest["pictures"].values():
+        for name, sha in entry["files"].items(): assert hashlib.sha256((out / name).read_bytes()).hexdigest() == sha
+    assert manifest["failed"] is None and manifest["profile"] == "quick" and manifest["seed"] == 0 and manifest["device"] == "cpu"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == sum(f"{n}.png" in e["files"] for n, e in manifest["pictures"].items())
+
+
+def test_the_second_time_nothing_is_trained_and_the_picture_is_the_same(manifest, quick):
+    _, out = quick
+    (run,) = (out / "runs").iterdir()
+    assert run.name == manifest["key"]
+    trained = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.iterdir()}
+    done = biolearn("reproduce", "--profile", "quick", "--device", "cpu", "--out", str(out), "--only", "fig4")
+    again = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert done.returncode == 0 and all(n.startswith("fig4") for n in again["ran_now"]) and again["pictures"] == manifest["pictures"]
+    assert {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.iterdir()} == trained and len(list((out / "runs").iterdir())) == 1
+
+
+def test_papermill_alone_does_the_same(manifest, quick, tmp_path):
+    _, out = quick
+    book = next(notebook_folder().glob("fig4*.ipynb"))
+    def told(): return {p.name: [(c["name"], c["holds"]) for c in json.loads(p.read_text())["claims"]] for p in out.glob(f"{book.stem}*.json")}
+    before = told()                        # not the last digits: the command may have chosen faster matrix kernels
+    done = subprocess.run([sys.executable, "-m", "papermill", str(book), str(tmp_path / "out.ipynb"), "-k", "python3", "-p", "profile", "quick", "-p", "device", "cpu",
+                           "-p", "out", str(out)], env=ENV, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert told() == before and "unknown parameter" not in done.stderr
+    injected = [c for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if "injected-parameters" in c.metadata.get("tags", ())]
+    assert len(injected) == 1 and 'profile = "quick"' in injected[0].source
+
+
+def test_there_is_a_recipe_for_the_paper_too():
+    assert set(PROFILES) == {"quick", "paper"}
