@@ -10,21 +10,25 @@ from .backend import array_namespace, check_number
 from .model import encode
 
 # %% ../nbs/06_inference.ipynb #be8c8882
-def inference_steps(model, x, *, n_steps=15, delta=0.1, alpha=0.001, visible=None):
+def inference_steps(model, x, *, n_steps=15, delta=0.1, alpha=0.001, visible=None, direction=None):
     """The states h of INFERENCE (Algorithm 2, Eqs. 8 and 12) after 0, 1, ..., `n_steps` steps, each a list from the pixels up.
 
     `x` (batch, n_0); `delta`: step towards explaining the layer below; `alpha`: pull towards the prediction from above.
-    `visible` (batch, n_0) of booleans marks the pixels that are known: in the target f_1(x) the others are replaced by g_1(h_1) (Figure 5)."""
+    `visible` (batch, n_0) of booleans marks the pixels that are known: in the target f_1(x) the others are replaced by g_1(h_1) (Figure 5).
+    `direction(pair, below, h)` replaces the target step of Eq. 12; `layers.exact_gradient` gives Eq. 8, as a diagnostic: it transposes the weights of g."""
     _check(n_steps, delta, alpha)
     xp = array_namespace(x)
     M = len(model.pairs)
     h = encode(model, x)
-    up, down = h[1], [None] + [model.g(k, h[k]) for k in range(1, M + 1)]
+    up, down, seen = h[1], [None] + [model.g(k, h[k]) for k in range(1, M + 1)], x
     yield list(h)
     for _ in range(n_steps):
-        if visible is not None: up = model.f(1, xp.where(visible, x, down[1]))
+        if visible is not None:
+            seen = xp.where(visible, x, down[1])
+            if direction is None: up = model.f(1, seen)
         for k in range(M, 0, -1):
-            step = delta * ((model.f(k, h[k - 1]) if k > 1 else up) - model.f(k, down[k]))
+            if direction is None: step = delta * ((model.f(k, h[k - 1]) if k > 1 else up) - model.f(k, down[k]))
+            else: step = delta * direction(model.pairs[k - 1], h[k - 1] if k > 1 else seen, h[k])
             if k < M: step = step + alpha * (down[k + 1] - h[k])
             h[k] = h[k] + step
             down[k] = model.g(k, h[k])

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'softplus', 'sigmoid', 'relu', 'Unit', 'Dense', 'local_gradient', 'LayerPair', 'init_dense', 'init_pair',
-           'corrupt', 'target_step']
+           'corrupt', 'target_step', 'exact_gradient', 'angle']
 
 # %% ../nbs/04_layers.ipynb #b3ba9639
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -109,3 +110,18 @@ def corrupt(h, noise, *, rng):
 def target_step(pair, below, h):
     "The direction f(below) - f(g(h)) in which `h` explains the layer `below` better (Eq. 12 times its noise variance)."
     return pair.f(below) - pair.f(pair.g(h))
+
+# %% ../nbs/04_layers.ipynb #179f4059
+def exact_gradient(pair, below, h):
+    """DIAGNOSTIC: the exact gradient of log p(below | h) in h (batch, n_above), for unit variance: the term of Eq. 8 that Eq. 12 stands in for.
+
+    Not biologically plausible: it reads the transposed weights of g and the slopes of the layer below. No default path calls it."""
+    y = pair.g(h)
+    return ((below - y) * UNITS[pair.g.unit].slope(y)) @ pair.g.W.T
+
+def angle(a, b):
+    "The angle in degrees (batch,) between rows of `a` and `b` (batch, n); 90 where one of them has no length: it does not help to climb."
+    xp = array_namespace(a, b)
+    lengths = xp.sqrt(xp.sum(a * a, axis=-1) * xp.sum(b * b, axis=-1))
+    cosine = xp.sum(a * b, axis=-1) / xp.where(lengths > 0, lengths, xp.ones_like(lengths))
+    return xp.acos(xp.clip(cosine, -1, 1)) * (180 / math.pi)

@@ -270,7 +270,7 @@ def _bar_legend(fig, rows, color):
 def training_curves(history, *, title=None):
     """Four panels over epochs: local errors of every g_k and f_k, log p(x, h) before and after INFERENCE, and the size of every h_k.
 
-    history : dicts, one per epoch, with `epoch`, `loss_f`, `loss_g`, `rms` (lists, one number per layer, from layer 1 up), `log_p_start`,
+    history : dicts, one per epoch, with `epoch`, `loss_f`, `loss_g` (lists, one number per pair), `rms` (one per layer, from x = h0 up), `log_p_start`,
     `log_p_end` (nats); more keys are ignored -> Figure. Raises ValueError for a missing key, ragged layers or numbers that are not finite."""
     columns = {k: _column(history, k) for k in ("epoch", "loss_g", "loss_f", "log_p_start", "log_p_end", "rms")}
     epoch = columns["epoch"]
@@ -282,7 +282,7 @@ def training_curves(history, *, title=None):
         low_left.plot(epoch, columns["log_p_start"], "o--", ms=3, color=COLORS["sky"], label="start of INFERENCE")
         low_left.plot(epoch, columns["log_p_end"], "o-", ms=3, color=COLORS["blue"], label="end of INFERENCE")
         low_left.set_ylabel("log p(x, h) (nats)"); low_left.legend()
-        _layers(low_right, epoch, columns["rms"], "h", "root mean square of h")
+        _layers(low_right, epoch, columns["rms"], "h", "root mean square of h", first=0)
         for ax in (low_left, low_right):
             ax.set_xlabel("epoch"); ax.xaxis.get_major_locator().set_params(integer=True)
         if title: fig.suptitle(title)
@@ -301,9 +301,9 @@ def _column(history, key):
         raise ValueError(f"{key!r} must be {'a list of one number per layer' if many else 'one number'} in every epoch.")
     return _array(np.stack(values), key, (None,) * (1 + many))
 
-def _layers(ax, epoch, values, letter, label, log=False):
-    "One line per layer of `values` (epochs, layers), named f1, f2, ...; a logarithmic axis where all values allow it."
-    for k, column in enumerate(values.T, start=1):
+def _layers(ax, epoch, values, letter, label, log=False, first=1):
+    "One line per layer of `values` (epochs, layers), named f1, f2, ... from number `first`; a logarithmic axis where all values allow it."
+    for k, column in enumerate(values.T, start=first):
         ax.plot(epoch, column, "o-", ms=3, color=COLORS[_CYCLE[(k - 1) % len(_CYCLE)]], label=f"{letter}{k}")
     if log and values.min() > 0: ax.set_yscale("log")
     ax.set_ylabel(label); ax.legend()

@@ -12,7 +12,7 @@ from biolearn import plotting as pl
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((23, 20))
 TRACE = np.cumsum(RNG.random((6, 8)), axis=0) - 50
-HISTORY = [dict(epoch=e, loss_f=[3 / e, 1.0], loss_g=[9 / e, 2 / e], log_p_start=-50 + e, log_p_end=-40 + e, rms=[0.5, 0.6 + e]) for e in (1, 2, 3)]
+HISTORY = [dict(epoch=e, loss_f=[3 / e, 1.0], loss_g=[9 / e, 2 / e], log_p_start=-50 + e, log_p_end=-40 + e, rms=[0.3, 0.5, 0.6 + e]) for e in (1, 2, 3)]
 ROWS = [dict(name="chain", mean=200.5, stderr=2.0, paper=236), dict(name="digits", mean=231.0, kind="control"), dict(name="bad", mean=-30.0, stderr=0.0)]
 STRIPS = dict(original=IMAGES[:3], masked_start=IMAGES[3:6], snapshots=RNG.random((2, 3, 20)), steps=(1, 20), image_shape=(5, 4))
 
@@ -199,12 +199,14 @@ def test_training_curves_draw_the_history():
         assert np.allclose(np.stack([line.get_ydata() for line in ax.lines], axis=1), [row[key] for row in HISTORY])
     assert np.allclose([line.get_ydata() for line in fig.axes[2].lines], [[row[k] for row in HISTORY] for k in ("log_p_start", "log_p_end")])
     assert fig.axes[0].get_yscale() == "log" and fig.axes[3].get_yscale() == "linear"
+    named = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in fig.axes]
+    assert named[0] == ["g1", "g2"] and named[1] == ["f1", "f2"] and named[3] == ["h0", "h1", "h2"]       # rms counts from the pixels
 
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_training_curves_of_any_depth_and_one_epoch(layers):
-    row = dict(epoch=0, loss_f=[1.0] * layers, loss_g=[0.0] * layers, log_p_start=-1, log_p_end=0, rms=[1.0] * layers)
-    assert [len(ax.lines) for ax in pl.training_curves([row]).axes] == [layers, layers, 2, layers]
+    row = dict(epoch=0, loss_f=[1.0] * layers, loss_g=[0.0] * layers, log_p_start=-1, log_p_end=0, rms=[1.0] * (layers + 1))
+    assert [len(ax.lines) for ax in pl.training_curves([row]).axes] == [layers, layers, 2, layers + 1]
 
 
 # ---------------------------------------------------------------- bad input
