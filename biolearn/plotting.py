@@ -279,8 +279,8 @@ def training_curves(history, *, title=None):
         (top_left, top_right), (low_left, low_right) = fig.subplots(2, 2, sharex=True)
         _layers(top_left, epoch, columns["loss_g"], "g", "local error of g (squared)", log=True)
         _layers(top_right, epoch, columns["loss_f"], "f", "local error of f (squared)", log=True)
-        low_left.plot(epoch, columns["log_p_start"], "o--", ms=3, color=COLORS["sky"], label="start of INFERENCE")
-        low_left.plot(epoch, columns["log_p_end"], "o-", ms=3, color=COLORS["blue"], label="end of INFERENCE")
+        low_left.plot(epoch, columns["log_p_start"], _dots(epoch) + "--", ms=3, color=COLORS["sky"], label="start of INFERENCE")
+        low_left.plot(epoch, columns["log_p_end"], _dots(epoch) + "-", ms=3, color=COLORS["blue"], label="end of INFERENCE")
         low_left.set_ylabel("log p(x, h) (nats)"); low_left.legend()
         _layers(low_right, epoch, columns["rms"], "h", "root mean square of h", first=0)
         for ax in (low_left, low_right):
@@ -301,9 +301,13 @@ def _column(history, key):
         raise ValueError(f"{key!r} must be {'a list of one number per layer' if many else 'one number'} in every epoch.")
     return _array(np.stack(values), key, (None,) * (1 + many))
 
+def _dots(epoch):
+    "A dot for every epoch, unless they are so many that the dots would hide the line."
+    return "o" if len(epoch) <= 40 else ""
+
 def _layers(ax, epoch, values, letter, label, log=False, first=1):
     "One line per layer of `values` (epochs, layers), named f1, f2, ... from number `first`; a logarithmic axis where all values allow it."
     for k, column in enumerate(values.T, start=first):
-        ax.plot(epoch, column, "o-", ms=3, color=COLORS[_CYCLE[(k - 1) % len(_CYCLE)]], label=f"{letter}{k}")
+        ax.plot(epoch, column, _dots(epoch) + "-", ms=3, color=COLORS[_CYCLE[(k - 1) % len(_CYCLE)]], label=f"{letter}{k}")
     if log and values.min() > 0: ax.set_yscale("log")
     ax.set_ylabel(label); ax.legend()

@@ -10,7 +10,7 @@ __all__ = ['PROFILES', 'TRAINING_MODULES', 'PARAMETERS', 'REPORT_STYLE', 'Profil
            'all_claims', 'report_markdown', 'report_html', 'reproduce', 'claims_text', 'main']
 
 # %% ../nbs/11_reproduce.ipynb #659b47a6
-import argparse, base64, hashlib, html, importlib.metadata, importlib.util, json, os, platform, re, subprocess, sys, tempfile, time
+import argparse, base64, hashlib, html, importlib.metadata, importlib.util, json, os, platform, re, subprocess, sys, tempfile, textwrap, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -547,11 +547,14 @@ def _parser():
     return parser
 
 # %% ../nbs/11_reproduce.ipynb #7073d414
-def claims_text(manifest):
-    "The claims of a manifest as an aligned table for a terminal."
-    rows = [("figure", "claim", "paper", "measured", "holds")] + [(name, *_cells(claim)[:4]) for name, claim in all_claims(manifest)]
-    widths = [max(len(row[n]) for row in rows) for n in range(5)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
+def claims_text(manifest, width=110):
+    "The claims of a manifest for a terminal: under each figure, whether a claim holds, the claim, what was measured, and the paper's word."
+    lines, figure = [], None
+    for name, claim in all_claims(manifest):
+        if name != figure: lines.append(name)
+        figure, (what, paper, measured, holds, _) = name, _cells(claim)
+        lines.append(textwrap.fill(f"{holds:3}  {what}: {measured}  [paper: {paper}]", width, initial_indent="  ", subsequent_indent=" " * 7, break_long_words=False))
+    return "\n".join(lines)
 
 def main(argv=None):
     "The `biolearn` command; returns the exit code: 0 done, 1 failed, 130 interrupted (argparse itself exits with 2 for a command not understood)."

@@ -40,7 +40,8 @@ def test_the_command_succeeds_and_prints_the_claims(quick):
     done, out = quick
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["figure", "claim", "paper", "measured", "holds"] and lines[-1] == f"See {out / 'report.html'}"
+    assert lines[0] == "00_train" and lines[1].split()[0] == "yes" and lines[-1] == f"See {out / 'report.html'}"
+    assert all(len(line) <= 110 for line in lines[:-1])
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
 
 
@@ -54,9 +55,22 @@ def test_every_notebook_drew_its_figure(manifest, quick):
         for name in drawn: assert {f"{name}.png", f"{name}.svg", f"{name}.json"} == manifest["pictures"][name]["files"].keys()
 
 
-def test_every_claim_holds(manifest):
-    claims = [(name, c) for name, e in manifest["pictures"].items() for c in e["claims"]]
-    assert [c for c in claims if c[1]["holds"] is False] == [] and sum(c["holds"] is True for _, c in claims) >= 5
+# What does not hold on the 8×8 digits, and is said so in the notebooks: Eq. 12 is not the gradient's direction (transposed weights are nearer to it),
+# and copying the nearest of 1,197 training digits fills a hole with a smaller squared error than the network.
+NEGATIVE = {"layer 1: Eq. 12 gives the gradient's direction (closer than transposed weights without slopes)",
+            "layer 2: Eq. 12 gives the gradient's direction (closer than transposed weights without slopes)",
+            "completes halves better than: nearest digit (squared error per missing pixel)"}
+
+
+def test_every_claim_holds_but_the_known_negative_ones(manifest):
+    claims = [c for e in manifest["pictures"].values() for c in e["claims"]]
+    assert {c["name"] for c in claims if c["holds"] is False} == NEGATIVE and sum(c["holds"] is True for c in claims) >= 25
+
+
+def test_samples_are_varied_and_recognisable(manifest, quick):
+    "The known failure of the chain is the mean digit: variety 0, one class, nothing recognised."
+    made = json.loads((quick[1] / "fig3_samples.json").read_text(encoding="utf-8"))["values"]["GENERATE"]
+    assert made["variety"] > 0.3 and made["classes"] == 10 and made["entropy"] > 0.9 and made["recognisable"] > 0.45
 
 
 def test_the_manifest_is_true_of_the_files(manifest, quick):
