@@ -455,7 +455,7 @@ def _html_row(name, claim):
     "One row of the HTML table of claims."
     what, paper, measured, holds, note = (html.escape(c) for c in _cells(claim))
     about = f"<br><small>{note}</small>" if note else ""
-    return f'<tr><td><a href="#{name}">{what}</a>{about}</td><td>{paper}</td><td>{measured}</td><td class="{holds}">{holds}</td></tr>'
+    return f'<tr><td class="{holds}">{holds}</td><td><a href="#{name}">{what}</a>{about}</td><td>{measured}</td><td>{paper}</td></tr>'
 
 def _html_figure(name, entry, out):
     "One picture, embedded, with its caption."
@@ -472,7 +472,7 @@ def report_html(manifest, out):
     figures = "\n".join(_html_figure(name, entry, out) for name, entry in manifest["pictures"].items())
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{title}</title><style>{REPORT_STYLE}</style></head><body>\n<h1>{title}</h1>\n<p class=\"about\">{'<br>'.join(lines)}</p>\n"
-            f'<div class="wide"><table><thead><tr><th>claim</th><th>paper</th><th>measured</th><th>holds</th></tr></thead><tbody>\n{rows}\n'
+            f'<div class="wide"><table><thead><tr><th>holds</th><th>claim</th><th>measured</th><th>paper</th></tr></thead><tbody>\n{rows}\n'
             f"</tbody></table></div>\n{figures}\n</body></html>\n")
 
 # %% ../nbs/11_reproduce.ipynb #e63ec860
