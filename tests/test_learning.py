@@ -171,10 +171,13 @@ def test_losses_are_epoch_means_and_fall():
     np.testing.assert_allclose([float(l[1]) for l in first[3]], history[0]["loss_g"], rtol=1e-5)
 
 
-def test_divergence_is_noticed_before_nan():
+def test_divergence_is_noticed_before_nan(monkeypatch):
     model, recipe = network(2, epochs=500, noise=(0.0, 1.0, "spikes"), rate_f=(0.05, 0.05), rate_g=(1e-4, 1e-4), decay=False)
+    steps, train = [], learning.train_step
+    monkeypatch.setattr(learning, "train_step", lambda *a, **kw: steps.append(kw["t"]) or train(*a, **kw))
     with np.errstate(over="raise", invalid="raise"), pytest.raises(DivergenceError, match=r"layer h_1 .* in epoch \d+.*noise on x.*rate_f"):
         fit(model, Random(1).uniform((40, 6)), recipe, rng=Random(2), progress=False)
+    assert len(steps) < 0.5 * 500 * 10 and len(steps) % 50 == 0          # long before the end: it looks every 50 steps
 
 
 def test_nan_in_training_is_divergence(monkeypatch):
@@ -199,6 +202,15 @@ def test_bad_recipe(bad):
 @pytest.mark.parametrize("bad", [dict(noise=(0.1, 0.1)), dict(rate_f=(0.1,)), dict(rate_g=(0.1,) * 3)])
 def test_recipe_of_another_depth(bad):
     with pytest.raises(ValueError, match="2 hidden layers"): fit(network(2)[0], Random(1).uniform((4, 6)), Recipe(**bad), rng=Random(0), progress=False)
+
+
+@pytest.mark.parametrize("decay, expected", [(True, [1, 0.75, 0.5, 0.25]), (False, [1, 1, 1, 1])])
+def test_rates_fall_linearly(monkeypatch, decay, expected):
+    model, recipe = network(1, decay=decay)
+    scales, train = [], learning.train_step
+    monkeypatch.setattr(learning, "train_step", lambda *a, **kw: scales.append(kw["scale"]) or train(*a, **kw))
+    fit(model, Random(1).uniform((8, 6)), recipe, rng=Random(2), progress=False)
+    assert scales == expected
 
 
 def test_single_row_and_ragged_last_batch():
