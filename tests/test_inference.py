@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from biolearn.backend import Random, to_numpy
 from biolearn.inference import infer, inference_steps
+from biolearn.layers import target_step
 from biolearn.model import Model, init_model, log_p_joint
 
 RATES = {"softplus": lambda a: math.log1p(math.exp(-abs(a))) + max(a, 0), "sigmoid": lambda a: 1 / (1 + math.exp(-a)),
@@ -64,6 +65,16 @@ def test_steps_are_those_of_infer_and_never_change_what_was_handed_out():
     for t, state in enumerate(states):
         for a, b in zip(state, infer(model, x, n_steps=t)): assert (a == b).all()
     assert (states[0][0] == x).all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_direction_target_step_is_the_default_spelled_out(backend, masked):
+    "The shortcuts of the default path change nothing, also where only some pixels are visible."
+    model = init_model(*NETWORKS[2], rng=Random(0, backend))
+    x = Random(1).uniform((3, 5))
+    visible = backend.asarray(np.asarray(Random(2).uniform(x.shape) < 0.5), "bool") if masked else None
+    for a, b in zip(*(infer(model, backend.asarray(x), visible=visible, alpha=0.1, **kw) for kw in ({}, {"direction": target_step}))):
+        np.testing.assert_allclose(to_numpy(a), to_numpy(b), atol=1e-6)
 
 
 def test_defaults_are_the_papers():
