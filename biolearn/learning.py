@@ -48,7 +48,7 @@ class Recipe:
     n_steps: int = 15                              # N, inference steps
     delta: float = 0.1
     alpha: float = 0.001
-    noise: tuple = (0.5, 0.02, "spikes")           # corruption of x, h_1, ..., h_M: Gaussian sd, or 'spikes'
+    noise: tuple = (0.5, 0.1, "spikes")            # corruption of x, h_1, ..., h_M: Gaussian sd, or 'spikes'
     rate_f: tuple = (3e-4, 1e-3)                   # learning rate of f_1, ..., f_M
     rate_g: tuple = (1e-3, 1e-3)                   # learning rate of g_1, ..., g_M
     optimizer: str = "adam"
@@ -175,7 +175,7 @@ class _Watch:
                 raise DivergenceError(
                     f"layer h_{k} has rms activity {rms:.3g} in epoch {epoch + 1} (it began near {start:.3g}): training diverges. "
                     "f chases the activity that inference pushes up along f(x) - f(g(h)). What holds it: more noise on x (e.g. 0.5), "
-                    "less on h_1 (e.g. 0.02), smaller rate_f relative to rate_g, smaller delta, or larger alpha.")
+                    "moderate noise on h_1 (0.1 or less), smaller rate_f relative to rate_g, smaller delta, or larger alpha.")
 
 # %% ../nbs/07_learning.ipynb #770f9c19
 def save_model(path, model, **notes):

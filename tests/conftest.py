@@ -1,8 +1,12 @@
 "What all tests share: markers, settings of hypothesis, and an environment that does not depend on who runs them."
 import os
+import signal
 
 os.environ.setdefault("MPLBACKEND", "Agg")              # no test opens a window
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
+# A shell that starts pytest in the background makes it, and all its children, deaf to Ctrl-C; the tests of interruption need ears.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from hypothesis import settings
 
