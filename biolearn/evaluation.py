@@ -15,11 +15,6 @@ from array_api_compat import device
 
 from .backend import array_namespace, check_array, check_number, to_numpy
 
-# %% ../nbs/09_evaluation.ipynb #b96a8e78
-__all__ = ["CONTROLS", "choose_sigma", "class_distances", "class_entropy", "class_histogram", "control_samples",
-           "fill_mean", "fill_nearest", "inpainting_error", "mean_and_stderr", "nearest_class", "nearest_distance",
-           "parzen_log_likelihood", "recognisability", "variety"]
-
 # %% ../nbs/09_evaluation.ipynb #ef508a4e
 def _block_rows(width, chunk):
     "How many rows to take at a time, so that the work arrays stay below about 300 MiB in float32 for any width up to millions."
