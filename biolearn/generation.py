@@ -29,15 +29,15 @@ def _paint(model, size, rng):
     return decode(model, sample_prior(model.prior, size, rng=rng))[0]
 
 # %% ../nbs/08_generation.ipynb #0c7f615d
-def inference_chain(model, x, *, rounds, alpha=0.3, n_steps=15, delta=0.1, noise=0.0, rng=None):
+def inference_chain(model, x, *, rounds, alpha=0.3, n_steps=15, delta=0.1, direction=None, noise=0.0, rng=None):
     """The chain of Section 5.2 from the pictures `x` (batch, n_0): yields x after 0, 1, ..., `rounds` rounds of INFERENCE and painting.
 
-    `noise` is the standard deviation of Gaussian noise on h_1 before it is painted (0: the means, as in GENERATE); it needs `rng`."""
+    `alpha`, `n_steps`, `delta` and `direction` are those of `infer`. `noise` is the standard deviation of Gaussian noise on h_1 before it is painted (0: the means, as in GENERATE); it needs `rng`."""
     check_number(rounds, "rounds", integer=True, low=0)
     if noise and rng is None: raise ValueError("noise in the chain needs rng.")
     yield x
     for _ in range(rounds):
-        h = infer(model, x, n_steps=n_steps, delta=delta, alpha=alpha)
+        h = infer(model, x, n_steps=n_steps, delta=delta, alpha=alpha, direction=direction)
         x = model.g(1, corrupt(h[1], noise, rng=rng))
         yield x
 

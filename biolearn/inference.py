@@ -6,7 +6,9 @@
 __all__ = ['inference_steps', 'infer']
 
 # %% ../nbs/06_inference.ipynb #267de2c9
-from .backend import array_namespace, check_number
+from contextlib import nullcontext
+
+from .backend import array_namespace, check_number, is_cupy_array, is_numpy_array, workers
 from .model import encode
 
 # %% ../nbs/06_inference.ipynb #be8c8882
@@ -41,7 +43,46 @@ def _check(n_steps, delta, alpha):
     check_number(delta, "delta", low=0)
     check_number(alpha, "alpha", low=0, high=1)
 
-def infer(model, x, **settings):
-    "The state h after INFERENCE (Algorithm 2): the last of `inference_steps`, whose settings and defaults these are."
-    for h in inference_steps(model, x, **settings): pass
-    return h
+# %% ../nbs/06_inference.ipynb #cd610676
+def _settle(model, x, n_steps, delta, alpha, visible):
+    "h[1:] after INFERENCE on NumPy or CuPy arrays: the arithmetic of `inference_steps`, in arrays that are made once."
+    xp, n, M = array_namespace(x), x.shape[0], len(model.pairs)
+    empty = lambda k, copies=1: xp.empty((copies * n, model.sizes[k]), dtype=x.dtype)
+    both = [None] + [empty(k, 2) for k in range(1, M)]                       # layer k on top of its painting from above
+    h = [x] + [a[:n, :] for a in both[1:]] + [empty(M)]
+    down = [None, empty(0)] + [a[n:, :] for a in both[1:]]                   # down[k] = g_k(h_k)
+    up, reply, step = empty(1), [None, empty(1)] + [empty(k, 2) for k in range(2, M + 1)], [empty(k) for k in range(M)]
+    spare = xp.empty((2 * n * max(model.sizes),), dtype=x.dtype)
+    f, g = (lambda k, below, out: model.pairs[k - 1].f.into(below, out, spare)), (lambda k: model.pairs[k - 1].g.into(h[k], down[k], spare))
+    f(1, x, up); h[1][...] = up
+    for k in range(2, M + 1): f(k, h[k - 1], h[k])
+    for k in range(1, M + 1): g(k)
+    for _ in range(n_steps):
+        if visible is not None: f(1, xp.where(visible, x, down[1]), up)
+        for k in range(M, 0, -1):
+            f(k, both[k - 1] if k > 1 else down[1], reply[k])
+            move = xp.subtract(*((reply[k][:n, :], reply[k][n:, :]) if k > 1 else (up, reply[1])), out=reply[k][:n, :])
+            move *= delta
+            if k < M:
+                pull = xp.subtract(down[k + 1], h[k], out=step[k])
+                pull *= alpha; move += pull
+            h[k] += move
+            g(k)
+    return h[1:]
+
+# %% ../nbs/06_inference.ipynb #a3a00a6b
+def infer(model, x, *, n_steps=15, delta=0.1, alpha=0.001, visible=None, direction=None, crew=None):
+    """The state h after INFERENCE (Algorithm 2): the last of `inference_steps`, with the same settings, to float32 round-off.
+
+    `crew`: the `Workers` that share the examples; by default as many as NumPy's matrix products have threads."""
+    _check(n_steps, delta, alpha)
+    in_place = direction is None and (is_numpy_array(x) or is_cupy_array(x)) and x.dtype == model.pairs[0].f.W.dtype
+    def settle(rows):
+        here, seen = x[rows, ...], visible if visible is None else visible[rows, ...]
+        if in_place: return _settle(model, here, n_steps, delta, alpha, seen)
+        for h in inference_steps(model, here, n_steps=n_steps, delta=delta, alpha=alpha, visible=seen, direction=direction): pass
+        return h[1:]
+    with nullcontext(crew) if crew else workers(x) as crew:
+        shares = crew.shares(x.shape[0]) if is_numpy_array(x) else [slice(0, x.shape[0])]
+        parts = crew.map(settle, shares)
+    return [x] + [array_namespace(x).concat(layer) if len(parts) > 1 else layer[0] for layer in zip(*parts)]

@@ -30,21 +30,41 @@ def relu(a):
     return xp.maximum(a, xp.zeros_like(a))
 
 # %% ../nbs/04_layers.ipynb #48abbc7a
+def _overwrite_softplus(a, spare):
+    xp = array_namespace(a)
+    xp.abs(a, out=spare)
+    a += spare; a *= 0.5                                           # max(a, 0)
+    spare *= -1 / math.log(2)
+    xp.exp2(spare, out=spare); xp.log1p(spare, out=spare)          # log(1 + exp(-|a|))
+    a += spare
+
+def _overwrite_sigmoid(a, spare):
+    a *= 0.5; array_namespace(a).tanh(a, out=a); a *= 0.5; a += 0.5
+
+def _overwrite_tanh(a, spare): array_namespace(a).tanh(a, out=a)
+
+def _overwrite_relu(a, spare):
+    array_namespace(a).abs(a, out=spare); a += spare; a *= 0.5
+
+# %% ../nbs/04_layers.ipynb #bf803214
 @dataclass(frozen=True)
 class Unit:
-    "A kind of neuron: its `rate` as a function of its summed input, and its `slope` as a function of that rate."
+    """A kind of neuron: its `rate` as a function of its summed input, and its `slope` as a function of that rate.
+
+    `overwrite(a, spare)` replaces `a` by `rate(a)`, on NumPy and CuPy arrays; `spare` has the shape of `a`."""
     rate: Callable
     slope: Callable
+    overwrite: Callable
 
 UNITS = {
-    "softplus": Unit(softplus, lambda y: 1 - array_namespace(y).exp(-y)),
-    "sigmoid": Unit(sigmoid, lambda y: y * (1 - y)),
-    "tanh": Unit(lambda a: array_namespace(a).tanh(a), lambda y: 1 - y * y),
-    "relu": Unit(relu, lambda y: array_namespace(y).astype(y > 0, y.dtype)),
-    "linear": Unit(lambda a: a, lambda y: array_namespace(y).ones_like(y)),
+    "softplus": Unit(softplus, lambda y: 1 - array_namespace(y).exp(-y), _overwrite_softplus),
+    "sigmoid": Unit(sigmoid, lambda y: y * (1 - y), _overwrite_sigmoid),
+    "tanh": Unit(lambda a: array_namespace(a).tanh(a), lambda y: 1 - y * y, _overwrite_tanh),
+    "relu": Unit(relu, lambda y: array_namespace(y).astype(y > 0, y.dtype), _overwrite_relu),
+    "linear": Unit(lambda a: a, lambda y: array_namespace(y).ones_like(y), lambda a, spare: None),
 }
 
-# %% ../nbs/04_layers.ipynb #b3910069
+# %% ../nbs/04_layers.ipynb #613dc713
 @dataclass(frozen=True)
 class Dense:
     "One direction between two layers: `rate(h @ W + b)` with W (n_in, n_out), b (n_out,) and a unit's name."
@@ -61,16 +81,23 @@ class Dense:
         "Rates (batch, n_out) for the activities `h` (batch, n_in) of the layer it starts from."
         return UNITS[self.unit].rate(h @ self.W + self.b)
 
+    def into(self, h, out, spare):
+        "The same rates written to `out` (batch, n_out), on NumPy and CuPy arrays. `spare` is a flat array with room for `out`."
+        array_namespace(h).matmul(h, self.W, out=out)
+        out += self.b
+        UNITS[self.unit].overwrite(out, spare[:out.size].reshape(out.shape))
+
 # %% ../nbs/04_layers.ipynb #288434d9
-def local_gradient(dense, inputs, targets):
+def local_gradient(dense, inputs, targets, out=None):
     """Gradient of the local loss ½|dense(inputs) - targets|², averaged over the batch: the M-step of Algorithm 2.
 
-    inputs (batch, n_in), targets (batch, n_out); returns dW (n_in, n_out), db (n_out,) and the loss, a 0-d array."""
+    inputs (batch, n_in), targets (batch, n_out); returns dW (n_in, n_out), written to `out` if it is given (NumPy and CuPy), db (n_out,) and the loss, a 0-d array."""
     xp = array_namespace(inputs)
     y = dense(inputs)
     error = y - targets
     delta = error * UNITS[dense.unit].slope(y) / inputs.shape[0]
-    return inputs.T @ delta, xp.sum(delta, axis=0), 0.5 * xp.sum(error * error) / inputs.shape[0]
+    dW = inputs.T @ delta if out is None else xp.matmul(inputs.T, delta, out=out)
+    return dW, xp.sum(delta, axis=0), 0.5 * xp.sum(error * error) / inputs.shape[0]
 
 # %% ../nbs/04_layers.ipynb #736c6ad7
 @dataclass(frozen=True)

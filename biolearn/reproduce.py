@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 
 import biolearn
-from .backend import Backend, Random, check_choice, to_numpy, use_device
+from .backend import Backend, Random, check_choice, to_numpy, use_device, write_whole
 from .data import Dataset, load_dataset
 from .learning import Recipe, fit, load_model, save_model
 from .model import Model, init_model
@@ -112,26 +112,9 @@ class Run:
     out: Path
 
 # %% ../nbs/11_reproduce.ipynb #a6fd0c22
-@contextmanager
-def _replacing(path):
-    "A temporary name in the folder of `path`, with its suffix, to write to; moved onto `path` if the block succeeds, else deleted."
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    os.chmod(name, 0o666 & ~_umask())        # mkstemp makes private files; these are ordinary ones
-    try:
-        yield Path(name)
-        os.replace(name, path)
-    finally: Path(name).unlink(missing_ok=True)
-
-def _umask():
-    "This process's mask of file permissions: reading it means setting it."
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
 def _write(path, text):
     "Write `text` to `path` in one step."
-    with _replacing(path) as temporary: temporary.write_text(text, encoding="utf-8", newline="\n")
+    with write_whole(path) as temporary: temporary.write_text(text, encoding="utf-8", newline="\n")
 
 # %% ../nbs/11_reproduce.ipynb #f9783b5c
 def _train(profile, dataset, rng, folder):
@@ -233,7 +216,7 @@ def record(name, fig, claims, *, out, caption, values=None):
     if fig is not None:
         from biolearn.plotting import save_figure
         for suffix in (".png", ".svg"):
-            with _replacing(out / (name + suffix)) as temporary: save_figure(fig, temporary)
+            with write_whole(out / (name + suffix)) as temporary: save_figure(fig, temporary)
     _write(out / f"{name}.json", text)
     return made
 

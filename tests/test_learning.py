@@ -1,5 +1,6 @@
 """TRAIN: local, exact, reproducible, and loud when it diverges."""
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import biolearn.learning as learning
-from biolearn.backend import Backend, Random, to_numpy
+from biolearn.backend import Backend, Random, Workers, to_numpy
 from biolearn.inference import infer
-from biolearn.layers import Dense, LayerPair
-from biolearn.learning import OPTIMIZERS, DivergenceError, Recipe, fit, load_model, local_step, new_books, save_model, train_step
+from biolearn.layers import Dense, LayerPair, exact_gradient
+from biolearn.learning import OPTIMIZERS, DivergenceError, Recipe, fit, copy_model, load_model, new_books, save_model, train_step
 from biolearn.model import init_model
 
 NETWORKS = {1: ((6, 4), ("sigmoid", "softplus")), 2: ((6, 5, 4), ("sigmoid", "softplus", "sigmoid")), 3: ((6, 5, 4, 3), ("sigmoid", "tanh", "softplus", "sigmoid"))}
@@ -27,7 +28,10 @@ def arrays(model):
 
 
 def one_step(model, recipe, x, seed=5):
-    return train_step(model, [new_books(p, recipe.optimizer) for p in model.pairs], x, recipe, t=1, scale=1.0, rng=Random(seed))
+    "One step from `model`, which is left alone: the trained model, its settled h and the losses of f_1, g_1, f_2, ..."
+    trained = copy_model(model)
+    books = [new_books(dense, recipe.optimizer) for p in model.pairs for dense in (p.f, p.g)]
+    return trained, *train_step(trained, books, x, recipe, t=1, scale=1.0, rngs=[Random(seed).stream(k) for k in range(len(model.sizes))])
 
 
 @pytest.mark.parametrize("depth", NETWORKS)
@@ -39,11 +43,11 @@ def test_each_update_descends_its_own_local_objective(depth, monkeypatch):
     x, seen = Random(1).uniform((7, 6), "float64"), []
     corrupt = learning.corrupt
     monkeypatch.setattr(learning, "corrupt", lambda h, noise, *, rng: seen.append(corrupt(h, noise, rng=rng)) or seen[-1])
-    trained, _, h, losses = one_step(model, recipe, x)
+    trained, h, losses = one_step(model, recipe, x)
     for k in range(depth):
         for d, (old, new, source, target) in enumerate(((model.pairs[k].f, trained.pairs[k].f, seen[k], h[k + 1]), (model.pairs[k].g, trained.pairs[k].g, seen[k + 1], h[k]))):
             loss = lambda W, b: 0.5 * ((Dense(W, b, old.unit)(source) - target) ** 2).sum() / len(x)
-            assert losses[k][d] == pytest.approx(loss(old.W, old.b))
+            assert losses[2 * k + d] == pytest.approx(loss(old.W, old.b))
             for i in np.ndindex(old.W.shape):
                 e = np.zeros_like(old.W); e[i] = 1e-5
                 assert old.W[i] - new.W[i] == pytest.approx((loss(old.W + e, old.b) - loss(old.W - e, old.b)) / 2e-5, rel=1e-5, abs=1e-9)
@@ -72,13 +76,15 @@ def test_distant_layers_are_not_seen(k, monkeypatch):
 
 
 @pytest.mark.parametrize("learner, other", [("f", "g"), ("g", "f")])
-def test_f_and_g_do_not_read_each_others_weights(learner, other):
+def test_f_and_g_do_not_read_each_others_weights(learner, other, monkeypatch):
     model, recipe = network(2)
     pair, stranger = model.pairs[0], init_model(*NETWORKS[2], rng=Random(7)).pairs[0]
-    below, above = Random(1).uniform((4, 6)), Random(2).uniform((4, 5))
+    x = Random(1).uniform((4, 6))
+    settled = infer(model, x)
+    monkeypatch.setattr(learning, "infer", lambda *a, **kw: settled)
     def step(p):
-        new, *_ = local_step(p, new_books(p, "adam"), below, above, below, above, optimizer="adam", rate_f=0.1, rate_g=0.1, t=1)
-        return getattr(new, learner).W
+        trained, *_ = one_step(replace(model, pairs=(p, model.pairs[1])), recipe, x)
+        return getattr(trained.pairs[0], learner).W
     assert (step(pair) == step(replace(pair, **{other: getattr(stranger, other)}))).all()
 
 
@@ -116,11 +122,13 @@ def rmsprop_by_hand(w, grads, rate):
 
 @pytest.mark.parametrize("name, by_hand", [("sgd", lambda w, grads, rate: w - rate * sum(grads)), ("momentum", momentum_by_hand), ("rmsprop", rmsprop_by_hand), ("adam", adam_by_hand)])
 def test_optimisers_synapse_by_synapse(name, by_hand):
-    rule, n = OPTIMIZERS[name]
-    grads = Random(0).normal((20, 3, 2), "float64")
-    w, books = np.ones((3, 2)), (np.zeros((3, 2)),) * n
-    for t, g in enumerate(grads, 1): w, books = rule(w, g, books, 0.01, t)
-    for i in np.ndindex(3, 2): assert w[i] == pytest.approx(by_hand(1.0, [g[i] for g in grads], 0.01), rel=1e-12)
+    "In one array of three columns, and in one so long that it is updated in portions."
+    n = OPTIMIZERS[name][1]
+    for shape in ((3, 2), (70_000, 1)):
+        grads = Random(0).normal((20, *shape), "float64")
+        w, books = np.ones(shape), [np.zeros(shape) for _ in range(n)]
+        for t, g in enumerate(grads, 1): learning._update(name, w, g, books, 0.01, t)
+        for i in [*np.ndindex(3, 2)] if shape == (3, 2) else [(0, 0), (32_767, 0), (32_768, 0), (69_999, 0)]: assert w[i] == pytest.approx(by_hand(1.0, [g[i] for g in grads], 0.01), rel=1e-12)
 
 
 @pytest.mark.parametrize("depth", NETWORKS)
@@ -144,6 +152,39 @@ def test_same_seed_same_bits():
     runs = [fit(model, x, recipe, rng=Random(seed), progress=False) for seed in (3, 3, 4)]
     assert all((a == b).all() for a, b in zip(arrays(runs[0][0]), arrays(runs[1][0]))) and runs[0][1] == runs[1][1]
     assert any((a != b).any() for a, b in zip(arrays(runs[0][0]), arrays(runs[2][0])))
+
+
+@pytest.mark.parametrize("n", [1, 4, 30, 100, 101])
+@pytest.mark.parametrize("depth", NETWORKS)
+def test_threads_do_not_change_the_numbers(depth, n, monkeypatch):
+    "However many threads share the work, the weights agree to round-off; with the same number, to the bit."
+    model, recipe = network(depth, batch_size=n)
+    x, runs = Random(1).uniform((2 * n, 6)), []
+    for threads in (1, 4, 4):
+        with monkeypatch.context() as patch:
+            patch.setattr(learning, "workers", lambda a: nullcontext(Workers(threads)))
+            runs.append(arrays(fit(model, x, recipe, rng=Random(3), progress=False)[0]))
+    for one, four, again in zip(*runs):
+        np.testing.assert_allclose(one, four, rtol=1e-4, atol=1e-5)
+        assert (four == again).all()
+
+
+def test_on_epoch_sees_every_epoch():
+    model, recipe = network(2, epochs=3)
+    x, seen = Random(1).uniform((10, 6)), []
+    trained, history = fit(model, x, recipe, rng=Random(3), progress=False, on_epoch=lambda m, h: seen.append((arrays(copy_model(m)), len(h))))
+    assert [n for _, n in seen] == [1, 2, 3] and len(history) == 3
+    assert all((a == b).all() for a, b in zip(seen[-1][0], arrays(trained))) and any((a != b).any() for a, b in zip(seen[0][0], seen[1][0]))
+
+
+def test_exact_direction_is_passed_on(monkeypatch):
+    "direction='exact' trains towards where the true gradient of Eq. 8 leads, and towards nothing else."
+    model, recipe = network(2, direction="exact")
+    x = Random(1).uniform((4, 6))
+    h = one_step(model, recipe, x)[1]
+    for a, b in zip(h, infer(model, x, direction=exact_gradient)): assert (a == b).all()
+    assert np.abs(h[1] - infer(model, x)[1]).max() > 1e-4
+    with pytest.raises(ValueError, match="direction"): Recipe(direction="true")
 
 
 def test_input_is_left_alone():
@@ -176,7 +217,7 @@ def test_losses_are_means_over_the_batches_of_an_epoch(monkeypatch):
     _, history = fit(model, Random(1).uniform((20, 6)), recipe, rng=Random(2), progress=False)
     assert len(seen) == 3
     for d, name in enumerate(("loss_f", "loss_g")):
-        np.testing.assert_allclose(history[0][name], [np.mean([step[3][k][d] for step in seen]) for k in (0, 1)], rtol=1e-5)
+        np.testing.assert_allclose(history[0][name], [np.mean([losses[2 * k + d] for _, losses in seen]) for k in (0, 1)], rtol=1e-5)
 
 
 def test_divergence_is_noticed_before_nan(monkeypatch):
@@ -272,6 +313,6 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     save_model(path, network(1)[0])
     before = path.read_bytes()
-    monkeypatch.setattr(learning.os, "replace", lambda *a: (_ for _ in ()).throw(OSError("disk is full")))
+    monkeypatch.setattr("biolearn.backend.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk is full")))
     with pytest.raises(OSError, match="full"): save_model(path, network(2)[0])
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
