@@ -51,9 +51,14 @@ def to_numpy(a):
     return np.asarray(a)
 
 # %% ../nbs/00_backend.ipynb #c3b3866f
-def _where(bad):
-    "The index of the first true entry, for an error message."
-    return tuple(int(i) for i in np.argwhere(to_numpy(bad))[0])
+def _first(a, is_bad):
+    "The index of the first entry of `a` that `is_bad`, or None. It looks at about a million entries at a time: `a` may be a file mapped into memory and larger than it."
+    xp, rows = array_namespace(a), max(1, 2**20 // math.prod(a.shape[1:]))
+    for i in range(0, a.shape[0], rows):
+        bad = is_bad(a[i:min(i + rows, a.shape[0]), ...])
+        if bool(xp.any(bad)):
+            row, *rest = (int(j) for j in np.argwhere(to_numpy(bad))[0])
+            return i + row, *rest
 
 def check_array(a, name, *, ndim=2, width=None, low=None, high=None):
     """Refuse what cannot be computed with: raises TypeError (not an array of real floats) or ValueError (empty,
@@ -66,18 +71,12 @@ def check_array(a, name, *, ndim=2, width=None, low=None, high=None):
     if 0 in a.shape: raise ValueError(f"{name} is empty: shape {tuple(a.shape)}.")
     if width is not None and a.shape[-1] != width:
         raise ValueError(f"{name} must have {width} columns, got shape {tuple(a.shape)}.")
-    bad = ~xp.isfinite(a)
-    if bool(xp.any(bad)): raise ValueError(f"{name} holds NaN or infinite numbers, the first at {_where(bad)}.")
-    _check_range(a, name, low, high)
+    for is_bad, what in ((lambda a: ~xp.isfinite(a), "NaN or infinite numbers"), (low is not None and (lambda a: a < low), f"numbers below {low}"),
+                         (high is not None and (lambda a: a > high), f"numbers above {high}")):
+        where = _first(a, is_bad) if is_bad else None
+        if where is not None: raise ValueError(f"{name} holds {what}, the first at {where}.")
 
 # %% ../nbs/00_backend.ipynb #a5bf6a78
-def _check_range(a, name, low, high):
-    "The last part of `check_array`: entries within [`low`, `high`], each None for no bound."
-    xp = array_namespace(a)
-    for bound, out, word in ((low, lambda: a < low, "below"), (high, lambda: a > high, "above")):
-        if bound is not None and bool(xp.any(out())):
-            raise ValueError(f"{name} holds numbers {word} {bound}, the first at {_where(out())}.")
-
 def check_number(value, name, *, integer=False, low=None, high=None):
     "Raise TypeError or ValueError, naming `name`, unless `value` is a finite real number (a whole one if `integer`) in [`low`, `high`]."
     kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)

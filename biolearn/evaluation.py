@@ -13,24 +13,23 @@ import math, warnings
 import numpy as np
 from array_api_compat import device
 
-from .backend import array_namespace, check_array, check_number, to_numpy
+from .backend import array_namespace, check_array, check_number, is_numpy_array, to_numpy, workers
+
+# %% ../nbs/09_evaluation.ipynb #160b75b6
+__all__ = ["CONTROLS", "choose_sigma", "class_distances", "class_entropy", "class_histogram", "control_samples",
+           "fill_mean", "fill_nearest", "inpainting_error", "mean_and_stderr", "nearest_class", "nearest_distance",
+           "parzen_log_likelihood", "recognisability", "variety"]
 
 # %% ../nbs/09_evaluation.ipynb #ef508a4e
 def _block_rows(width, chunk):
-    "How many rows to take at a time, so that the work arrays stay below about 300 MiB in float32 for any width up to millions."
-    if chunk is None: return max(1, min(2048, 2**24 // width))
+    "How many rows to take at a time, so that the work arrays stay below about 100 MiB per thread in float32 for any width up to millions."
+    if chunk is None: return max(1, min(1024, 2**23 // width))
     check_number(chunk, "chunk", integer=True, low=1)
     return int(chunk)
 
 def _blocks(n, rows):
     "Slices of at most `rows` that cover `n` rows."
     return (slice(i, min(i + rows, n)) for i in range(0, n, rows))
-
-def _check_rows(a, name, width=None):
-    "`check_array` block by block: on millions of rows its temporary arrays would be as large as the data."
-    rows = _block_rows(a.shape[1], None) if getattr(a, "ndim", None) == 2 and 0 not in a.shape else 0
-    if not rows or a.shape[0] <= rows: return check_array(a, name, width=width)
-    for block in _blocks(a.shape[0], rows): check_array(a[block, :], f"{name} (rows from {block.start})", width=width)
 
 # %% ../nbs/09_evaluation.ipynb #4dd4efbf
 def _closeness(t, samples, mean, rows):
@@ -55,7 +54,9 @@ def _scan(t, samples, mean, sigmas, rows):
         fade = xp.astype(top - new, xp.float64)                    # <= 0: how much the old sums shrink
         u -= new[:, None]
         for k, sigma in enumerate(sigmas):
-            added = xp.sum(xp.exp(u * (1 / sigma**2)), axis=1)
+            scaled = u * (1 / sigma**2)
+            scaled = xp.exp(scaled, out=scaled) if is_numpy_array(u) else xp.exp(scaled)
+            added = xp.sum(scaled, axis=1)
             sums[k] = sums[k] * xp.exp(fade / sigma**2) + xp.astype(added, xp.float64)
         top = new
     return best, sums
@@ -71,14 +72,15 @@ def _parzen(test, samples, sigmas, chunk):
     "One (n_test,) array of log-likelihoods for each width in `sigmas`, from one pass over the data."
     for sigma in sigmas: check_number(sigma, "sigma", low=1e-6, high=1e6)
     sigmas = [float(sigma) for sigma in sigmas]                    # a NumPy float64 would turn float32 arrays into float64
-    _check_rows(test, "test"); _check_rows(samples, "samples", width=test.shape[1])
+    check_array(test, "test"); check_array(samples, "samples", width=test.shape[1])
     xp, (n, d) = array_namespace(test, samples), samples.shape
-    rows, mean, parts = _block_rows(d, chunk), xp.mean(samples, axis=0), []
-    for block in _blocks(test.shape[0], rows):
+    rows, mean = _block_rows(d, chunk), xp.mean(samples, axis=0)
+    def one(block):
         t = test[block, :]
         best, sums = _scan(t, samples, mean, sigmas, rows)
         half = _half_distance(t, samples, best)
-        parts.append([xp.log(total) - half / sigma**2 for total, sigma in zip(sums, sigmas)])
+        return [xp.log(total) - half / sigma**2 for total, sigma in zip(sums, sigmas)]
+    with workers(test) as crew: parts = crew.map(one, _blocks(test.shape[0], rows))
     constants = [math.log(n) + d / 2 * math.log(2 * math.pi * sigma**2) for sigma in sigmas]
     return [xp.concat(part) - c for part, c in zip(zip(*parts), constants)]
 
@@ -129,7 +131,7 @@ def control_samples(train, n, *, rng):
     min(n, n_train) digits without repeats, as many reconstructions of the same digits from min(50, n_0 // 4) principal components,
     min(n, 1000, n_train // 4) centroids, and n Gaussian samples, all clipped to the range of train. Needs 8 training rows."""
     check_number(n, "n", integer=True, low=1)
-    _check_rows(train, "train")
+    check_array(train, "train")
     if train.shape[0] < 8: raise ValueError(f"train has {train.shape[0]} rows: k-means and a covariance need at least 8.")
     host = to_numpy(train)
     mean = host.mean(axis=0)
@@ -150,7 +152,7 @@ def variety(samples, reference):
     1 is as varied as the reference, 0 is one picture repeated, and below about 0.5 most samples look alike.
     It sees a collapse to the mean. It misses *what* varies: pixel noise raises it, even above 1, and two pictures
     that are far apart pass for variety. Read it beside `class_entropy` and `recognisability`."""
-    _check_rows(samples, "samples"); _check_rows(reference, "reference", width=samples.shape[1])
+    check_array(samples, "samples"); check_array(reference, "reference", width=samples.shape[1])
     if min(samples.shape[0], reference.shape[0]) < 2: raise ValueError("A variance needs at least two rows of samples and of reference.")
     xp = array_namespace(samples, reference)
     spread = lambda a: float(xp.sum(xp.var(a, axis=0)))
@@ -162,7 +164,7 @@ def nearest_distance(samples, train, *, chunk=None):
     """Euclidean distance of each sample to its nearest training row: samples (n, n_0), train (n_train, n_0) -> (n,), samples' precision.
 
     For memorisation: compare with the same distances of held-out digits. Much smaller means copies; a copy has exactly 0."""
-    _check_rows(samples, "samples"); _check_rows(train, "train", width=samples.shape[1])
+    check_array(samples, "samples"); check_array(train, "train", width=samples.shape[1])
     xp, rows = array_namespace(samples, train), _block_rows(samples.shape[1], chunk)
     mean, parts = xp.mean(train, axis=0), []
     for block in _blocks(samples.shape[0], rows):
@@ -182,7 +184,7 @@ def class_distances(samples, train, train_labels, *, chunk=None):
     """Distance of each sample to the nearest training row of each class: (n, number of classes), columns in the order of the sorted labels.
 
     samples : (n, n_0), train : (n_train, n_0), train_labels : (n_train,) integers. Raises ValueError where the sizes do not fit."""
-    _check_rows(train, "train")
+    check_array(train, "train")
     labels, xp = _check_labels(train_labels, "train_labels", train.shape[0]), array_namespace(samples, train)
     members = (xp.asarray(np.flatnonzero(labels == c), device=device(train)) for c in np.unique(labels))
     return xp.stack([nearest_distance(samples, xp.take(train, i, axis=0), chunk=chunk) for i in members], axis=1)
@@ -234,7 +236,7 @@ def inpainting_error(truth, filled, visible):
     """Mean squared error over the hidden pixels of each row, in ink squared: truth, filled (n, n_0) -> (n,) float64.
 
     visible : (n, n_0) or (n_0,), true where the pixel was given. Raises ValueError for a row with nothing hidden."""
-    _check_rows(truth, "truth"); _check_rows(filled, "filled", width=truth.shape[1])
+    check_array(truth, "truth"); check_array(filled, "filled", width=truth.shape[1])
     if truth.shape != filled.shape: raise ValueError(f"filled has shape {tuple(filled.shape)}, truth {tuple(truth.shape)}.")
     xp = array_namespace(truth, filled)
     hidden = xp.astype(~_mask(visible, truth), xp.float64)
@@ -245,7 +247,7 @@ def inpainting_error(truth, filled, visible):
 # %% ../nbs/09_evaluation.ipynb #9bf531b7
 def fill_mean(x, visible, train):
     "`x` with its hidden pixels replaced by the training mean: x (n, n_0), visible as in `inpainting_error`, train (n_train, n_0)."
-    _check_rows(x, "x"); _check_rows(train, "train", width=x.shape[1])
+    check_array(x, "x"); check_array(train, "train", width=x.shape[1])
     xp = array_namespace(x, train)
     return xp.where(_mask(visible, x), x, xp.mean(train, axis=0)[None, :])
 
@@ -265,7 +267,7 @@ def _nearest_visible(x, visible, train, mean, rows):
 
 def fill_nearest(x, visible, train, *, chunk=None):
     "`x` with its hidden pixels taken from the training row that agrees best with the visible ones. Shapes as in `fill_mean`."
-    _check_rows(x, "x"); _check_rows(train, "train", width=x.shape[1])
+    check_array(x, "x"); check_array(train, "train", width=x.shape[1])
     xp, rows = array_namespace(x, train), _block_rows(x.shape[1], chunk)
     visible, mean, parts = _mask(visible, x), xp.mean(train, axis=0), []
     for block in _blocks(x.shape[0], rows):

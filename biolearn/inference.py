@@ -57,7 +57,7 @@ def _settle(model, x, n_steps, delta, alpha, visible):
     f(1, x, up); h[1][...] = up
     for k in range(2, M + 1): f(k, h[k - 1], h[k])
     for k in range(1, M + 1): g(k)
-    for _ in range(n_steps):
+    for t in range(n_steps):
         if visible is not None: f(1, xp.where(visible, x, down[1]), up)
         for k in range(M, 0, -1):
             f(k, both[k - 1] if k > 1 else down[1], reply[k])
@@ -67,7 +67,7 @@ def _settle(model, x, n_steps, delta, alpha, visible):
                 pull = xp.subtract(down[k + 1], h[k], out=step[k])
                 pull *= alpha; move += pull
             h[k] += move
-            g(k)
+            if k > 1 or t < n_steps - 1: g(k)                                # nobody looks at the last painting of x
     return h[1:]
 
 # %% ../nbs/06_inference.ipynb #a3a00a6b

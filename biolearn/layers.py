@@ -112,15 +112,15 @@ class LayerPair:
                              f"but g maps {self.g.W.shape[0]} to {self.g.W.shape[1]}.")
 
 # %% ../nbs/04_layers.ipynb #5ee9b9c2
-def init_dense(n_in, n_out, unit, *, rng):
-    "A map with Glorot-uniform weights, drawn from `rng` (its backend decides where they live), and zero biases."
+def init_dense(n_in, n_out, unit, *, rng, gain=1.0):
+    "A map with `gain` × Glorot-uniform weights, drawn from `rng` (its backend decides where they live), and zero biases."
     for n in (n_in, n_out): check_number(n, "number of units", integer=True, low=1)
-    limit = (6 / (n_in + n_out)) ** 0.5
+    limit = gain * (6 / (n_in + n_out)) ** 0.5
     return Dense((2 * rng.uniform((n_in, n_out)) - 1) * limit, rng.backend.asarray([0.0] * n_out), unit)
 
 def init_pair(n_below, n_above, unit_below, unit_above, *, rng):
-    "An untrained pair between layers of `n_below` and `n_above` units; each map has the unit of the layer it leads to."
-    return LayerPair(init_dense(n_below, n_above, unit_above, rng=rng.stream("f")),
+    "An untrained pair between layers of `n_below` and `n_above` units; each map has the unit of the layer it leads to. f to sigmoid units starts with gain 4."
+    return LayerPair(init_dense(n_below, n_above, unit_above, rng=rng.stream("f"), gain=4.0 if unit_above == "sigmoid" else 1.0),
                      init_dense(n_above, n_below, unit_below, rng=rng.stream("g")))
 
 # %% ../nbs/04_layers.ipynb #fef1535f

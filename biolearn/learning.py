@@ -25,15 +25,20 @@ def _momentum(w, grad, rate, t, m):
     w -= rate * m
 
 def _rmsprop(w, grad, rate, t, v, mean, m):
-    v *= 0.95; v += 0.05 * (grad * grad)
+    v *= 0.95; v += 0.05 * grad * grad
     mean *= 0.95; mean += 0.05 * grad
     m *= 0.9; m += grad / array_namespace(w).sqrt(v - mean * mean + 1e-3)
     w -= rate * m
 
-def _adam(w, grad, rate, t, m, v):
-    m *= 0.9; m += 0.1 * grad
-    v *= 0.999; v += 0.001 * (grad * grad)
-    w -= (rate / (1 - 0.9**t)) * m / (array_namespace(w).sqrt(v * (1 / (1 - 0.999**t))) + 1e-8)
+def _adam(w, grad, rate, t, m, v):                 # m and v are kept as sums, 10 m and 1000 v of the table: two passes fewer
+    v_scale = math.sqrt((1 - 0.999**t) / 0.001)
+    m *= 0.9; m += grad
+    v *= 0.999; v += grad * grad
+    step = array_namespace(w).sqrt(v)
+    step += 1e-8 * v_scale
+    step = m / step
+    step *= rate * 0.1 / (1 - 0.9**t) * v_scale
+    w -= step
 
 OPTIMIZERS = {"sgd": (_sgd, 0), "momentum": (_momentum, 1), "rmsprop": (_rmsprop, 3), "adam": (_adam, 2)}   # rule, arrays in its books
 
@@ -57,6 +62,7 @@ class Recipe:
     delta: float = 0.1
     alpha: float = 0.001
     noise: tuple = (0.5, 0.1, "spikes")            # corruption of x, h_1, ..., h_M: Gaussian sd, or 'spikes'
+    noise_end: tuple = None                        # what the noise falls to, linearly, over the whole of training; None: it stays
     rate_f: tuple = (3e-4, 1e-3)                   # learning rate of f_1, ..., f_M
     rate_g: tuple = (1e-3, 1e-3)                   # learning rate of g_1, ..., g_M
     optimizer: str = "adam"
@@ -65,11 +71,15 @@ class Recipe:
 
     def __post_init__(self):
         for name in ("noise", "rate_f", "rate_g"): object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.noise_end is not None: object.__setattr__(self, "noise_end", tuple(self.noise_end))
         for name in ("epochs", "batch_size"): check_number(getattr(self, name), name, integer=True, low=1)
         check_number(self.n_steps, "n_steps", integer=True, low=0)
         for rate in self.rate_f + self.rate_g: check_number(rate, "learning rate", low=0)
-        for noise in self.noise:
+        noise_end = self.noise_end or self.noise
+        for noise in self.noise + noise_end:
             if noise != "spikes": check_number(noise, "noise", low=0)
+        if [n == "spikes" for n in self.noise] != [n == "spikes" for n in noise_end]:
+            raise ValueError(f"noise and noise_end must be of the same kind in every layer, got {self.noise!r} and {self.noise_end!r}.")
         check_choice(self.optimizer, "optimizer", tuple(OPTIMIZERS))
         check_choice(self.direction, "direction", ("target", "exact"))
 
@@ -77,6 +87,12 @@ class Recipe:
     def inference(self):
         "The settings of INFERENCE in training, as keyword arguments of `infer` and `inference_steps`."
         return dict(n_steps=self.n_steps, delta=self.delta, alpha=self.alpha, direction=exact_gradient if self.direction == "exact" else None)
+
+    def at(self, done):
+        "The recipe for one step after a share `done` of training, from 0 to 1: its rates and its noise as they are then."
+        noise = tuple(n if n == "spikes" else n + (end - n) * done for n, end in zip(self.noise, self.noise_end or self.noise))
+        left = 1 - done if self.decay else 1.0
+        return replace(self, noise=noise, noise_end=None, rate_f=tuple(left * r for r in self.rate_f), rate_g=tuple(left * r for r in self.rate_g))
 
     def check_depth(self, model):
         "Raise ValueError unless there is one noise per layer and one rate per pair of `model`."
@@ -107,15 +123,15 @@ def local_step(dense, books, inputs, targets, *, optimizer, rate, t):
     return loss
 
 # %% ../nbs/07_learning.ipynb #42beee8d
-def train_step(model, books, x, recipe, *, t, scale, rngs, crew=Workers(1)):
+def train_step(model, books, x, recipe, *, t, rngs, crew=Workers(1)):
     """One minibatch of TRAIN (Algorithm 2): rewrites the weights of `model` and their `books`; returns the settled h and the losses [f_1, g_1, f_2, ...].
 
-    `books`: those of f_1, g_1, f_2, ...; `t` counts the steps from 1; `scale` multiplies all rates; `rngs`: one stream of noise per layer."""
+    `books`: those of f_1, g_1, f_2, ...; `t` counts the steps from 1; `rngs`: one stream of noise per layer."""
     h = infer(model, x, crew=crew, **recipe.inference)                                                       # E-step
     noisy = crew.map(lambda layer, noise, rng: corrupt(layer, noise, rng=rng), h, recipe.noise, rngs)
     jobs = []
     for k, pair in enumerate(model.pairs):
-        jobs += [(pair.f, noisy[k], h[k + 1], scale * recipe.rate_f[k]), (pair.g, noisy[k + 1], h[k], scale * recipe.rate_g[k])]
+        jobs += [(pair.f, noisy[k], h[k + 1], recipe.rate_f[k]), (pair.g, noisy[k + 1], h[k], recipe.rate_g[k])]
     learn = lambda job, books: local_step(job[0], books, *job[1:3], optimizer=recipe.optimizer, rate=job[3], t=t)
     return h, crew.map(learn, jobs, books)                                                                   # M-step
 
@@ -143,15 +159,14 @@ def fit(model, x, recipe=Recipe(), *, rng, progress=True, on_epoch=None):
             noise, sums = [rng.stream("epoch", epoch, "noise", k) for k in range(len(model.sizes))], 0
             for batch in minibatches(x, recipe.batch_size, rng=rng.stream("epoch", epoch, "order")):
                 t += 1
-                scale = 1 - (t - 1) / total if recipe.decay else 1.0
-                h, losses = train_step(model, books, batch, recipe, t=t, scale=scale, rngs=noise, crew=crew)
+                h, losses = train_step(model, books, batch, recipe.at((t - 1) / total), t=t, rngs=noise, crew=crew)
                 sums = sums + array_namespace(x).stack(losses)
                 if t % 50 == 0 or t == total: watch(h, epoch)
                 bar.update()
             history.append(_measure(model, first, recipe, epoch, to_numpy(sums) / n_batches))
             bar.set_postfix_str("epoch {epoch}, log p(x,h) {log_p_start:.2f} → {log_p_end:.2f}".format(**history[-1]))
             if on_epoch: on_epoch(model, history)
-        return replace(model, prior=fit_top_prior(_settle_top(model, x, recipe, crew))), history
+        return replace(model, prior=_top_prior(model, x, recipe, crew)), history
 
 # %% ../nbs/07_learning.ipynb #8f4c8133
 def _progress_bar(total, what, shown):
@@ -172,10 +187,16 @@ def _rms(layer):
     xp = array_namespace(layer)
     return float(xp.sqrt(xp.mean(layer * layer)))
 
-def _settle_top(model, x, recipe, crew):
-    "h_M after INFERENCE for all rows of `x`, in blocks of 1,000."
-    tops = [infer(model, x[i:min(i + 1000, x.shape[0]), :], crew=crew, **recipe.inference)[-1] for i in range(0, x.shape[0], 1000)]
-    return array_namespace(x).concat(tops)
+def _top_prior(model, x, recipe, crew):
+    "`fit_top_prior` to h_M after INFERENCE on all rows of `x`. Means and variances of blocks of 1,000 are merged (Chan et al. 1979): memory does not grow with `x`."
+    xp, n, mean, var = array_namespace(x), 0, 0.0, 0.0
+    for i in range(0, x.shape[0], 1000):
+        h_top = infer(model, x[i:min(i + 1000, x.shape[0]), :], crew=crew, **recipe.inference)[-1]
+        n += h_top.shape[0]
+        share, gap = h_top.shape[0] / n, xp.mean(h_top, axis=0) - mean
+        mean = mean + share * gap
+        var = (1 - share) * var + share * xp.var(h_top, axis=0) + share * (1 - share) * gap * gap
+    return fit_top_prior(xp.stack([mean - xp.sqrt(var), mean + xp.sqrt(var)]))       # two rows with that mean and variance
 
 # %% ../nbs/07_learning.ipynb #4d362a97
 class DivergenceError(ArithmeticError):

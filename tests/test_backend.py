@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from biolearn.backend import Backend, DeviceError, Random, check_array, check_number, to_numpy, use_device
+from biolearn.backend import Backend, DeviceError, Random, Workers, check_array, check_number, to_numpy, use_device, workers, write_whole
 
 
 def test_round_trip(backend):
@@ -65,3 +65,45 @@ def test_check_array_names_what_is_wrong(bad, message):
 def test_check_number(value):
     with pytest.raises((ValueError, TypeError), match="rounds"): check_number(value, "rounds", integer=True, low=0, high=10)
     check_number(10, "rounds", integer=True, low=0, high=10)
+
+
+def test_a_large_array_is_checked_block_by_block(monkeypatch):
+    "A million entries at a time: a bad one in a later block is found, with its place in the whole array, and no temporary is as large as the array."
+    a = np.zeros((3, 2**20), np.float32)
+    a[2, 5] = np.nan
+    seen, isfinite = [], np.isfinite
+    import array_api_compat.numpy as xp
+    monkeypatch.setattr(xp, "isfinite", lambda block: seen.append(block.size) or isfinite(block))
+    with pytest.raises(ValueError, match=r"a holds NaN.*\(2, 5\)"): check_array(a, "a")
+    assert seen == [2**20] * 3
+    a[2, 5] = -1.0
+    with pytest.raises(ValueError, match=r"numbers below 0.*\(2, 5\)"): check_array(a, "a", low=0)
+
+
+def test_workers_share_everything_once():
+    for n, examples in [(1, 1), (2, 3), (2, 100), (3, 250), (8, 1000), (64, 100)]:
+        shares = Workers(n).shares(examples)
+        assert [i for s in shares for i in range(s.start, s.stop)] == list(range(examples))
+        assert max(s.stop - s.start for s in shares) <= 100
+    def fail(i): raise KeyError(i)
+    with pytest.raises(KeyError): Workers(3).map(fail, [1, 2])
+
+
+def test_workers_hold_the_products_to_one_thread_and_let_go_again(strict_backend):
+    from threadpoolctl import threadpool_info, threadpool_limits
+    threads = lambda: [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+    with threadpool_limits(2, "blas"):
+        before = threads()
+        with workers(np.zeros(1)) as crew:
+            assert set(threads()) == {1} and crew.n == max(before)
+            with workers(np.zeros(1)) as inner: assert inner.n == 1              # no threads within threads
+        assert threads() == before
+    with workers(strict_backend.asarray([0.0])) as crew: assert crew.n == 1
+
+
+def test_write_whole_all_or_nothing(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(ZeroDivisionError), write_whole(path) as part: part.write_text("half"); 1 / 0
+    assert not list(tmp_path.iterdir())
+    with write_whole(path) as part: part.write_text("whole"); assert not path.exists() and part.suffix == ".txt"
+    assert path.read_text() == "whole" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]

@@ -110,7 +110,7 @@ def test_parzen_products_stay_in_single_precision(monkeypatch):
     """The (test, samples) tables that are exponentiated are float32, even where the width is a NumPy float64."""
     import array_api_compat.numpy as xp
     seen, plain = [], np.exp
-    monkeypatch.setattr(xp, "exp", lambda a: (seen.append((a.ndim, a.dtype)), plain(a))[1])
+    monkeypatch.setattr(xp, "exp", lambda a, **kw: (seen.append((a.ndim, a.dtype)), plain(a, **kw))[1])
     a = np.random.default_rng(0).random((5, 4), dtype=np.float32)
     ev.parzen_log_likelihood(a, a, np.float64(0.2))
     assert (2, np.float32) in seen and (2, np.float64) not in seen
@@ -130,7 +130,7 @@ def test_parzen_refuses(change, error, words):
 def test_a_nan_deep_in_a_long_array_is_found():
     samples = np.zeros((5000, 3), np.float32)
     samples[4321, 1] = np.inf
-    with pytest.raises(ValueError, match=r"samples \(rows from 4096\).*\(225, 1\)"):
+    with pytest.raises(ValueError, match=r"samples holds NaN.*\(4321, 1\)"):
         ev.parzen_log_likelihood(np.zeros((2, 3), np.float32), samples, 0.2)
 
 

@@ -119,6 +119,9 @@ def test_init_has_glorots_variance_and_independent_maps():
     n = pair.f.W.size                                     # uniform: the variance of a squared entry is 4/45 limit^4
     for d in (pair.f, pair.g): assert abs(d.W.var() - 2 / 500) < 5 * (6 / 500) * math.sqrt(4 / 45 / n)
     for g in (pair.g.W.T, pair.g.W): assert abs(np.corrcoef(pair.f.W.ravel(), g.ravel())[0, 1]) < 5 / math.sqrt(n)
+    for above, gain in (("sigmoid", 4), ("tanh", 1)):      # only f to sigmoid units is born louder; its g is not
+        louder = init_pair(200, 300, "sigmoid", above, rng=Random(0))
+        assert np.allclose(louder.f.W, gain * pair.f.W) and (louder.g.W == pair.g.W).all()
     with pytest.raises(ValueError): init_dense(0, 3, "relu", rng=Random(0))
     with pytest.raises(TypeError): init_dense(2.5, 3, "relu", rng=Random(0))
 

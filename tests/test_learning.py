@@ -31,7 +31,7 @@ def one_step(model, recipe, x, seed=5):
     "One step from `model`, which is left alone: the trained model, its settled h and the losses of f_1, g_1, f_2, ..."
     trained = copy_model(model)
     books = [new_books(dense, recipe.optimizer) for p in model.pairs for dense in (p.f, p.g)]
-    return trained, *train_step(trained, books, x, recipe, t=1, scale=1.0, rngs=[Random(seed).stream(k) for k in range(len(model.sizes))])
+    return trained, *train_step(trained, books, x, recipe, t=1, rngs=[Random(seed).stream(k) for k in range(len(model.sizes))])
 
 
 @pytest.mark.parametrize("depth", NETWORKS)
@@ -127,7 +127,7 @@ def test_optimisers_synapse_by_synapse(name, by_hand):
     for shape in ((3, 2), (70_000, 1)):
         grads = Random(0).normal((20, *shape), "float64")
         w, books = np.ones(shape), [np.zeros(shape) for _ in range(n)]
-        for t, g in enumerate(grads, 1): learning._update(name, w, g, books, 0.01, t)
+        for t, g in enumerate(grads, 1): learning._update(name, w, g.copy(), books, 0.01, t)
         for i in [*np.ndindex(3, 2)] if shape == (3, 2) else [(0, 0), (32_767, 0), (32_768, 0), (69_999, 0)]: assert w[i] == pytest.approx(by_hand(1.0, [g[i] for g in grads], 0.01), rel=1e-12)
 
 
@@ -255,11 +255,20 @@ def test_recipe_of_another_depth(bad):
 
 @pytest.mark.parametrize("decay, expected", [(True, [1, 0.75, 0.5, 0.25]), (False, [1, 1, 1, 1])])
 def test_rates_fall_linearly(monkeypatch, decay, expected):
-    model, recipe = network(1, decay=decay)
-    scales, train = [], learning.train_step
-    monkeypatch.setattr(learning, "train_step", lambda *a, **kw: scales.append(kw["scale"]) or train(*a, **kw))
+    model, recipe = network(1, decay=decay, noise=(0.2, 0.4), noise_end=(0.0, 0.8))
+    used, train = [], learning.train_step
+    monkeypatch.setattr(learning, "train_step", lambda model, books, x, recipe, **kw: used.append(recipe) or train(model, books, x, recipe, **kw))
     fit(model, Random(1).uniform((8, 6)), recipe, rng=Random(2), progress=False)
-    assert scales == expected
+    for name in ("rate_f", "rate_g"): np.testing.assert_allclose([getattr(r, name)[0] / getattr(recipe, name)[0] for r in used], expected)
+    np.testing.assert_allclose([r.noise for r in used], [(0.2, 0.4), (0.15, 0.5), (0.1, 0.6), (0.05, 0.7)])     # whether the rates fall or not
+
+
+def test_noise_stays_unless_told_to_change():
+    recipe = Recipe()
+    assert recipe.at(0.5).noise == recipe.noise == replace(recipe, noise_end=recipe.noise).at(1.0).noise
+    assert replace(recipe, noise=(0.0, 0.0, 0.0)).at(0.5).noise == (0.0, 0.0, 0.0)
+    for bad in ((0.1, 0.1), (0.1, "spikes", 0.1), (0.1, -0.1, "spikes")):
+        with pytest.raises(ValueError, match="noise"): Recipe(noise_end=bad)
 
 
 def test_single_row_and_ragged_last_batch():
