@@ -4,7 +4,7 @@
 #   PROFILE=quick       or paper: which figures; also DEVICE=auto|cpu|gpu, SEED=0, OUT=folder, ONLY="fig3 fig4"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv figures test export clean-notebooks readme check
+.PHONY: help venv figures test experiments bench export clean-notebooks readme check
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON =
@@ -64,6 +64,16 @@ figures: $(READY) ## train the network and draw every figure (the second time th
 test: $(READY)    ## run the tests, then the notebooks of the library, whose cells are tests too
 	$(BIN)/python -m pytest -q tests
 	OPENBLAS_NUM_THREADS=1 $(BIN)/nbdev_test --skip_folder_re '^([_.]|figures$$)' --do_print
+
+# ---- longer measurements ---------------------------------------------------------------------------------------------
+
+SEEDS = 0-4
+VARIANTS = paper
+experiments: $(READY)  ## train SEEDS=0-4 of VARIANTS=paper (or all) at PROFILE, measure each, write figures/results.json (paper: 10 minutes a seed)
+	@$(BIN)/python -m biolearn.experiments --profile "$(PROFILE)" --device "$(DEVICE)" --seeds "$(SEEDS)" --variants "$(VARIANTS)" $(if $(OUT),--out "$(OUT)")
+
+bench: $(READY)   ## measure speed side by side: tables, bench/results.json, pictures (PyTorch is optional: the extra bench)
+	$(BIN)/python -m bench
 
 # ---- for those who change the notebooks ------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
     python bench/trials.py digits "noise=(0.22,0.1,'spikes'), rate_f=(2e-4,2e-3), rate_g=(3e-3,3e-3), epochs=300, batch_size=50" --seed 0
     python bench/trials.py mnist  "noise=(0.5,0.02,'spikes')"
 
-The text is what stands between the brackets of `Recipe(...)`. Nothing here looks at the test digits. One row per trial: the recipe, the seed, and
+The text is what stands between the brackets of `Recipe(...)`. Nothing here looks at the test digits. One row per trial: the recipe, the seed, a note, and
   generate, directed    Parzen log-likelihood of the validation digits at sigma = 0.2 (nats; 1,000 samples for digits, 10,000 for mnist)
   recognisable_*        share of 1,000 samples clearly nearer to one class of training digits than to any other
   variety_*             total variance of the samples relative to the validation digits'
@@ -66,7 +66,7 @@ def trial(dataset, recipe, seed, device="auto"):
     return {k: float(f"{float(v):.5g}") for k, v in measure(model, history, data, backend, rng).items()} | {"seconds": seconds}
 
 
-COLUMNS = ("dataset", "seed", *Recipe.__dataclass_fields__, "diverged", "generate", "directed", "recognisable_generate", "recognisable_directed", "variety_generate", "variety_directed",
+COLUMNS = ("dataset", "seed", *Recipe.__dataclass_fields__, "notes", "diverged", "generate", "directed", "recognisable_generate", "recognisable_directed", "variety_generate", "variety_directed",
            "log_p_0", "log_p_20", "smallest_rise", "rising", "inpainting_0.001", "inpainting_0.3", "rms_h1", "seconds")
 
 
@@ -74,10 +74,10 @@ def main():
     "Run one trial, print its row and append it to the table."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=HIDDEN); parser.add_argument("recipe", nargs="?", default="", help="keyword arguments of Recipe")
-    parser.add_argument("--seed", type=int, default=0); parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0); parser.add_argument("--notes", default="f_2 born with gain 4", help="what else is different"); parser.add_argument("--device", default="auto")
     asked = parser.parse_args()
     recipe = recipe_of(asked.recipe)
-    row = dict(dataset=asked.dataset, seed=asked.seed, **{k: getattr(recipe, k) for k in Recipe.__dataclass_fields__}) | trial(asked.dataset, recipe, asked.seed, asked.device)
+    row = dict(dataset=asked.dataset, seed=asked.seed, notes=asked.notes, **{k: getattr(recipe, k) for k in Recipe.__dataclass_fields__}) | trial(asked.dataset, recipe, asked.seed, asked.device)
     print(*(f"{k}={v}" for k, v in row.items()), sep="\n")
     new = not TABLE.exists()
     with TABLE.open("a", newline="", encoding="utf-8") as file:

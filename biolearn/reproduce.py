@@ -42,7 +42,7 @@ class Profile:
 # %% ../nbs/11_reproduce.ipynb #0890cf61
 PROFILES = {p.name: p for p in (
     Profile("quick", dataset="digits", hidden=(200, 50), units=("sigmoid", "softplus", "sigmoid"),
-            recipe=Recipe(epochs=300, batch_size=50, noise=(0.25, 0.1, "spikes"), noise_end=(0.2, 0.08, "spikes"), rate_f=(2e-4, 1e-3), rate_g=(3e-3, 3e-3)),
+            recipe=Recipe(epochs=300, batch_size=50, noise=(0.22, 0.1, "spikes"), noise_end=(0.2, 0.1, "spikes"), rate_f=(2e-4, 6e-4), rate_g=(3e-3, 3e-3)),
             n_samples=2_000, threads=1),
     Profile("paper", dataset="mnist", hidden=(1000, 100), units=("sigmoid", "softplus", "sigmoid"),
             recipe=Recipe(epochs=20, batch_size=100, noise=(0.5, 0.1, "spikes"), noise_end=(0.4, 0.1, "spikes"), rate_f=(3e-4, 1e-3), rate_g=(1e-3, 2e-3)), n_samples=10_000),

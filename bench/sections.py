@@ -1,0 +1,243 @@
+"""What is measured, section by section. Each section is a function options -> {"targets": rows of results.json, "tables": what the page shows besides}.
+
+Every time is a median over turns that the contenders take one after the other (see `take_turns`), every ratio a median of ratios within one turn."""
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bench import plain, products
+from bench.measure import ROOT, Worker, WorkerFailed, cores, numpy_environment, ratios, summary, take_turns, target, torch_python
+
+MILLI = 1e3
+
+
+def _table(times, scale=MILLI):
+    "{label: median, low, high} of seconds, in units of 1/scale seconds."
+    rows = {label: summary([v * scale for v in values]) for label, values in times.items()}
+    return {label: {k: [round(x, 3) for x in v] if isinstance(v, list) else round(v, 3) for k, v in row.items()} for label, row in rows.items()}
+
+
+def _ways(**settings):
+    "The products alone, with the two ways of using the cores."
+    one = Worker("products_alone", label="products, threads of the BLAS", env=numpy_environment(cores()), **settings)
+    if cores() == 1: return [one]
+    return [one, Worker("products_alone", label="products, examples shared by threads", env=numpy_environment(1), threads=cores(), **settings)]
+
+
+def _close(workers):
+    for worker in workers: worker.close()
+
+
+def _fastest(times, labels):
+    "The label with the smallest median."
+    return min(labels, key=lambda label: statistics.median(times[label]))
+
+
+# ---- 1. the training step on the CPU ---------------------------------------------------------------------------------
+
+def _torch_workers(python):
+    "The peers in PyTorch: eager and compiled, on one core and on all."
+    counts = sorted({1, cores()}, reverse=True)
+    return [Worker("torch_peer", python=python, label=f"PyTorch, {'eager' if mode == 'eager' else 'torch.compile'}, {n} thread{'s' * (n > 1)}", mode=mode, threads=n)
+            for mode in ("eager", "default") for n in counts]
+
+
+def cpu(options):
+    "A training step of the paper's size against its matrix products alone and against PyTorch."
+    python = torch_python(options.torch)
+    flop = products.flop(products.step_products(plain.SIZES, plain.BATCH, 15))
+    ways = _ways()
+    ours, before = Worker("biolearn", env=numpy_environment()), Worker("plain_numpy", env=numpy_environment())
+    peers, workers = [], [*ways, ours, before]
+    try:
+        peers = _torch_workers(python) if python else []
+        try: take_turns(peers, rounds=1, seconds=0.05)
+        except WorkerFailed as e: skipped = str(e); _close(peers); peers = []
+        else: skipped = None if python else "PyTorch is not installed: pip install -e .[bench]"
+        workers += peers
+        times = take_turns(workers, rounds=options.rounds, seconds=0.3)
+    finally: _close([*ways, ours, before, *peers])
+    best = _fastest(times, [worker.label for worker in ways])
+    rows = [target("training step / its matrix products", ratios(times["biolearn"], times[best]), at_most=1.25, note=f"{best}; {flop / 1e9:.3f} GFLOP a step"),
+            target("plain NumPy / training step", ratios(times["plain_numpy"], times["biolearn"]), note="the first version in the notebooks: before and after")]
+    if peers:
+        labels = [worker.label for worker in peers]
+        best_peer = _fastest(times, labels)
+        note = f"{best_peer}; {peers[0].about['torch']}, {peers[0].about['torch_blas']}"
+        rows.append(target("PyTorch / training step", ratios(times[best_peer], times["biolearn"]), at_least=1.6, note=note))
+        for kind in ("eager", "torch.compile"):
+            label = _fastest(times, [label for label in labels if kind in label])
+            rows.append(target(f"PyTorch {kind} / training step", ratios(times[label], times["biolearn"]), note=label))
+    else: rows.append(target("PyTorch / training step", None, at_least=1.6, note=f"peer skipped. {skipped}"))
+    rates = {label: round(flop / statistics.median(values) / 1e9, 1) for label, values in times.items()}
+    return dict(targets=rows, tables={"milliseconds per step": _table(times), "GFLOP/s of the products that are needed": rates})
+
+
+def gpu(options):
+    "The same on a GPU, where there is one."
+    from biolearn.backend import DeviceError, use_device
+    try: use_device("gpu")
+    except DeviceError as e: why = f"no CUDA device: {str(e).split(', but ')[-1].split('. Install')[0]}"
+    else: why = "there is a GPU, but this suite has no measurement for it yet"
+    names = ("training step on the GPU / PyTorch with CUDA graphs", "training step on the GPU / launch and bandwidth bound", "several seeds at once / in turn")
+    return dict(targets=[target(name, None, note=why) for name in names], tables={})
+
+
+# ---- 3. Parzen -----------------------------------------------------------------------------------------------------------
+
+def parzen(options):
+    "The Parzen estimate, 10,000 x 10,000 x 784, against its product and against scikit-learn; and its memory at two sizes."
+    queries = 10
+    ways = [Worker("parzen_product", label=f"product, blocks of {block}, {how}", env=numpy_environment(n), block=block, threads=threads)
+            for block in (1000, 2048) for how, n, threads in {("threads of the BLAS", cores(), 1), ("blocks shared by threads", 1, cores())}]
+    ours, sklearn = Worker("parzen", env=numpy_environment()), Worker("kernel_density", env=numpy_environment(), n_test=queries)
+    try: times = take_turns([*ways, ours], rounds=max(3, options.rounds // 2), steps=1) | take_turns([sklearn], rounds=3, steps=1)
+    finally: _close([*ways, ours, sklearn])
+    best = _fastest(times, [worker.label for worker in ways])
+    kde = statistics.median(times.pop("kernel_density")) * (10_000 / queries)
+    times["scikit-learn's KernelDensity, from 10 queries"] = [kde]
+    extra = {}
+    for n in (10_000, 40_000):
+        with Worker("parzen", env=numpy_environment(), n=n, n_test=n // 4) as worker: extra[n] = worker.run(1)["result"]["extra_mib"]
+    memory = None if None in extra.values() else summary([extra[40_000] / extra[10_000]])
+    rows = [target("Parzen / its matrix product", ratios(times["parzen"], times[best]), at_most=1.5, note=best),
+            target("scikit-learn / Parzen", summary([kde / t for t in times["parzen"]]), at_least=20,
+                   note=f"KernelDensity timed on {queries} queries against all 10,000 samples, time taken as proportional to the queries"),
+            target("Parzen, extra memory, 40,000 samples / 10,000", memory, at_most=1.25,
+                   note=f"{extra[40_000]:.0f} and {extra[10_000]:.0f} MiB beyond the data, with a quarter as many test rows" if memory else "measured on Linux only")]
+    return dict(targets=rows, tables={"seconds": _table(times, 1)})
+
+
+# ---- 4. start-up ---------------------------------------------------------------------------------------------------------
+
+MODULES = ("backend", "data", "stdp", "variational", "layers", "model", "inference", "learning", "generation", "evaluation")
+HEAVY = ("matplotlib", "papermill", "cupy", "sklearn")
+
+
+def _process(arguments):
+    "Seconds that a Python process takes from start to end."
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return time.perf_counter() - start
+
+
+def startup(options):
+    "How long the package takes to import and the command to answer, as whole processes, beside an empty one and NumPy's import."
+    commands = {"python -c pass": ["-c", "pass"], "import numpy": ["-c", "import numpy"], "import biolearn": ["-c", "import biolearn"],
+                "biolearn --help": ["-c", "from biolearn.reproduce import main; main(['--help'])"]}
+    commands |= {f"import biolearn.{m}": ["-c", f"import biolearn.{m}"] for m in MODULES}
+    for arguments in commands.values(): _process(arguments)                                # the files are read, the byte code is written
+    times = {name: [] for name in commands}
+    for _ in range(max(3, options.rounds // 2)):
+        for name, arguments in commands.items(): times[name].append(_process(arguments))
+    heavy = {m: subprocess.run([sys.executable, "-c", f"import sys, biolearn.{m}; print(*[h for h in {HEAVY} if h in sys.modules])"], cwd=ROOT, check=True,
+                               capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}).stdout.split() for m in MODULES}
+    slowest = max((f"import biolearn.{m}" for m in MODULES), key=lambda name: statistics.median(times[name]))
+    note = "whole process, the interpreter's own start included"
+    rows = [target("import biolearn", summary(times["import biolearn"]), at_most=0.3, unit="s", note=note),
+            target(f"slowest module: {slowest}", summary(times[slowest]), at_most=0.3, unit="s", note=note),
+            target("biolearn --help", summary(times["biolearn --help"]), at_most=0.5, unit="s", note=note),
+            target("slowest module / import numpy", ratios(times[slowest], times["import numpy"])),
+            target("slowest module / python -c pass", ratios(times[slowest], times["python -c pass"])),
+            target("heavy packages that modules 00 to 09 import", summary([sum(map(len, heavy.values()))]), at_most=0, unit="packages", note=", ".join(HEAVY))]
+    return dict(targets=rows, tables={"milliseconds of the whole process": _table(times)})
+
+
+# ---- 5. scaling ----------------------------------------------------------------------------------------------------------
+
+def _flat_time(options):
+    "Time per example of one epoch of `fit` at three sizes of the dataset."
+    sizes = (2_000, 4_000, 16_000) if not options.quick else (200, 400, 800)
+    shape = dict(sizes=(784, 50, 20), batch=20) if options.quick else {}
+    workers = [Worker("epoch", label=f"{n} examples", env=numpy_environment(), n=n, **shape) for n in sizes]
+    try:
+        for worker in workers: worker.ready()
+        per = {worker.label: [] for worker in workers}
+        for i in range(3):
+            for worker, n in list(zip(workers, sizes))[::1 if i % 2 else -1]: per[worker.label].append(worker.run(1)["seconds"] / n)
+    finally: _close(workers)
+    labels = [worker.label for worker in workers]
+    return target(f"time per example, {labels[-1]} / {labels[0]}", ratios(per[labels[-1]], per[labels[0]]), at_most=1.1, note="`fit`, one epoch, " + ("small" if options.quick else "the paper's sizes of layers")), _table(per, 1e6)
+
+
+def _flat_memory(options):
+    "Peak of private memory while `fit` streams a memory-mapped file, for two sizes, and whether it works where the file is larger than the memory allowed."
+    if sys.platform != "linux": return [target("extra memory of fit on a memory-mapped file", None, unit="ratio", note="measured on Linux only")], {}
+    rows, extra = (20_000, 160_000) if not options.quick else (4_000, 32_000), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for n in rows:
+            path = Path(folder) / "x.f32"
+            with open(path, "wb") as file:
+                block = plain.pictures(1000, 784)
+                for _ in range(n // 1000): block.tofile(file)
+            with Worker("streaming", env=numpy_environment(1), path=str(path), n=n) as worker: extra[n] = worker.run(1)["result"]["extra_mib"]
+        size = rows[-1] * 784 * 4 / 2**20
+        with Worker("streaming", env=numpy_environment(1), path=str(path), n=rows[-1], limit_mib=size / 4) as worker:
+            failed = worker.run(1)["result"].get("failed")
+    mib = [n * 784 * 4 / 2**20 for n in rows]
+    note = f"{extra[rows[0]]:.0f} MiB beyond the start for a file of {mib[0]:.0f}, {extra[rows[1]]:.0f} MiB for one of {mib[1]:.0f}"
+    return [target("extra memory of fit / extra megabytes of a memory-mapped file", summary([(extra[rows[1]] - extra[rows[0]]) / (mib[1] - mib[0])]), at_most=0.01, note=note),
+            target("fit on a file four times the memory allowed", summary([0 if failed else 1]), at_least=1, unit="works",
+                   note=failed or f"a file of {size:.0f} MiB, and {size / 4:.0f} MiB more than at the start")], \
+        {"MiB of private memory beyond the start": {f"{n} examples": round(v, 1) for n, v in extra.items()}}
+
+
+def _grids(quick):
+    "The settings of the three pictures: {name: [(value, settings)]}."
+    widths, depths, batches = ((125, 250, 500, 1000, 2000, 4000), (1, 2, 3, 4, 5), (10, 30, 100, 300, 1000)) if not quick else ((50, 100), (1, 2), (10, 20))
+    n_0 = 784 if not quick else 64
+    return {"units in h_1": [(w, dict(sizes=(n_0, w, 100), batch=100)) for w in widths],
+            "hidden layers of 500 units": [(d, dict(sizes=(n_0, *[500] * d), batch=100)) for d in depths],
+            "examples in a minibatch": [(b, dict(sizes=(n_0, 1000, 100), batch=b)) for b in batches]}
+
+
+def scaling(options):
+    "Time and memory against the number of examples; cost against width, depth and batch size, with the products as the lower bound."
+    row, per = _flat_time(options)
+    memory, files = _flat_memory(options)
+    ours, ways, curves = Worker("biolearn", env=numpy_environment()), _ways(), {}
+    try:
+        for name, points in _grids(options.quick).items():
+            curve = curves[name] = dict(x=[], biolearn=[], products=[], flop=[])
+            for value, settings in points:
+                for worker in (ours, *ways): worker.set(**{k: v for k, v in worker.settings.items() if k == "threads"}, **settings)
+                times = take_turns([ours, *ways], rounds=3, seconds=0.15)
+                best = min(statistics.median(times[way.label]) for way in ways)
+                flop = products.flop(products.step_products(settings["sizes"], settings["batch"], 15)) / settings["batch"]
+                for key, v in (("x", value), ("biolearn", statistics.median(times["biolearn"]) / settings["batch"] * 1e6), ("products", best / settings["batch"] * 1e6), ("flop", flop)):
+                    curve[key].append(round(v, 2))
+    finally: _close([ours, *ways])
+    return dict(targets=[row, *memory], tables={"microseconds per example in fit": per, "curves": curves} | files)
+
+
+# ---- 6. where the time goes ----------------------------------------------------------------------------------------------
+
+PARTS = ("products", "elementwise", "noise", "optimiser", "data")
+
+
+def profile(options):
+    "Milliseconds of the parts of a training step: of the plain version by a clock inside it, of the fast one by running its parts alone."
+    ours, ways = Worker("biolearn", env=numpy_environment()), _ways()
+    parts = [Worker("biolearn_part", label=part, env=numpy_environment(), part=part) for part in ("units", "noise", "optimiser", "data")]
+    clocked = Worker("profile_plain", env=numpy_environment())
+    try:
+        times = take_turns([ours, *ways, *parts], rounds=max(3, options.rounds // 2), seconds=0.2)
+        n = 3 if options.quick else 15
+        runs = [clocked.run(n)["result"] for _ in range(3)]
+    finally: _close([ours, *ways, *parts, clocked])
+    ms = {label: statistics.median(values) * MILLI for label, values in times.items()}
+    fast = {"products": min(ms[way.label] for way in ways), "elementwise": ms["units"], "noise": ms["noise"], "optimiser": ms["optimiser"], "data": ms["data"]}
+    fast["rest"] = ms["biolearn"] - sum(fast.values())
+    slow = {part: statistics.median(run.get(part, 0.0) for run in runs) / n * MILLI for part in PARTS}
+    bars = {"plain": slow, "fast": fast}
+    return dict(targets=[], tables={"milliseconds per step": {name: {part: round(v, 3) for part, v in bar.items()} for name, bar in bars.items()}})
+
+
+SECTIONS = {"cpu": cpu, "gpu": gpu, "parzen": parzen, "startup": startup, "scaling": scaling, "profile": profile}

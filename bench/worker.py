@@ -1,0 +1,329 @@
+"""One contender in a process of its own: `python -m bench.worker NAME SETTINGS`, SETTINGS in JSON. It answers one line of JSON when it is ready, then one
+for each line it is sent: {"n": steps} runs so many steps and answers {"seconds": ...}; {"settings": {...}} sets up anew.
+
+A process for each contender keeps their threads and libraries apart, lets each have the environment in which it is fastest, and the parent can let them take
+turns (A B A B), so that whatever else the machine does strikes all alike."""
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+
+from bench import plain, products
+
+CONTENDERS = {}
+
+
+def contender(function):
+    "Register a function settings -> run(n)."
+    CONTENDERS[function.__name__] = function
+    return function
+
+
+def cores():
+    "How many cores this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def paper(sizes=plain.SIZES, batch=plain.BATCH, n_steps=15, seed=0, n_data=4_000):
+    "What all contenders of the training step start from: weights, kinds of unit, settings, and pictures to train on."
+    units = (plain.UNITS[0], *["softplus"] * (len(sizes) - 2), plain.UNITS[-1])
+    M = len(sizes) - 1
+    rest = lambda first: (first, *[1e-3] * (M - 1))
+    settings = dict(n_steps=n_steps, delta=0.1, alpha=0.001, noise=(0.5, *[0.1] * (M - 1), "spikes"), rate_f=rest(3e-4), rate_g=rest(1e-3))
+    return plain.start(sizes, seed), units, settings, plain.pictures(max(n_data, batch), sizes[0], seed)
+
+
+def batches(x, batch, seed=0):
+    "Minibatches for ever: each pass over the rows in another random order."
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(len(x))
+        for i in range(0, len(x) - batch + 1, batch): yield np.take(x, order[i:i + batch], axis=0)
+
+
+def private_memory():
+    "Memory of this process that no file backs, MiB: pages of a memory-mapped file can be dropped and read again, these cannot. Linux only."
+    with open("/proc/self/status") as file: fields = dict(line.split(":", 1) for line in file)
+    return int(fields["RssAnon"].split()[0]) / 1024
+
+
+@contextmanager
+def highest_memory():
+    "A list whose only entry becomes the most private memory within the block beyond that at its start, MiB, looked at every 2 ms; empty where there is no /proc."
+    found, done = [], threading.Event()
+    if not os.path.exists("/proc/self/status"):
+        yield found
+        return
+    start = highest = private_memory()
+    def watch():
+        nonlocal highest
+        while not done.wait(0.002): highest = max(highest, private_memory())
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try: yield found
+    finally:
+        done.set()
+        watcher.join()
+        found.append(highest - start)
+
+
+# ---- the training step ---------------------------------------------------------------------------------------------------
+
+@contender
+def products_alone(threads=1, sizes=plain.SIZES, batch=plain.BATCH, n_steps=15):
+    "The matrix products of a training step and nothing else."
+    return products.runner(tuple(sizes), batch, n_steps, threads)
+
+
+def biolearn_model(weights, units):
+    "Plain arrays as a model of the package."
+    from biolearn.layers import Dense, LayerPair
+    from biolearn.model import Model
+    dense = lambda name, unit: Dense(*(w.copy() for w in weights[name]), unit)
+    return Model(tuple(LayerPair(dense(f"f{k}", units[k]), dense(f"g{k}", units[k - 1])) for k in range(1, len(units))))
+
+
+def biolearn_trainer(weights, units, settings):
+    """The one place that calls the package's training step: returns (model, steps), where steps(batches) is TRAIN as `fit` does it.
+
+    `rngs`: a stream of noise per layer; `scales`: what multiplies the learning rates in each step. Returns the losses of the last step."""
+    from biolearn.backend import Random, workers
+    from biolearn.learning import Recipe, new_books, train_step
+    model, t = biolearn_model(weights, units), 0
+    recipe = Recipe(**settings)
+    books = [new_books(dense, recipe.optimizer) for pair in model.pairs for dense in (pair.f, pair.g)]
+    noise = [Random(0).stream("noise", k) for k in range(len(units))]
+
+    def steps(batches, rngs=noise, scales=None):
+        nonlocal t
+        losses = []
+        with workers(weights["f1"][0]) as crew:
+            for i, x in enumerate(batches):
+                t += 1
+                done = 1 - scales[i] if scales else t * 1e-6
+                losses = train_step(model, books, x, recipe.at(done), t=t, rngs=rngs, crew=crew)[1]
+        return losses
+    return model, steps
+
+
+@contender
+def biolearn(sizes=plain.SIZES, batch=plain.BATCH, n_steps=15):
+    "This package's training step, minibatches and noise included."
+    weights, units, settings, x = paper(sizes, batch, n_steps)
+    _, steps = biolearn_trainer(weights, units, settings)
+    source = batches(x, batch)
+    return lambda n: steps(next(source) for _ in range(n))
+
+
+@contender
+def plain_numpy(sizes=plain.SIZES, batch=plain.BATCH, n_steps=15, clock=None):
+    "The training step as the notebooks tell it first."
+    weights, units, settings, x = paper(sizes, batch, n_steps)
+    trainer, source, rng = plain.Plain(weights, units, settings, clock), batches(x, batch), np.random.Generator(np.random.SFC64(0))
+
+    def run(n):
+        for i in range(n):
+            with trainer.clock("data"): x = next(source)
+            trainer.step(x, lambda: plain.draw(rng, sizes, batch), 1 - trainer.t * 1e-6)
+    return run
+
+
+@contender
+def torch_peer(mode="eager", threads=1, sizes=plain.SIZES, batch=plain.BATCH, n_steps=15):
+    "The same training step in PyTorch, minibatches and noise included."
+    import torch
+    from bench.torch_peer import Peer
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    weights, units, settings, x = paper(sizes, batch, n_steps)
+    peer, source = Peer(weights, units, settings, mode=mode), batches(x, batch)
+
+    def run(n):
+        for i in range(n): peer.step(torch.from_numpy(next(source)), scale=1 - i * 1e-6)
+    return run
+
+
+# ---- the profile: parts of a step, one at a time ------------------------------------------------------------------------
+
+@contender
+def profile_plain():
+    "The plain training step with a clock on its parts; `run` answers the seconds of each."
+    def run(n):
+        clock = plain.Clock()
+        plain_numpy(clock=clock)(2)
+        clock.seconds.clear()
+        step = plain_numpy(clock=clock)
+        step(n)
+        return dict(clock.seconds)
+    return run
+
+
+@contender
+def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
+    "What `train_step` does besides the products, one part of it, with the same functions and the same threads: 'noise', 'optimiser', 'data' or 'units'."
+    from biolearn import learning
+    from biolearn.backend import Random, workers
+    from biolearn.data import minibatches
+    from biolearn.layers import UNITS, corrupt
+    weights, units, settings, x = paper(sizes, batch)
+    model, recipe = biolearn_model(weights, units), learning.Recipe(**settings)
+    h = [plain.pictures(batch, n) for n in sizes]
+    if part == "noise":
+        rngs = [Random(0).stream(k) for k in range(len(sizes))]
+        job, items = (lambda layer, noise, rng: corrupt(layer, noise, rng=rng)), (h, settings["noise"], rngs)
+    elif part == "optimiser":
+        maps = [dense for pair in model.pairs for dense in (pair.f, pair.g)]
+        books = [learning.new_books(dense, "adam") for dense in maps]
+        grads = [np.full_like(dense.W, 1e-3) for dense in maps]
+        job, items = (lambda dense, b, grad: learning._update("adam", dense.W, grad, b.W, 1e-6, 10)), (maps, books, grads)
+    elif part == "units":
+        calls = {0: 15 + 2, 1: 16 + 15 + 1 + 2, 2: 1 + 2 * 15 + 2}                             # how often a step asks for the rates of each layer
+        arrays = [[np.ones((batch // 2, n), np.float32) * 0.3 for n in sizes] for _ in range(2)]
+        def job(arrays):
+            for k, a in enumerate(arrays):
+                spare = np.empty_like(a)
+                for _ in range(calls[k]): UNITS[units[k]].overwrite(a, spare)
+        items = (arrays,)
+    else:
+        rng = iter(range(10**9))
+        passes = (b for epoch in rng for b in minibatches(x, batch, rng=Random(0).stream(epoch)))
+        def run(n):
+            for _ in range(n): next(passes)
+        return run
+
+    def run(n):
+        with workers(x) as crew:
+            for _ in range(n): crew.map(job, *items)
+    return run
+
+
+# ---- Parzen ------------------------------------------------------------------------------------------------------------
+
+def rows(n, width, seed):
+    "Rows for the Parzen estimate: pictures that lie as near to each other as digits do."
+    return plain.pictures(n, width, seed)
+
+
+@contender
+def parzen(n=10_000, n_test=10_000, width=784):
+    "The Parzen log-likelihood of this package; it answers its peak of extra memory."
+    from biolearn.evaluation import parzen_log_likelihood
+    test, samples = rows(n_test, width, 1), rows(n, width, 2)
+    def run(times):
+        with highest_memory() as extra:
+            for _ in range(times): parzen_log_likelihood(test, samples, 0.2)
+        return {"extra_mib": extra[0] if extra else None}
+    return run
+
+
+@contender
+def parzen_product(block=2048, n=10_000, n_test=10_000, width=784, threads=1):
+    "Its matrix product alone, test rows times samples, in square blocks written to one buffer; `threads` > 1: blocks shared by so many Python threads."
+    from concurrent.futures import ThreadPoolExecutor
+    test, samples = rows(n_test, width, 1), rows(n, width, 2)
+    tiles = [(i, j) for i in range(0, n_test, block) for j in range(0, n, block)]
+    pool = ThreadPoolExecutor(threads)
+
+    def multiply(mine):
+        out = np.empty((block, block), np.float32)
+        for i, j in mine:
+            a, b = test[i:i + block], samples[j:j + block]
+            np.matmul(a, b.T, out=out[:len(a), :len(b)])
+
+    def run(times):
+        for _ in range(times):
+            if threads == 1: multiply(tiles)
+            else: list(pool.map(multiply, [tiles[k::threads] for k in range(threads)]))
+    return run
+
+
+@contender
+def kernel_density(n=10_000, n_test=10, width=784):
+    "scikit-learn's KernelDensity on a few queries; its time is proportional to their number."
+    from sklearn.neighbors import KernelDensity
+    test, samples = rows(n_test, width, 1), rows(n, width, 2)
+    model = KernelDensity(bandwidth=0.2).fit(samples)
+    def run(times):
+        for _ in range(times): model.score_samples(test)
+    return run
+
+
+# ---- scaling -------------------------------------------------------------------------------------------------------------
+
+@contender
+def epoch(n=4_000, sizes=plain.SIZES, batch=plain.BATCH):
+    "`fit` for one epoch on `n` made-up pictures, everything included: order, training, the measurement, the top prior."
+    from biolearn.backend import Random
+    from biolearn.learning import Recipe, fit
+    weights, units, settings, x = paper(sizes, batch, n_data=n)
+    model, recipe = biolearn_model(weights, units), Recipe(epochs=1, batch_size=batch, **settings)
+    def run(times):
+        for _ in range(times): fit(model, x[:n], recipe, rng=Random(0), progress=False)
+    return run
+
+
+@contender
+def streaming(path=None, n=1000, width=784, limit_mib=None):
+    "`fit` on a memory-mapped file of (n, width) float32; answers the peak of its private memory over that before. `limit_mib`: allow no more than that above what it has."
+    from biolearn.backend import Random
+    from biolearn.learning import Recipe, fit
+    from biolearn.model import init_model
+    x = np.memmap(path, dtype=np.float32, mode="r", shape=(n, width))
+    model = init_model((width, 32, 100), plain.UNITS, rng=Random(0))
+    recipe = Recipe(epochs=1, batch_size=1000, n_steps=1)
+    fit(model, np.ascontiguousarray(x[:2000]), recipe, rng=Random(0), progress=False)             # what is made once
+
+    def run(times):
+        failed = None
+        with highest_memory() as extra:
+            if limit_mib is not None:
+                with open("/proc/self/status") as file: used = dict(line.split(":", 1) for line in file)["VmData"]
+                resource.setrlimit(resource.RLIMIT_DATA, (int(used.split()[0]) * 1024 + int(limit_mib * 2**20), resource.RLIM_INFINITY))
+            try: fit(model, x, recipe, rng=Random(0), progress=False)
+            except MemoryError as e: failed = str(e) or "MemoryError"
+        return {"extra_mib": extra[0], "failed": failed}
+    return run
+
+
+# ---- the process -----------------------------------------------------------------------------------------------------------
+
+def about():
+    "What this process computes with."
+    info = {"python": sys.version.split()[0], "numpy": np.__version__}
+    try:
+        from threadpoolctl import threadpool_info
+        info["blas"] = [f"{lib['internal_api']} {lib['version']}, {lib.get('architecture') or 'kernel unknown'}, {lib['num_threads']} threads"
+                        for lib in threadpool_info() if lib["user_api"] == "blas"]
+    except ImportError: info["blas"] = []
+    if "torch" in sys.modules:
+        import torch
+        info |= {"torch": torch.__version__, "torch_threads": torch.get_num_threads(),
+                 "torch_cpu": torch.backends.cpu.get_cpu_capability(), "torch_blas": "MKL" if torch.backends.mkl.is_available() else "other"}
+    return info
+
+
+def main():
+    name, settings = sys.argv[1], json.loads(sys.argv[2])
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)                                                    # whatever a library prints does not get between the answers
+    def say(**what): print(json.dumps(what), file=answer, flush=True)
+    run = CONTENDERS[name](**settings)
+    say(ready=about())
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "settings" in asked:
+            run = None
+            run = CONTENDERS[name](**asked["settings"])
+            say(ready=about())
+            continue
+        start = time.perf_counter()
+        result = run(asked["n"])
+        say(seconds=time.perf_counter() - start, result=result if isinstance(result, dict) else None)
+
+
+if __name__ == "__main__": main()
