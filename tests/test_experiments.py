@@ -465,7 +465,8 @@ def test_two_processes_share_the_work_and_even_the_same_run(tmp_path):
     summary = E.summarise(tmp_path / "experiments")
     assert summary["variants"]["paper"]["seeds"] == [0, 1, 2] and len(list((tmp_path / "runs").iterdir())) == 3
     alone = experiment(tmp_path / "alone", seed=1)
-    assert alone["rounds"] == E.read_result(tmp_path / "experiments" / "paper-seed1.json")["rounds"]
+    there = E.read_result(tmp_path / "experiments" / "paper-seed1.json")                                      # made with one thread, here perhaps with more: round-off
+    for rounds, found in alone["rounds"].items(): assert found["mean"] == pytest.approx(there["rounds"][rounds]["mean"], rel=1e-5)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT for a child there")
