@@ -74,6 +74,9 @@ class Recipe:
         if self.noise_end is not None: object.__setattr__(self, "noise_end", tuple(self.noise_end))
         for name in ("epochs", "batch_size"): check_number(getattr(self, name), name, integer=True, low=1)
         check_number(self.n_steps, "n_steps", integer=True, low=0)
+        check_number(self.delta, "delta", low=0)
+        check_number(self.alpha, "alpha", low=0, high=1)
+        if not isinstance(self.decay, bool): raise TypeError(f"decay must be True or False, got {self.decay!r}.")
         for rate in self.rate_f + self.rate_g: check_number(rate, "learning rate", low=0)
         noise_end = self.noise_end or self.noise
         for noise in self.noise + noise_end:

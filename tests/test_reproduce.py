@@ -23,7 +23,7 @@ from biolearn import reproduce as R
 from biolearn.backend import Backend
 from biolearn.reproduce import Claim, Profile, main, record, trained_run
 
-DEFAULTS = 'profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""'
+DEFAULTS = 'profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""\nchanges = {}'
 RECORD = "from biolearn.reproduce import Claim, record\nrecord({name!r}, None, [Claim('x', 1, 2.0, True)], out=out, caption=f'{{profile}} {{seed}} {{device}}')"
 DRAW = """from matplotlib.figure import Figure
 from biolearn.reproduce import Claim, record
@@ -65,8 +65,8 @@ def files(folder):
 @pytest.mark.parametrize("spoil, said", [
     (dict(tags=()), "0 cells are tagged"),
     (dict(tags=("parameter",)), "0 cells are tagged"),
-    (dict(parameters='profile = "quick"\nseed = 0\nout = ""'), "does not set device"),
-    (dict(parameters="# nothing"), "does not set profile, seed, device, out"),
+    (dict(parameters='profile = "quick"\nseed = 0\nout = ""'), "does not set device, changes"),
+    (dict(parameters="# nothing"), "does not set profile, seed, device, out, changes"),
 ])
 def test_a_notebook_that_would_ignore_its_parameters_stops_everything(command, books, tmp_path, spoil, said):
     ran = f"open({str(tmp_path / 'ran')!r}, 'w').close()"
@@ -404,6 +404,42 @@ def test_a_damaged_model_is_named(tmp_path):
 @pytest.mark.parametrize("profile", ["huge", "", None, 3])
 def test_unknown_profiles_are_refused(profile):
     with pytest.raises(ValueError, match="profile must be one of 'quick', 'paper'"): R.get_profile(profile)
+
+
+# ---- changes ---------------------------------------------------------------------------------------------------------
+
+def test_changes_reach_profile_and_recipe_and_the_key():
+    made = R.get_profile("quick", {"hidden": [30, 10], "delta": 0.05, "rate_f": [0.1, 0.2], "noise_end": None})
+    assert (made.hidden, made.recipe.delta, made.recipe.rate_f, made.recipe.noise_end) == ((30, 10), 0.05, (0.1, 0.2), None)
+    quick = R.PROFILES["quick"]
+    assert replace(made, hidden=quick.hidden, recipe=quick.recipe) == quick == R.get_profile("quick", {}) == R.get_profile("quick")
+    assert R.get_profile("quick", {k: list(v) if isinstance(v, tuple) else v for k, v in R.changeable("quick").items()}) == quick    # every field can be named
+    keys = {R.run_key(R.get_profile("quick", c), 0, Backend()) for c in ({}, {"delta": 0.1}, {"delta": 0.05}, {"sigma": 0.3}, {"noise": [0.22, 0.2, "spikes"]})}
+    assert len(keys) == 4                                       # 0.1 is what the profile has: the same run
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"dleta": 0.1}, "no field 'dleta'; there are dataset, hidden"), ({"name": "x"}, "no field 'name'"), ({"recipe": {}}, "no field 'recipe'"),
+    ({"delta": "0.1"}, "delta must be a number"), ({"delta": -1}, "delta must be at least 0"), ({"delta": [0.1]}, "delta must be a single value"), ({"alpha": 2}, "alpha"),
+    ({"noise": 0.1}, "noise must be a list"), ({"noise": [0.1, 0.1]}, "noise"), ({"hidden": [20]}, "units needs 2 entries for 1 hidden layers"),
+    ({"hidden": [20, 0]}, "hidden must be at least 1"), ({"units": ["sigmoid", "softplus", "bold"]}, "units must be one of"), ({"dataset": "faces"}, "dataset must be one of"),
+    ({"epochs": 1.5}, "epochs must be a whole number"), ({"decay": "no"}, "decay must be True or False"), ({"threads": -1}, "threads"), ({"sigma": 0}, "sigma"),
+    ({"noise_end": 0.2}, "noise_end"), ({"rate_g": [1e-3, float("nan")]}, "learning rate"), ("delta", "must be a dict"), ([], "must be a dict"),
+])
+def test_wrong_changes_are_refused_before_any_work(changes, said, tmp_path):
+    for work in (lambda: R.get_profile("quick", changes), lambda: trained_run("quick", device="cpu", out=tmp_path / "out", changes=changes),
+                 lambda: R.reproduce("quick", device="cpu", out=tmp_path / "out", changes=changes)):
+        with pytest.raises((ValueError, TypeError), match=re.escape(said)): work()
+    assert not (tmp_path / "out").exists()
+
+
+def test_changes_arrive_in_the_notebook_and_in_the_manifest(books, tmp_path):
+    notebook(books, "fig1_a", "assert changes == {'delta': 0.05, 'hidden': [30, 10]}", RECORD.format(name="fig1_a"))
+    given = {"delta": 0.05, "hidden": (30, 10)}
+    m = R.reproduce("quick", device="cpu", out=tmp_path / "out", notebooks=books, changes=given)
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert told["changes"] == {"delta": 0.05, "hidden": [30, 10]} and told["settings"]["recipe"]["delta"] == 0.05
+    assert m["key"] == R.run_key(R.get_profile("quick", given), 0, Backend()) and "delta = 0.05" in (tmp_path / "out" / "report.md").read_text()
 
 
 # ---- where things go, and small pieces -------------------------------------------------------------------------------
