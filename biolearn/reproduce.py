@@ -6,9 +6,9 @@
 __all__ = ['PROFILES', 'TRAINING_MODULES', 'PARAMETERS', 'REPORT_STYLE', 'Profile', 'get_profile', 'changeable', 'checkout',
            'output_folder', 'run_key', 'Run', 'peak_memory', 'versions', 'trained_run', 'Claim', 'claims_markdown',
            'Record', 'record', 'ReproduceError', 'UnknownNotebook', 'notebook_problems', 'notebook_folder',
-           'find_notebooks', 'select', 'NotebookFailed', 'kernel_environment', 'drawn_by', 'run_notebook',
-           'git_revision', 'write_manifest', 'all_claims', 'report_markdown', 'report_html', 'reproduce', 'claims_text',
-           'main']
+           'find_notebooks', 'select', 'NotebookFailed', 'kernel_environment', 'kernel_sockets', 'drawn_by',
+           'run_notebook', 'git_revision', 'write_manifest', 'all_claims', 'report_markdown', 'report_html',
+           'reproduce', 'claims_text', 'main']
 
 # %% ../nbs/11_reproduce.ipynb #659b47a6
 import argparse, base64, hashlib, html, importlib.metadata, importlib.util, json, os, platform, re, subprocess, sys, tempfile, textwrap, time
@@ -367,6 +367,17 @@ def _environ(env):
             if value is None: os.environ.pop(name, None)
             else: os.environ[name] = value
 
+# %% ../nbs/11_reproduce.ipynb #f39a0c57
+@contextmanager
+def kernel_sockets():
+    "Settings for papermill's `config`: the kernel's channels are socket files in a folder of its own, not TCP ports; None on Windows, which has no such files."
+    if sys.platform == "win32": yield None
+    else:
+        from traitlets.config import Config
+        short = None if len(tempfile.gettempdir()) < 60 else "/tmp"      # the path of a socket may have about 100 characters
+        with tempfile.TemporaryDirectory(prefix="biolearn-", dir=short) as folder:
+            yield Config(KernelManager={"transport": "ipc", "connection_file": f"{folder}/kernel.json"})
+
 # %% ../nbs/11_reproduce.ipynb #1029284c
 def drawn_by(stem, stems, out, suffixes=(".json", ".png", ".svg")):
     "The files in `out` that the notebook `stem` has recorded: named `stem` or `stem`_..., unless a longer name in `stems` fits better."
@@ -381,8 +392,10 @@ def run_notebook(path, parameters, out, *, stems=(), stderr=None):
     stems = tuple(stems) or (path.stem,)
     for old in drawn_by(path.stem, stems, out): old.unlink()
     quiet = ["--log-level=CRITICAL"]                                     # the kernel's chatter would break the bar
-    try: papermill.execute_notebook(path, executed, parameters, kernel_name="python3", progress_bar=False, stderr_file=stderr,
-                                    cwd=executed.parent, extra_arguments=quiet)
+    try:
+        with kernel_sockets() as config:
+            papermill.execute_notebook(path, executed, parameters, kernel_name="python3", progress_bar=False, stderr_file=stderr,
+                                       cwd=executed.parent, extra_arguments=quiet, config=config)
     except papermill.exceptions.PapermillExecutionError as e: raise _failure(path, e, executed) from None
     except RuntimeError as e: raise NotebookFailed(f"{path.name}: its kernel stopped ({e}). Was there enough memory?") from None
     if not drawn_by(path.stem, stems, out, (".json",)):

@@ -442,6 +442,28 @@ def test_changes_arrive_in_the_notebook_and_in_the_manifest(books, tmp_path):
     assert m["key"] == R.run_key(R.get_profile("quick", given), 0, Backend()) and "delta = 0.05" in (tmp_path / "out" / "report.md").read_text()
 
 
+# ---- kernels beside each other ---------------------------------------------------------------------------------------
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no socket files")
+def test_kernels_started_together_share_no_port_and_leave_no_socket(books, tmp_path):
+    tell = ("import json, pathlib\nfrom ipykernel.connect import get_connection_file\n"
+            "pathlib.Path(out, 'told.json').write_text(pathlib.Path(get_connection_file()).read_text())\n")
+    notebook(books, "fig1_a", tell, RECORD.format(name="fig1_a"))
+    outs = [tmp_path / str(n) for n in range(4)]
+    for out in outs: out.mkdir()
+    errors = []
+    def one(out):
+        try: R.run_notebook(books / "fig1_a.ipynb", dict(profile="quick", seed=0, device="cpu", out=str(out), changes={}), out)
+        except Exception as e: errors.append(e)
+    threads = [threading.Thread(target=one, args=(out,)) for out in outs]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert not errors
+    told = [json.loads((out / "told.json").read_text()) for out in outs]
+    assert {t["transport"] for t in told} == {"ipc"} and len({t["ip"] for t in told}) == 4
+    assert not any(Path(t["ip"]).parent.exists() for t in told)
+
+
 # ---- where things go, and small pieces -------------------------------------------------------------------------------
 
 def test_output_folder(tmp_path, monkeypatch):
