@@ -106,7 +106,7 @@ def choose_kernels(cpuinfo="/proc/cpuinfo"):
     if core is None: return "the library's own choice: no AVX-512 found in the processor"
     if "numpy" in sys.modules: return "the library's own choice: NumPy was loaded before the command could choose"
     os.environ["OPENBLAS_CORETYPE"] = core
-    return f"{core} asked for by biolearn: the processor has AVX-512"
+    return "asked for by biolearn: the processor has AVX-512"
 
 # %% ../nbs/17_command.ipynb #a49d9031
 class UsageError(ValueError):
