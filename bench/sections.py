@@ -131,7 +131,7 @@ def _process(arguments):
 def startup(options):
     "How long the package takes to import and the command to answer, as whole processes, beside an empty one and NumPy's import."
     commands = {"python -c pass": ["-c", "pass"], "import numpy": ["-c", "import numpy"], "import biolearn": ["-c", "import biolearn"],
-                "biolearn --help": ["-c", "from biolearn.reproduce import main; main(['--help'])"]}
+                "biolearn --help": ["-c", "from biolearn.command import main; main(['--help'])"]}
     commands |= {f"import biolearn.{m}": ["-c", f"import biolearn.{m}"] for m in MODULES}
     for arguments in commands.values(): _process(arguments)                                # the files are read, the byte code is written
     times = {name: [] for name in commands}

@@ -8,7 +8,7 @@ __all__ = ['SGD_RATES', 'VARIANTS', 'MEASUREMENT', 'LEVELS', 'METRICS', 'FILLS',
            'memorising', 'nearest_digits', 'train_classifier', 'class_balance', 'pack', 'unpack', 'measure',
            'result_path', 'read_result', 'run_experiment', 'run_controls', 'spread', 'Target', 'judge', 'Question',
            'outcome', 'verdict', 'read_results', 'summarise', 'write_results', 'results_path', 'seed_list',
-           'variant_list', 'result_line', 'main', 'claims', 'coverage', 'targets_text']
+           'variant_list', 'result_line', 'add_arguments', 'run', 'main', 'claims', 'coverage', 'targets_text']
 
 # %% ../nbs/13_experiments.ipynb #ba1bf7a3
 import argparse, base64, json, math, os, re, shutil, statistics, sys, time, zlib
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from . import command
 from .backend import Random, array_namespace, check_choice, to_numpy, use_device, write_whole
 from .data import load_dataset
 from .evaluation import class_entropy, class_histogram, control_samples, fill_mean, fill_nearest, inpainting_error, mean_and_stderr, nearest_distance, parzen_log_likelihood, variety
@@ -532,20 +533,22 @@ def result_line(result):
     return name + "; ".join(["finite", *values, took])
 
 # %% ../nbs/13_experiments.ipynb #a81f2ce1
-def _parser():
-    "The command line of `python -m biolearn.experiments`."
-    parser = argparse.ArgumentParser(prog="python -m biolearn.experiments", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        description="Train variants of the recipe with several seeds, measure them on the test digits, and keep one file per run; what is there is not repeated. Two processes may share the work.")
-    parser.add_argument("--profile", choices=tuple(PROFILES), default="quick", help="quick: 8x8 digits; paper: MNIST at the scale of the paper")
-    parser.add_argument("--variants", type=variant_list, default="paper", metavar="A,B", help="of " + ", ".join(v.replace(" ", "-") for v in VARIANTS) + "; or all")
-    parser.add_argument("--seeds", type=seed_list, default="0-4", metavar="0-4,7", help="seeds and ranges of seeds")
-    parser.add_argument("--full-seeds", type=seed_list, default="0-2", metavar="0-2", help="seeds of the variant paper whose chain goes on to 100 rounds")
+def add_arguments(parser):
+    "The options of `biolearn experiments`."
+    command.describe(parser, """Train variants of the recipe with several seeds, measure them on the test digits, and keep one file per run; what is there is not repeated.
+             Two processes may share the work.""",
+             **{"five seeds of the small network, four minutes": "biolearn experiments",
+                "what each part of the recipe earns, three seeds": "biolearn experiments --variants all --seeds 0-2",
+                "only: does training at the scale of the paper stay finite?": "biolearn experiments --profile paper --seeds 5-20 --only-finite"})
+    parser.add_argument("--profile", choices=tuple(PROFILES), default="quick", help="quick: 8x8 digits; paper: MNIST at the scale of the paper (default: %(default)s)")
+    parser.add_argument("--variants", type=variant_list, default="paper", metavar="A,B", help="of " + ", ".join(v.replace(" ", "-") for v in VARIANTS) + "; or all (default: %(default)s)")
+    parser.add_argument("--seeds", type=seed_list, default="0-4", metavar="0-4,7", help="seeds and ranges of seeds (default: %(default)s)")
+    parser.add_argument("--full-seeds", type=seed_list, default="0-2", metavar="0-2", help="seeds of the variant paper whose chain goes on to 100 rounds (default: %(default)s)")
     parser.add_argument("--only-finite", action="store_true", help="train, and see only whether training stays finite")
     parser.add_argument("--drop-models", action="store_true", help="delete the trained models of seeds above 0 when they are measured")
     parser.add_argument("--only-results", action="store_true", help="run nothing; write the table of results again from the files that are there")
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto takes a GPU where CuPy finds one")
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto takes a GPU where CuPy finds one (default: %(default)s)")
     parser.add_argument("--out", default="", metavar="DIR", help="where everything is written (default: figures/PROFILE)")
-    return parser
 
 def _run_list(asked, todo):
     "Run the experiments in `todo`, pairs of (variant, seed), under one bar with a line for each that is finished; returns how many failed."
@@ -565,22 +568,18 @@ def _run_list(asked, todo):
     return failed
 
 # %% ../nbs/13_experiments.ipynb #bd30cb06
-def main(argv=None):
-    "`python -m biolearn.experiments`; returns the exit code: 0 done, 1 something failed, 130 interrupted (argparse itself exits with 2)."
-    asked = _parser().parse_args(argv)
+def run(asked):
+    "`biolearn experiments`; returns the exit code: 0 done, 1 something failed. What is finished is kept: the same command goes on where it stopped."
     todo = [] if asked.only_results else [(variant, seed) for seed in asked.seeds for variant in asked.variants]
-    try:
-        failed = _run_list(asked, todo)
-        if not asked.only_finite: run_controls(asked.profile, device=asked.device, out=asked.out)
-        summary = write_results(asked.profile, asked.out)
-    except KeyboardInterrupt:
-        print("experiments: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    except (RuntimeError, ValueError, OSError) as e:
-        print(f"experiments: {e}", file=sys.stderr)
-        return 1
+    failed = _run_list(asked, todo)
+    if not asked.only_finite: run_controls(asked.profile, device=asked.device, out=asked.out)
+    summary = write_results(asked.profile, asked.out)
     print(targets_text(summary) + f"\n\nSee {results_path(asked.profile, asked.out)}")
     return int(failed > 0)
+
+def main(argv=None):
+    "`python -m biolearn.experiments`: the command `biolearn experiments` under its older name; returns its exit code."
+    return command.main(["experiments", *(sys.argv[1:] if argv is None else argv)])
 
 def claims(summary):
     "The targets of a summary as `Claim`s for a figure notebook's record."

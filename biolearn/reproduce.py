@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'TRAINING_MODULES', 'PARAMETERS', 'REPORT_STYLE', 'Profile', 'get_profile', 'changeable', 'checkout',
-           'output_folder', 'run_key', 'Run', 'peak_memory', 'versions', 'trained_run', 'Claim', 'claims_markdown',
-           'Record', 'record', 'ReproduceError', 'UnknownNotebook', 'notebook_problems', 'notebook_folder',
-           'find_notebooks', 'select', 'NotebookFailed', 'kernel_environment', 'kernel_sockets', 'drawn_by',
-           'run_notebook', 'git_revision', 'write_manifest', 'all_claims', 'report_markdown', 'report_html',
-           'reproduce', 'claims_text', 'main']
+           'output_path', 'output_folder', 'run_key', 'Run', 'peak_memory', 'versions', 'trained_run', 'Claim',
+           'claims_markdown', 'Record', 'record', 'ReproduceError', 'UnknownNotebook', 'notebook_problems',
+           'notebook_folder', 'find_notebooks', 'select', 'NotebookFailed', 'kernel_environment', 'kernel_sockets',
+           'drawn_by', 'run_notebook', 'git_revision', 'write_manifest', 'all_claims', 'report_markdown', 'report_html',
+           'reproduce', 'add_arguments', 'claims_text', 'run']
 
 # %% ../nbs/11_reproduce.ipynb #659b47a6
-import argparse, base64, hashlib, html, importlib.metadata, importlib.util, json, os, platform, re, subprocess, sys, tempfile, textwrap, time
+import base64, hashlib, html, importlib.metadata, importlib.util, json, os, platform, re, subprocess, sys, tempfile, textwrap, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 import biolearn
 from .backend import Backend, Random, check_choice, check_number, to_numpy, use_device, write_whole
+from .command import UsageError, describe, openblas_core, whole_number
 from .data import Dataset, load_dataset
 from .layers import UNITS
 from .learning import Recipe, fit, load_model, save_model
@@ -96,11 +97,15 @@ def checkout():
     root = Path(biolearn.__file__).resolve().parent.parent
     return root if (root / "settings.ini").is_file() and (root / "nbs" / "figures").is_dir() else None
 
+def output_path(out="", profile="quick"):
+    "The absolute path of `out`, or of figures/<profile> if `out` is empty."
+    return (Path(out).expanduser() if out else (checkout() or Path.cwd()) / "figures" / get_profile(profile).name).resolve()
+
 def output_folder(out="", profile="quick"):
-    "The absolute path of `out`, or of figures/<profile> if `out` is empty. The folder is made."
-    folder = Path(out).expanduser() if out else (checkout() or Path.cwd()) / "figures" / get_profile(profile).name
+    "The folder at `output_path`, which is made if it is not there."
+    folder = output_path(out, profile)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder.resolve()
+    return folder
 
 # %% ../nbs/11_reproduce.ipynb #89a2960c
 TRAINING_MODULES = ("backend", "data", "layers", "model", "inference", "learning")
@@ -262,7 +267,7 @@ PARAMETERS = ("profile", "seed", "device", "out", "changes")     # what every fi
 class ReproduceError(RuntimeError):
     "The figures cannot be made; the message says which notebook, what is wrong and what to do."
 
-class UnknownNotebook(ReproduceError):
+class UnknownNotebook(ReproduceError, UsageError):
     "No notebook has the name asked for."
 
 def notebook_problems(path):
@@ -316,9 +321,8 @@ def _failure(path, error, executed):
     number = error.cell_index + 1 - (error.cell_index > tagged)          # papermill has put one cell of its own behind the tagged one
     trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
     line = re.search(r"(?:Cell In|Input In|File <ipython)[^\n]*?line (\d+)", trace)
-    said = "\n".join(f"{error.ename}: {error.evalue}".rstrip(": ").splitlines()[:12])
-    return NotebookFailed(f"{path.name}, cell {number} failed:\n\n{_excerpt(error.source, int(line[1]) if line else None)}\n\n{said}\n\n"
-                          f"The whole story is in {executed}")
+    said = "\n".join(f"{error.ename}: {error.evalue}".rstrip(": ").splitlines()[:3]).rstrip(".")
+    return NotebookFailed(f"{path.name}, cell {number} failed: {said}. The whole story is in {executed}\n\n{_excerpt(error.source, int(line[1]) if line else None)}")
 
 # %% ../nbs/11_reproduce.ipynb #28cf45b5
 class _LastLine:
@@ -347,9 +351,7 @@ def kernel_environment(threads=0, cpuinfo="/proc/cpuinfo"):
     """Environment variables for the notebooks' kernels: OpenBLAS's AVX-512 kernels where the processor has them, and its number of
     `threads`, both only if the user has not chosen; a quiet start; this very package; and BIOLEARN_DATA made absolute, because kernels run in another folder."""
     env = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
-    try: flags = set(re.search(r"^flags\s*:(.*)$", Path(cpuinfo).read_text(), re.M)[1].split())
-    except (OSError, TypeError): flags = set()                           # no such file, or no such line: not Linux on x86
-    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags: env["OPENBLAS_CORETYPE"] = "SkylakeX"
+    if openblas_core(cpuinfo): env["OPENBLAS_CORETYPE"] = openblas_core(cpuinfo)
     if threads: env["OPENBLAS_NUM_THREADS"] = str(threads)
     env = {name: value for name, value in env.items() if name not in os.environ}
     if os.environ.get("BIOLEARN_DATA"): env["BIOLEARN_DATA"] = str(Path(os.environ["BIOLEARN_DATA"]).expanduser().resolve())
@@ -543,7 +545,7 @@ def reproduce(profile="quick", only=None, device="auto", seed=0, out="", *, chan
     paths = find_notebooks(notebooks or notebook_folder())
     stems, chosen, out, env = [p.stem for p in paths], select(paths, only), output_folder(out, profile), kernel_environment(profile.threads)
     about = {"profile": profile.name, "seed": seed, "device": backend.name, "key": run_key(profile, seed, backend), "versions": versions(),
-             "system": platform.platform(), "revision": git_revision(), "environment": {k: v for k, v in env.items() if k.startswith("OPENBLAS")},
+             "system": platform.platform(), "revision": git_revision(), "environment": {k: v for k, v in (os.environ | env).items() if k.startswith("OPENBLAS_")},
              "changes": changes, "settings": profile}
     seconds, failed = {}, "interrupted"
     print(f"biolearn: {len(chosen)} notebooks, profile {profile.name}{_list_changes(changes)}, seed {seed}, on the {backend.name}"
@@ -563,25 +565,19 @@ def reproduce(profile="quick", only=None, device="auto", seed=0, out="", *, chan
     return manifest
 
 # %% ../nbs/11_reproduce.ipynb #951676b0
-def _seed(text):
-    "A seed from the command line."
-    if not text.isdecimal(): raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 on, not {text!r}")
-    return int(text)
-
-def _parser():
-    "The command line of `biolearn`."
-    parser = argparse.ArgumentParser(prog="biolearn", description="Towards Biologically Plausible Deep Learning (Bengio et al. 2015), reproduced.")
-    parser.add_argument("--version", action="version", version=f"biolearn {biolearn.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    run = commands.add_parser("reproduce", help="train the network and draw every figure", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        description="Run the figure notebooks in order, train once, and write pictures, manifest.json and report.html.")
-    run.add_argument("--profile", choices=tuple(PROFILES), default="quick", help="quick: 8x8 digits, minutes; paper: MNIST at the scale of the paper")
-    run.add_argument("--only", nargs="+", metavar="NAME", help="run only notebooks whose names begin so, e.g. fig4")
-    run.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto takes a GPU where CuPy finds one")
-    run.add_argument("--seed", type=_seed, default=0, metavar="N", help="of everything random")
-    run.add_argument("--out", default="", metavar="DIR", help="where everything is written (default: figures/PROFILE)")
-    run.add_argument("--notebooks", metavar="DIR", help="run the notebooks of this folder instead of the package's own")
-    return parser
+def add_arguments(parser):
+    "The options of `biolearn reproduce`."
+    describe(parser, "Run the figure notebooks in the order of their names, train once, and write every picture, manifest.json and report.html.",
+             **{"the 8x8 digits, three minutes": "biolearn reproduce",
+                "one figure again; the trained network is there already": "biolearn reproduce --only fig4",
+                "MNIST at the scale of the paper, half an hour": "biolearn reproduce --profile paper",
+                "another seed, elsewhere, on a GPU": "biolearn reproduce --seed 1 --device gpu --out my_figures"})
+    parser.add_argument("--profile", choices=tuple(PROFILES), default="quick", help="quick: 8x8 digits, minutes; paper: MNIST at the scale of the paper (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run only notebooks whose names begin so, e.g. fig4")
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto takes a GPU where CuPy finds one (default: %(default)s)")
+    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of everything random (default: %(default)s)")
+    parser.add_argument("--out", default="", metavar="DIR", help="where everything is written (default: figures/PROFILE)")
+    parser.add_argument("--notebooks", metavar="DIR", help="run the notebooks of this folder instead of the package's own")
 
 # %% ../nbs/11_reproduce.ipynb #7073d414
 def claims_text(manifest, width=110):
@@ -593,18 +589,9 @@ def claims_text(manifest, width=110):
         lines.append(textwrap.fill(f"{holds:3}  {what}: {measured}  [paper: {paper}]", width, initial_indent="  ", subsequent_indent=" " * 7, break_long_words=False))
     return "\n".join(lines)
 
-def main(argv=None):
-    "The `biolearn` command; returns the exit code: 0 done, 1 failed, 130 interrupted (argparse itself exits with 2 for a command not understood)."
-    parser = _parser()
-    asked = parser.parse_args(argv)
-    try: manifest = reproduce(asked.profile, asked.only, asked.device, asked.seed, asked.out, notebooks=asked.notebooks)
-    except UnknownNotebook as e: parser.error(str(e))
-    except KeyboardInterrupt:
-        print("biolearn: interrupted", file=sys.stderr)
-        return 130
-    except (RuntimeError, ValueError, OSError) as e:
-        print(f"biolearn: {e}", file=sys.stderr)
-        return 1
+def run(asked):
+    "`biolearn reproduce`: the figures, the claims on standard output; returns 0."
+    manifest = reproduce(asked.profile, asked.only, asked.device, asked.seed, asked.out, notebooks=asked.notebooks)
     judged = [c.holds for _, c in all_claims(manifest) if c.holds is not None]
     print(claims_text(manifest) + f"\n\n{sum(judged)} of {len(judged)} claims hold.")
     print(f"See {output_folder(asked.out, asked.profile) / 'report.html'}")

@@ -18,7 +18,7 @@ ENV = os.environ | {"PYTHONPATH": str(ROOT)}
 
 def biolearn(*argv):
     "Run the `biolearn` command in a process of its own."
-    code = "import sys; from biolearn.reproduce import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from biolearn.command import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.run([sys.executable, "-c", code, *argv], env=ENV, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900)
 
 

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-LIGHT = ["backend", "data", "stdp", "variational", "layers", "model", "inference", "learning", "generation", "evaluation", "plotting", "reproduce"]
+LIGHT = ["backend", "data", "stdp", "variational", "layers", "model", "inference", "learning", "generation", "evaluation", "plotting", "reproduce", "command"]
 HEAVY = {"matplotlib", "papermill", "cupy", "sklearn", "scipy", "nbformat", "nbclient", "nbdev", "IPython", "safetensors", "requests", "brian2"}
 
 
@@ -43,7 +43,7 @@ def test_importing_a_module_pulls_in_nothing_heavy(module, tmp_path):
 
 @pytest.mark.parametrize("argv", [["--help"], ["reproduce", "--help"], ["--version"]])
 def test_help_pulls_in_nothing_heavy(argv, tmp_path):
-    code = "import sys, biolearn.reproduce as r\ntry: r.main({!r})\nexcept SystemExit as e: print(e.code)\nprint(*{{n.split('.')[0] for n in sys.modules}})"
+    code = "import sys, biolearn.command as r\ntry: r.main({!r})\nexcept SystemExit as e: print(e.code)\nprint(*{{n.split('.')[0] for n in sys.modules}})"
     lines = python(code.format(argv), cwd=tmp_path).splitlines()
     assert lines[-2] == "0" and not HEAVY & set(lines[-1].split())
 
@@ -88,7 +88,7 @@ def test_the_wheels_metadata(wheel):
     for major in (12, 13): assert [r.name for r in required if r.marker and r.marker.evaluate({"extra": f"cuda{major}"})] == [f"cupy-cuda{major}x"]
     assert "Requires-Python: >=3.10" in meta
     entry = next(archive.read(n).decode() for n in archive.namelist() if n.endswith("entry_points.txt"))
-    assert "biolearn=biolearn.reproduce:main" in entry.replace(" ", "")
+    assert "biolearn=biolearn.command:main" in entry.replace(" ", "")
 
 
 def test_installed_from_the_wheel_it_finds_its_notebooks_and_writes_below_the_current_folder(wheel, tmp_path):
