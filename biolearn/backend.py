@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Backend', 'to_numpy', 'check_array', 'check_number', 'check_choice', 'DeviceError', 'use_device', 'Random', 'Workers',
-           'workers', 'write_whole', 'array_namespace']
+           'workers', 'write_whole', 'flush_folder', 'array_namespace']
 
 # %% ../nbs/00_backend.ipynb #ce719df8
-import functools, math, os, tempfile, zlib
+import errno, functools, math, os, tempfile, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -207,16 +207,30 @@ def workers(a):
 # %% ../nbs/00_backend.ipynb #25e8508c
 @contextmanager
 def write_whole(path):
-    "A temporary path (same folder, same suffix) to write a file to; it becomes `path` if the block succeeds, and is deleted if not."
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    os.chmod(name, 0o666 & ~_umask())        # mkstemp makes private files; these are ordinary ones
+    "A temporary path (same folder, same suffix) to write a file to; it becomes `path` if the block succeeds, and is deleted if not. An OSError names `path`."
+    path, name = Path(path), None
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        os.chmod(name, 0o666 & ~_umask())        # mkstemp makes private files; these are ordinary ones
         yield Path(name)
         with open(name, "rb+") as file: os.fsync(file.fileno())
         os.replace(name, path)
-    finally: Path(name).unlink(missing_ok=True)
+        flush_folder(path.parent)
+    except OSError as e:
+        if e.errno is None or name and e.filename and str(e.filename) != name: raise      # of something else in the block
+        raise OSError(e.errno, e.strerror, str(path)) from e
+    finally:
+        if name: Path(name).unlink(missing_ok=True)
+
+def flush_folder(folder):
+    "Have the names in `folder` written to the disk, on systems that can."
+    if os.name == "nt": return
+    handle = os.open(folder, os.O_RDONLY)
+    try: os.fsync(handle)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.ENOTSUP): raise                            # some network file systems flush files only
+    finally: os.close(handle)
 
 def _umask():
     "This process's mask of file permissions: reading it means setting it."

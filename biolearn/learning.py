@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'Recipe', 'Books', 'new_books', 'local_step', 'train_step', 'copy_model', 'fit', 'DivergenceError',
-           'save_model', 'load_model']
+           'differences', 'CheckpointError', 'save_model', 'load_model']
 
 # %% ../nbs/07_learning.ipynb #7c116234
-import json, math
-from dataclasses import dataclass, replace
+import hashlib, json, math, re, time, warnings
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from .backend import Workers, array_namespace, check_array, check_choice, check_number, is_cupy_array, is_numpy_array, to_numpy, workers, write_whole
 from .data import minibatches
@@ -144,38 +146,51 @@ def copy_model(model):
     copy = lambda dense: Dense(*(array_namespace(w).asarray(w, copy=True) for w in (dense.W, dense.b)), dense.unit)
     return Model(tuple(LayerPair(copy(pair.f), copy(pair.g)) for pair in model.pairs), model.prior)
 
-def fit(model, x, recipe=Recipe(), *, rng, progress=True, on_epoch=None):
+def fit(model, x, recipe=Recipe(), *, rng, progress=True, on_epoch=None, checkpoint=None):
     """TRAIN (Algorithm 2) on the rows of `x` (n, n_0): returns the trained model, with its top prior, and one dict of measurements per epoch:
     epoch, loss_f and loss_g (per pair), log_p_start and log_p_end (before and after inference), rms (of each layer's activity).
 
     `on_epoch(model, history)` is called after each epoch; training goes on to change this model, so keep a `copy_model` of it.
-    Raises ValueError for input or a recipe that does not fit the model, DivergenceError as soon as the activity explodes."""
-    check_array(x, "x", width=model.sizes[0])
-    recipe.check_depth(model)
+    `checkpoint` is a folder in which training keeps its state: the same call made again after a kill goes on from there, to the same bits.
+    Raises ValueError for input or a recipe that does not fit the model, DivergenceError as soon as the activity explodes, CheckpointError."""
+    _check_input(model, x, recipe)
     first = x[:min(recipe.batch_size, x.shape[0]), :]        # the batch on which every epoch is measured
-    watch, model = _Watch(model, first), copy_model(model)
-    books, t, history = [new_books(dense, recipe.optimizer) for pair in model.pairs for dense in (pair.f, pair.g)], 0, []
-    n_batches = math.ceil(x.shape[0] / recipe.batch_size)
+    watch, start, model = _Watch(model, first), model, copy_model(model)
+    books = [new_books(dense, recipe.optimizer) for dense in _maps(model).values()]
+    n_batches, arrays = math.ceil(x.shape[0] / recipe.batch_size), _state(model, books)
     total = recipe.epochs * n_batches
-    with _progress_bar(total, "training", progress) as bar, workers(x) as crew:
-        for epoch in range(recipe.epochs):
-            noise, sums = [rng.stream("epoch", epoch, "noise", k) for k in range(len(model.sizes))], 0
-            for batch in minibatches(x, recipe.batch_size, rng=rng.stream("epoch", epoch, "order")):
-                t += 1
-                h, losses = train_step(model, books, batch, recipe.at((t - 1) / total), t=t, rngs=noise, crew=crew)
-                sums = sums + array_namespace(x).stack(losses)
-                if t % 50 == 0 or t == total: watch(h, epoch)
-                bar.update()
-            history.append(_measure(model, first, recipe, epoch, to_numpy(sums) / n_batches))
-            bar.set_postfix_str("epoch {epoch}, log p(x,h) {log_p_start:.2f} → {log_p_end:.2f}".format(**history[-1]))
-            if on_epoch: on_epoch(model, history)
-        return replace(model, prior=_top_prior(model, x, recipe, crew)), history
+    with workers(x) as crew, _checkpoints(checkpoint, start, x, recipe, rng, crew) as kept, _advice(x, recipe, kept):
+        history = kept.resume(arrays) if kept else []
+        with _progress_bar(total, "training", progress, done=len(history) * n_batches) as bar:
+            for epoch in range(len(history), recipe.epochs):
+                noise, sums, t = [rng.stream("epoch", epoch, "noise", k) for k in range(len(model.sizes))], 0, epoch * n_batches
+                for batch in minibatches(x, recipe.batch_size, rng=rng.stream("epoch", epoch, "order")):
+                    t += 1
+                    h, losses = train_step(model, books, batch, recipe.at((t - 1) / total), t=t, rngs=noise, crew=crew)
+                    sums = sums + array_namespace(x).stack(losses)
+                    if t % 50 == 0: watch([_rms(layer) for layer in h], epoch)
+                    bar.update()
+                history.append(_measure(model, first, recipe, epoch, to_numpy(sums) / n_batches))
+                watch.end(history[-1], arrays, epoch)
+                if kept: kept.save(arrays, history, last=epoch + 1 == recipe.epochs)
+                bar.set_postfix_str("epoch {epoch}, log p(x,h) {log_p_start:.2f} → {log_p_end:.2f}".format(**history[-1]))
+                if on_epoch: on_epoch(model, history)
+            return replace(model, prior=_top_prior(model, x, recipe, crew)), history
 
 # %% ../nbs/07_learning.ipynb #8f4c8133
-def _progress_bar(total, what, shown):
-    "A progress bar on standard error, silent unless `shown`."
+_REACH = {"sigmoid": (0, 1), "tanh": (-1, 1), "softplus": (0, None), "relu": (0, None), "linear": (None, None)}    # of the rates of each kind of unit
+
+def _check_input(model, x, recipe):
+    "Raise ValueError or TypeError unless `x` is data for `model` (finite, of its width, in reach of its bottom units) and `recipe` fits its depth."
+    check_array(x, "x", width=model.sizes[0])
+    low, high = _REACH[model.units[0]]
+    check_array(x, f"x, which {model.units[0]} units are to paint,", low=low, high=high)
+    recipe.check_depth(model)
+
+def _progress_bar(total, what, shown, done=0):
+    "A progress bar on standard error, silent unless `shown`; `done` steps were made before."
     from tqdm import tqdm
-    return tqdm(total=total, desc=what, unit="step", disable=not shown, dynamic_ncols=True, mininterval=0.5)
+    return tqdm(total=total, initial=done, desc=what, unit="step", disable=not shown, dynamic_ncols=True, mininterval=0.5)
 
 def _measure(model, x, recipe, epoch, losses):
     "What `fit` reports of one epoch; `x` is the fixed batch on which log p(x, h) is measured."
@@ -205,39 +220,213 @@ def _top_prior(model, x, recipe, crew):
 class DivergenceError(ArithmeticError):
     "Training exploded: the activity of a layer left every sensible range."
 
+_STEADY = ("f chases the activity that inference pushes up along f(x) - f(g(h)). What holds it: more noise on x (e.g. 0.5), "
+           "moderate noise on h_1 (0.1 or less), smaller rate_f relative to rate_g, smaller delta, or larger alpha.")
+
 class _Watch:
-    "Raises DivergenceError when a layer's rms activity is not finite or exceeds 30 times the larger of 1 and its start."
+    "Raises DivergenceError when a layer's rms activity is not finite or exceeds 30 times the larger of 1 and its start, or when training's state is not finite."
     def __init__(self, model, x): self.start = [max(1.0, _rms(layer)) for layer in encode(model, x)]
 
-    def __call__(self, h, epoch):
-        for k, (layer, start) in enumerate(zip(h, self.start)):
-            rms = _rms(layer)
-            if not rms <= 30 * start:
-                raise DivergenceError(
-                    f"layer h_{k} has rms activity {rms:.3g} in epoch {epoch + 1} (it began near {start:.3g}): training diverges. "
-                    "f chases the activity that inference pushes up along f(x) - f(g(h)). What holds it: more noise on x (e.g. 0.5), "
-                    "moderate noise on h_1 (0.1 or less), smaller rate_f relative to rate_g, smaller delta, or larger alpha.")
+    def __call__(self, rms, epoch):
+        "Look at the rms activity of each layer."
+        for k, (now, start) in enumerate(zip(rms, self.start)):
+            if not now <= 30 * start:
+                raise DivergenceError(f"layer h_{k} has rms activity {now:.3g} in epoch {epoch + 1} (it began near {start:.3g}): training diverges. {_STEADY}")
+
+    def end(self, measured, arrays, epoch):
+        "Look at what was `measured` of an epoch, and at the weights and books in `arrays`, by name."
+        self(measured["rms"], epoch)
+        numbers = {f"{name}[{k}]" if isinstance(v, list) else name: n for name, v in measured.items() for k, n in enumerate(v if isinstance(v, list) else [v])}
+        bad = [name for name, n in numbers.items() if not math.isfinite(n)]
+        bad += [name for name, a in arrays.items() if not bool(array_namespace(a).all(array_namespace(a).isfinite(a)))]
+        if bad: raise DivergenceError(f"{', '.join(bad[:3])} {'is' if len(bad) == 1 else 'are'} not finite after epoch {epoch + 1}: training diverges. {_STEADY}")
+
+# %% ../nbs/07_learning.ipynb #a1c0de02
+def _maps(model):
+    "The maps of `model` by name, in the order in which `train_step` takes their books: f1, g1, f2, ..."
+    return {f"{name}{k}": getattr(pair, name) for k, pair in enumerate(model.pairs, 1) for name in "fg"}
+
+def _weights(model):
+    "The weight arrays of `model` by name, like f1.W."
+    return {f"{name}.{part}": getattr(dense, part) for name, dense in _maps(model).items() for part in "Wb"}
+
+def _state(model, books):
+    "Every array that training carries from one step to the next, by name: weights, and books like f1.W.book0."
+    return _weights(model) | {f"{name}.{part}.book{i}": a for name, kept in zip(_maps(model), books) for part in "Wb" for i, a in enumerate(getattr(kept, part))}
+
+def _sha256(arrays):
+    "A fingerprint of named arrays of any kind: names, shapes, dtypes, numbers. It copies a million numbers at a time: `arrays` may be larger than memory."
+    sha = hashlib.sha256()
+    for name, a in sorted(arrays.items()):
+        sha.update(f"{name} {tuple(a.shape)} {to_numpy(a[:1, ...]).dtype} ".encode())
+        rows = max(1, 2**20 // max(1, math.prod(a.shape[1:])))
+        for i in range(0, a.shape[0], rows): sha.update(to_numpy(a[i:min(i + rows, a.shape[0]), ...]).tobytes())
+    return sha.hexdigest()
+
+# %% ../nbs/07_learning.ipynb #a1c0de04
+def _identity(model, x, recipe, rng):
+    "What the outcome of `fit` depends on, as JSON can hold it."
+    about = {"recipe": asdict(recipe), "sizes": model.sizes, "units": model.units, "data": {"rows": x.shape[0], "sha256": _sha256({"x": x})},
+             "starting weights": {"sha256": _sha256(_weights(model))}, "random stream": {"seed": rng.seed, "address": rng.address}, "device": rng.backend.name}
+    return json.loads(json.dumps(about, default=lambda number: number.item()))          # tuples become lists, NumPy's numbers Python's
+
+def _flat(settings, above=""):
+    "Nested dicts as one, with names like recipe.delta."
+    flat = {}
+    for name, value in settings.items(): flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+    return flat
+
+def differences(there, here):
+    "What differs between two (nested) dicts of settings, as a list of texts like 'recipe.delta is 0.1 there and 0.2 here'."
+    there, here = _flat(there), _flat(here)
+    def show(side, name): return (f"{side[name][:12]}…" if name.endswith("sha256") else repr(side[name])) if name in side else "missing"
+    return [f"{name} is {show(there, name)} there and {show(here, name)} here" for name in {**there, **here}
+            if name not in there or name not in here or there[name] != here[name]]
+
+# %% ../nbs/07_learning.ipynb #a1c0de06
+class CheckpointError(RuntimeError):
+    "A checkpoint cannot be written or used. The message names the file or folder, says why, and what to do."
+
+_MODEL, _CHECKPOINT = "biolearn model 2", "biolearn checkpoint 1"
+
+def _seal(told):
+    "The checksum of texts by name, their seal itself left out."
+    return hashlib.sha256(json.dumps({name: text for name, text in told.items() if name != "sha256"}, sort_keys=True).encode()).hexdigest()
+
+def _write_arrays(path, arrays, **told):
+    "Write named arrays and the texts `told` as safetensors to `path`, whole or not at all; the same contents give the same bytes."
+    from safetensors.numpy import save
+    arrays = {name: to_numpy(a).copy(order="C") for name, a in arrays.items()}
+    told["arrays"] = _sha256(arrays)
+    told["sha256"] = _seal(told)
+    data = save(arrays)
+    size = int.from_bytes(data[:8], "little")
+    head = json.dumps({"__metadata__": told, **json.loads(data[8:8 + size])}, separators=(",", ":")).encode()      # the library would shuffle the texts
+    head += b" " * (-len(head) % 8)
+    with write_whole(path) as part: part.write_bytes(len(head).to_bytes(8, "little") + head + data[8 + size:])
+
+def _told(file, *formats):
+    "The texts in the header of an open safetensors file. ValueError unless it is of one of the `formats` and its seal is whole."
+    told = file.metadata() or {}
+    if told.get("format") not in formats: raise ValueError(f"it has no header of a {' or '.join(formats)}")
+    if told["sha256"] != _seal(told): raise ValueError("the checksum of its header is wrong")
+    return told
+
+def _arrays(file, told):
+    "All arrays of an open file by name. ValueError unless their fingerprint is the one `told`."
+    arrays = {name: file.get_tensor(name) for name in file.keys()}
+    if _sha256(arrays) != told["arrays"]: raise ValueError("the checksum of its arrays is wrong")
+    return arrays
+
+# %% ../nbs/07_learning.ipynb #a1c0de15
+def _write_checkpoint(path, arrays, state):
+    "Write named arrays and a JSON-able `state` to `path`, whole or not at all."
+    _write_arrays(path, arrays, format=_CHECKPOINT, units=json.dumps(state["about"]["units"]), state=json.dumps(state, allow_nan=False))
+
+def _read_checkpoint(path, about, arrays, backend):
+    "Fill `arrays` from the checkpoint at `path` and return its state. CheckpointError if it is not of the run `about`; if it is damaged, ValueError and others."
+    from safetensors import safe_open
+    with safe_open(str(path), "numpy") as file:
+        told = _told(file, _CHECKPOINT)
+        state = json.loads(told["state"])
+        if parts := differences(state["about"], about):
+            raise CheckpointError(f"{path} was made with other settings: {'; '.join(parts)}. Nothing was changed. Use another folder for this run, or delete that one.")
+        if len(state["history"]) != _epoch(path): raise ValueError(f"it holds epoch {len(state['history'])}")
+        if {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()} != {name: tuple(a.shape) for name, a in arrays.items()}:
+            raise ValueError("its arrays are not those of this network")
+        found = _arrays(file, told)
+    for name, a in arrays.items(): a[...] = backend.asarray(found[name], None)
+    return state
+
+def _epoch(path):
+    "The epoch after which the checkpoint at `path` was made; None if it has not the name of one."
+    match = re.fullmatch(r"epoch-(\d{5,})\.safetensors", path.name)
+    return match and int(match[1])
+
+# %% ../nbs/07_learning.ipynb #a1c0de08
+_SHARE = 20                              # at most one part in so many of training's time goes into writing checkpoints
+
+class _Checkpoints:
+    "The checkpoints of the run `about` in `folder`, one file each, like epoch-00007.safetensors; the newest two are kept. `threads`: how many share the work."
+    def __init__(self, folder, about, backend, threads):
+        self.folder, self.about, self.backend, self.threads, self.next = Path(folder), about, backend, threads, 0.0
+
+    def files(self):
+        "The checkpoints that are there, the newest first."
+        return sorted((p for p in self.folder.iterdir() if _epoch(p) is not None), key=_epoch, reverse=True)
+
+    def resume(self, arrays):
+        "Fill `arrays` from the newest checkpoint and return its history; write them as the first one if there is none."
+        for half in self.folder.glob(".epoch-*.safetensors"): half.unlink()             # its writer was killed; the folder is locked
+        files = self.files()
+        if not files: self.save(arrays, [], last=True)
+        state = self._read(files, arrays) if files else {"history": [], "threads": self.threads}
+        if state["threads"] != self.threads:
+            warnings.warn(f"{files[0]} was made by {state['threads']} threads, now there are {self.threads}: the numbers will be the same to round-off, not to the bit.", stacklevel=3)
+        return state["history"]
+
+    def _read(self, files, arrays):
+        "The state in the newest of `files`; CheckpointError if it is damaged."
+        from safetensors import SafetensorError
+        try: return _read_checkpoint(files[0], self.about, arrays, self.backend)
+        except (SafetensorError, ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError, RecursionError) as e:
+            then = f"goes on from {files[1].name}" if len(files) > 1 else "begins anew"
+            raise CheckpointError(f"{files[0]} is damaged: {e}. Nothing was changed. Delete this file, and training {then}.") from e
+
+    def save(self, arrays, history, last=False):
+        "Write a checkpoint if it is time to, or if it is the `last` one; then drop those before the newest two."
+        if (start := time.monotonic()) < self.next and not last: return
+        try: _write_checkpoint(self.folder / f"epoch-{len(history):05d}.safetensors", arrays, {"about": self.about, "history": history, "threads": self.threads})
+        except OSError as e:
+            raise CheckpointError(f"the checkpoint after epoch {len(history)} cannot be written: {e}.{self.left('; make room, and the same call goes on from there')}") from e
+        for old in self.files()[2:]: old.unlink()
+        end = time.monotonic()
+        self.next = end + (_SHARE - 1) * (end - start)
+
+    def left(self, then):
+        "What an error can say about the newest checkpoint, and `then`; nothing if there is none."
+        files = self.files()
+        return f" The state after epoch {_epoch(files[0])} stays in {files[0]}{then}." if files else ""
+
+# %% ../nbs/07_learning.ipynb #a1c0de09
+@contextmanager
+def _checkpoints(folder, model, x, recipe, rng, crew):
+    "The `_Checkpoints` of a run in `folder`, which is made, and locked for as long as the block lasts; None if `folder` is None."
+    if folder is None: yield None; return
+    from filelock import FileLock, Timeout
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")                         # the system lets go of it when its process ends, however it ends
+    try: lock.acquire(blocking=False)
+    except Timeout: raise CheckpointError(f"{folder}: another process is training there. Wait until it has ended, or use a folder of its own.") from None
+    try: yield _Checkpoints(folder, _identity(model, x, recipe, rng), rng.backend, crew.n)
+    finally: lock.release()
+
+@contextmanager
+def _advice(x, recipe, kept):
+    "Errors that end training say what to do and what is left."
+    left = lambda: kept.left(" (`load_model` reads it); a changed recipe needs another folder") if kept else ""
+    try: yield
+    except DivergenceError as e: raise DivergenceError(f"{e}{left()}") from None
+    except MemoryError as e:                                 # CuPy's OutOfMemoryError is one, too
+        raise MemoryError(f"out of memory in training, with minibatches of {recipe.batch_size} rows of {x.shape[1]} numbers ({e}). "
+                          f"Use a smaller batch_size, or a narrower network.{left()}") from e
 
 # %% ../nbs/07_learning.ipynb #770f9c19
 def save_model(path, model, **notes):
     "Write `model` to `path` (.safetensors), whole or not at all; `notes` are kept as JSON beside the weights."
-    from safetensors.numpy import save
-    arrays = {f"{name}{k}.{part}": to_numpy(getattr(dense, part)) for k, pair in enumerate(model.pairs, 1)
-              for name, dense in (("f", pair.f), ("g", pair.g)) for part in ("W", "b")}
-    if model.prior is not None: arrays |= {"prior.mean": to_numpy(model.prior.mean), "prior.var": to_numpy(model.prior.var)}
-    data = save({k: a.copy(order="C") for k, a in arrays.items()}, metadata={"format": "biolearn model 1", "units": json.dumps(model.units), "notes": json.dumps(notes)})
-    with write_whole(path) as part: part.write_bytes(data)
+    prior = {} if model.prior is None else {"prior.mean": model.prior.mean, "prior.var": model.prior.var}
+    _write_arrays(path, _weights(model) | prior, format=_MODEL, units=json.dumps(model.units), notes=json.dumps(notes))
 
 # %% ../nbs/07_learning.ipynb #9ca47df6
 def load_model(path, backend):
-    "The model saved at `path`, on `backend`. Raises ValueError, naming the file, for anything that is not a whole saved model."
+    "The model saved at `path` by `save_model`, or in a checkpoint (it has no prior yet), on `backend`. Raises ValueError, naming the file, for anything that is not a whole one."
     from safetensors import SafetensorError, safe_open
     try:
         with safe_open(str(path), "numpy") as file:
-            meta, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
-        if meta.get("format") != "biolearn model 1": raise ValueError("it has no biolearn header")
-        return _model_from(arrays, json.loads(meta["units"]), backend)
-    except (SafetensorError, ValueError, KeyError, IndexError, AttributeError, TypeError) as e:
+            told = _told(file, _MODEL, _CHECKPOINT)
+            return _model_from(_arrays(file, told), json.loads(told["units"]), backend)
+    except (SafetensorError, ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError, RecursionError) as e:
         raise ValueError(f"{path} is not a saved biolearn model: {e}") from e
 
 def _model_from(arrays, units, backend):

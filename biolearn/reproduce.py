@@ -11,17 +11,17 @@ __all__ = ['PROFILES', 'TRAINING_MODULES', 'PARAMETERS', 'REPORT_STYLE', 'Profil
            'reproduce', 'add_arguments', 'claims_text', 'run']
 
 # %% ../nbs/11_reproduce.ipynb #659b47a6
-import base64, hashlib, html, importlib.metadata, importlib.util, json, os, platform, re, subprocess, sys, tempfile, textwrap, time
+import base64, hashlib, html, importlib.metadata, importlib.util, json, os, platform, re, shutil, subprocess, sys, textwrap, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 import biolearn
-from .backend import Backend, Random, check_choice, check_number, to_numpy, use_device, write_whole
+from .backend import Backend, Random, check_choice, check_number, flush_folder, to_numpy, use_device, write_whole
 from .command import UsageError, describe, openblas_core, whole_number
 from .data import Dataset, load_dataset
 from .layers import UNITS
-from .learning import Recipe, fit, load_model, save_model
+from .learning import Recipe, differences, fit, load_model, save_model
 from .model import Model, init_model
 
 # %% ../nbs/11_reproduce.ipynb #1479fddd
@@ -158,22 +158,57 @@ def _write(path, text):
     with write_whole(path) as temporary: temporary.write_text(text, encoding="utf-8", newline="\n")
 
 # %% ../nbs/11_reproduce.ipynb #f9783b5c
+def _unfinished(folder):
+    "Where the run that is to become `folder` lives until it is finished."
+    return folder.with_name(folder.name + ".unfinished")
+
 def _train(profile, dataset, rng, folder):
-    "Train by `profile` and save model.safetensors and run.json (settings, history, seconds, memory, versions) as `folder`."
+    "Train by `profile`, or go on with it, and save model.safetensors and run.json (settings, history, seconds, memory, versions) as `folder`."
+    unfinished, made = _unfinished(folder), _unfinished(folder) / "made"
+    resumed, start = (unfinished / "checkpoints").exists(), time.perf_counter()
     model = init_model(profile.sizes(dataset.train.shape[1]), profile.units, rng=rng.stream("init"))
-    start = time.perf_counter()
-    model, history = fit(model, rng.backend.asarray(dataset.train), profile.recipe, rng=rng.stream("train"))
-    about = {"key": folder.name, "seed": rng.seed, "device": rng.backend.name, "seconds": round(time.perf_counter() - start, 2),
+    model, history = fit(model, rng.backend.asarray(dataset.train), profile.recipe, rng=rng.stream("train"), checkpoint=unfinished / "checkpoints")
+    about = {"key": folder.name, "seed": rng.seed, "device": rng.backend.name, "seconds": round(time.perf_counter() - start, 2), "resumed": resumed,
              "peak_memory_mib": peak_memory(), "versions": versions(), "settings": profile, "history": history}
+    made.mkdir(exist_ok=True)
+    save_model(made / "model.safetensors", model)
+    _write(made / "run.json", _json(about, "run.json"))
+    os.replace(made, folder)
+    flush_folder(folder.parent)
+
+@contextmanager
+def _turn(folder):
+    "Hold the lock of the run in `folder`; wait, and say so, while another process has it. Its file goes when the run is finished."
+    from filelock import FileLock, Timeout
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as temporary:
-        made = Path(temporary) / folder.name
-        made.mkdir()
-        save_model(made / "model.safetensors", model)
-        _write(made / "run.json", _json(about, "run.json"))
-        try: os.replace(made, folder)
-        except OSError:
-            if not (folder / "run.json").is_file(): raise
+    lock = FileLock(f"{folder}.lock")
+    try: lock.acquire(blocking=False)
+    except Timeout:
+        print(f"Another process is training {folder.name}: waiting for its model.", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+        if os.name != "nt": Path(lock.lock_file).unlink()        # Windows keeps a file that is open
+    finally: lock.release()
+
+def _finish(profile, dataset, rng, folder):
+    "Have the finished run in `folder`: train it unless it is there, and leave nothing else behind."
+    if (folder / "run.json").is_file() and not _unfinished(folder).exists(): return
+    with _turn(folder):
+        if not (folder / "run.json").is_file(): _train(profile, dataset, rng, folder)
+        if _unfinished(folder).exists(): shutil.rmtree(_unfinished(folder))
+
+def _read_run(profile, folder):
+    "What run.json in `folder` tells. ReproduceError if it is damaged, or tells of other settings than those of `profile`."
+    path = folder / "run.json"
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        parts = differences({"key": about["key"], "settings": about["settings"]}, {"key": folder.name, "settings": _plain(profile)})
+        if not isinstance(about["history"], list): raise TypeError("its history is no list")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise ReproduceError(f"{path} is damaged ({type(e).__name__}: {e}). Delete the folder {folder}, and the model is trained again.") from e
+    if parts: raise ReproduceError(f"{folder} was made with other settings: {'; '.join(parts)}. Nothing was changed. Move that folder away, or use another output folder.")
+    return about
 
 # %% ../nbs/11_reproduce.ipynb #1a15b4c8
 def peak_memory(children=False):
@@ -194,12 +229,12 @@ def versions():
 # %% ../nbs/11_reproduce.ipynb #ba48adba
 def trained_run(profile="quick", *, seed=0, device="auto", out="", changes=None):
     """The `Run` of this profile and seed: loaded from <out>/runs/<key> if it was trained before by this very code and settings,
-    else trained now. `profile` is a name in PROFILES or a `Profile`; `device` as in `use_device`; `out` as in `output_folder`; `changes` as in `get_profile`."""
+    else trained now, from where an interrupted training stopped. `profile` is a name in PROFILES or a `Profile`; `device` as in `use_device`; `out` as in `output_folder`; `changes` as in `get_profile`."""
     profile, backend = get_profile(profile, changes), use_device(device)
     out, rng, key = output_folder(out, profile), Random(seed, backend), run_key(profile, seed, backend)
     dataset, folder = load_dataset(profile.dataset), out / "runs" / key
-    if not (folder / "run.json").is_file(): _train(profile, dataset, rng, folder)
-    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    _finish(profile, dataset, rng, folder)
+    about = _read_run(profile, folder)
     model = load_model(folder / "model.safetensors", backend)
     return Run(model, dataset, about["history"], profile, backend, rng, seed, key, folder, out)
 
