@@ -11,7 +11,7 @@ __all__ = ['PROFILES', 'TRAINING_MODULES', 'PARAMETERS', 'REPORT_STYLE', 'Profil
            'reproduce', 'add_arguments', 'claims_text', 'run']
 
 # %% ../nbs/11_reproduce.ipynb #659b47a6
-import base64, hashlib, html, importlib.metadata, importlib.util, json, os, platform, re, shutil, subprocess, sys, textwrap, time
+import base64, hashlib, html, importlib.metadata, importlib.util, json, os, platform, re, shutil, subprocess, sys, tempfile, textwrap, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
