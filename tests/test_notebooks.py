@@ -23,7 +23,6 @@ USER, REPO, BRANCH, URL = (SETTINGS["DEFAULT"][k] for k in ("user", "repo", "bra
 OUTPUT, PAGE, WALL = 200_000, 600_000, 60                         # characters of one output, of all on a page; lines of code without a sentence
 
 pages = pytest.mark.parametrize("path", LIBRARY + FIGURES, ids=lambda p: p.stem)
-library = pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
 everything = pytest.mark.parametrize("path", LIBRARY + FIGURES + PLAIN, ids=lambda p: p.stem)
 
 READ = {}
@@ -57,7 +56,7 @@ def test_the_first_cell_opens_the_page(path):
     assert "**You need** " in first and f"[notation table]({up}notation.ipynb)" in first
 
 
-@library
+@pages
 def test_it_ends_with_what_was_learnt_and_exercises_with_folded_answers(path):
     assert len(re.findall(r"^## What (?:was|we) learnt", prose(path), re.M)) == 1
     last = cells(path)[-1]
