@@ -129,17 +129,21 @@ def test_the_install_cell_installs_at_need_and_only_then(path):
     assert any(line.startswith("pip install -q") for line in told) and any(URL in line for line in told), told
 
 
+# what comes with the package, its requirements and theirs
 BROUGHT = {"numpy", "array_api_compat", "matplotlib", "cycler", "sklearn", "scipy", "papermill", "nbformat", "nbconvert", "IPython", "tqdm", "safetensors", "platformdirs", "threadpoolctl", "cupy", "biolearn"}
+
+def imports(source):
+    "The modules that a cell imports when it runs; what stands in functions is imported when it is needed, or not at all."
+    here = [n for n in ast.parse(TransformerManager().transform_cell(source)).body if not isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    nodes = [n for top in here for n in ast.walk(top)]
+    return {m.split(".")[0] for n in nodes for m in ([a.name for a in n.names] if isinstance(n, ast.Import) else [n.module] if isinstance(n, ast.ImportFrom) else [])}
 
 @pages
 def test_what_a_page_imports_is_there_after_its_install_cell(path):
     told = " ".join(run(install_cell(path), missing=["biolearn"])).replace("-", "_")
-    for cell in cells(path, "code"):
-        for node in ast.walk(ast.parse(TransformerManager().transform_cell(cell.source))):
-            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            for module in (m.split(".")[0] for m in modules):
-                known = module in sys.stdlib_module_names or module in BROUGHT or module in told
-                assert known or (ROOT / module).is_dir() and "git clone" in told, module
+    for module in set().union(*(imports(c.source) for c in cells(path, "code"))):
+        known = module in sys.stdlib_module_names or module in BROUGHT or module in told
+        assert known or (ROOT / module).is_dir() and "git clone" in told, module
 
 
 # ---- the notation ------------------------------------------------------------------------------------------------------
