@@ -45,15 +45,21 @@ def test_headings_begin_with_one_title_and_do_not_jump(path):
     assert all(b <= a + 1 for a, b in zip(levels, levels[1:])), levels
 
 
+def badges(path):
+    "The two badges that open a page elsewhere."
+    return (f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{USER}/{REPO}/blob/{BRANCH}/nbs/{name(path)})\n"
+            f"[![Launch on Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/{USER}/{REPO}/{BRANCH}?urlpath=lab/tree/nbs/{name(path)})")
+
 @pages
 def test_the_first_cell_opens_the_page(path):
     first, up = cells(path)[0].source, "../" * (len(path.relative_to(NBS).parts) - 1)
-    colab = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{USER}/{REPO}/blob/{BRANCH}/nbs/{name(path)})"
-    binder = f"[![Launch on Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/{USER}/{REPO}/{BRANCH}?urlpath=lab/tree/nbs/{name(path)})"
-    title, badges, question = re.fullmatch(r"# ([^\n]+)\n\n(.*?)\n\n> ([^\n]+)\n\n.*", first, re.S).groups()
-    assert badges == f"{colab}\n{binder}"
+    title, shown, question = re.fullmatch(r"# ([^\n]+)\n\n(.*?)\n\n> ([^\n]+)\n\n.*", first, re.S).groups()
+    assert shown == badges(path)
     assert "?" in question and "?" not in title
     assert "**You need** " in first and f"[notation table]({up}notation.ipynb)" in first
+
+@pytest.mark.parametrize("path", PLAIN, ids=lambda p: p.stem)
+def test_pages_of_text_open_elsewhere_too(path): assert badges(path) in prose(path)
 
 
 @pages
