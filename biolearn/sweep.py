@@ -381,7 +381,8 @@ def cluster_threads(client, threads=None, wanted=0):
     most = min(n // sum(each) for (_, n), each in slots.items())
     for (name, n), each in slots.items():
         if sum(each) * (threads or 1) > n:
-            raise ValueError(f"{name} offers {sum(each)} runs at a time with {threads or 1} thread each, but has {n} cores. Start its workers with fewer: dask worker ... --nworkers {n // (threads or 1)} --nthreads 1")
+            raise ValueError(f"{name} offers {sum(each)} runs at a time with {threads or 1} threads each, but has {n} cores. Ask for fewer threads, or start its workers with fewer "
+                             f"slots (their --nworkers times --nthreads): at most {n // (threads or 1)}.")
     return sum(map(sum, slots.values())), threads or (min(most, wanted) if wanted else most)
 
 def _run_there(tasks, client):
@@ -390,7 +391,7 @@ def _run_there(tasks, client):
     by_key = {f"{task['name']}-{os.urandom(4).hex()}": task for task in tasks}
     futures = client.map(run_apart, list(by_key.values()), key=list(by_key), pure=False)
     try:
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             try: yield future.result()
             except Exception as e: yield _result(by_key[future.key], "failed", f"{type(e).__name__}: {e}")       # KilledWorker, or a worker without this package
             future.release()
