@@ -84,7 +84,7 @@ def main():
                     "the notebook alone, by papermill (s)": seconds(lambda: run_notebook(books / "00_empty.ipynb", given, work), 5),
                     "a run, here (s)": whole_runs(work / "here", books, 8, workers=1, threads=1)}
         manifest = json.loads((work / "here" / "seed=0" / "manifest.json").read_text())
-        with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None) as cluster, Client(cluster) as client:
+        with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0") as cluster, Client(cluster) as client:
             measured["a run, on Dask (s)"] = whole_runs(work / "there", books, 8, scheduler=cluster.scheduler_address, threads=1)
             dask_tasks(client, 10)
             tasks = {str(n): dask_tasks(client, n) for n in (100, 1_000, 10_000)}

@@ -1,5 +1,4 @@
 "Sweeps: what is asked for is checked before anything runs; one table at the end; a failed run stops no other; killed processes are survived, and leave nothing running."
-import argparse
 import csv
 import json
 import os
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from nbformat import v4
 
 from biolearn import sweep as S
+from biolearn.command import main
 from biolearn.reproduce import PROFILES, ReproduceError, UnknownNotebook, trained_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -297,7 +297,7 @@ def test_a_folder_that_cannot_be_written_fails_its_run_alone(tmp_path):
     assert (blocked["status"], good["status"]) == ("failed", "done") and "FileExistsError" in blocked["error"]
 
 
-COMMAND = "import argparse, sys\nfrom biolearn.sweep import add_arguments, run\np = argparse.ArgumentParser()\nadd_arguments(p)\nsys.exit(run(p.parse_args()))"
+COMMAND = "import sys; from biolearn.command import main; sys.exit(main(['sweep', *sys.argv[1:]]))"
 
 
 def command(*argv, **more):
@@ -323,9 +323,7 @@ def test_interrupted_or_killed_it_leaves_nothing_running(tmp_path, sent, code):
 
 def test_the_command(tmp_path, capsys):
     def run(*argv):
-        parser = argparse.ArgumentParser()
-        S.add_arguments(parser)
-        try: return S.run(parser.parse_args(["--out", str(tmp_path / "out"), "--device", "cpu", "--only", "00", *map(str, argv)]))
+        try: return main(["sweep", "--out", str(tmp_path / "out"), "--device", "cpu", "--only", "00", *map(str, argv)])
         except SystemExit as e: return e.code
     books = notebook(tmp_path / "books", "00_toy", TOY)
     (tmp_path / "sets.csv").write_text("delta\n0.3\n0.05\n")
@@ -335,7 +333,7 @@ def test_the_command(tmp_path, capsys):
     for argv, said in ((["--grid", "dleta=1"], "no field 'dleta'"), (["--grid", "delta"], "a grid is NAME="), (["--grid", "delta=1", "--grid", "delta=2"], "two grids"), (["--seeds", "2-1"], "backwards"),
                        (["--list", tmp_path / "none.csv"], "none.csv"), (["--table", "x.doc"], "x.doc"), (["--workers", "0"], "workers")):
         assert run(*argv) == 2 and said in capsys.readouterr().err
-    assert run("--only", "fig99") == 1 and "fig99" in capsys.readouterr().err
+    assert run("--only", "fig99") == 2 and "fig99" in capsys.readouterr().err
 
 
 # ---- a cluster -------------------------------------------------------------------------------------------------------
@@ -368,7 +366,7 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks 
 def cluster():
     "A real cluster on this machine: a scheduler here, and two worker processes with one thread each."
     distributed = pytest.importorskip("dask.distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None) as made: yield made
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0") as made: yield made
 
 
 def parent(pid): return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
@@ -416,6 +414,6 @@ def test_a_cluster_that_would_be_oversubscribed_is_refused(cluster, tmp_path, mo
     books = notebook(tmp_path / "books", "00_toy", TOY)
     with pytest.raises(ValueError, match="offers 2 runs at a time with 999 threads"): toy_sweep(books, tmp_path / "out", scheduler=cluster.scheduler_address, threads=999)
     assert not (tmp_path / "out").exists()
-    with distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as empty:
+    with distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=":0") as empty:
         with pytest.raises(ValueError, match="has no workers"): S._connect(empty.scheduler_address, seconds=1)
     with pytest.raises(ValueError, match="no Dask scheduler"): S._connect("tcp://127.0.0.1:1", seconds=1)
