@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['MODULES', 'ATTEMPTS', 'read_value', 'read_axis', 'grid', 'read_list', 'run_name', 'plan', 'cores', 'share',
            'thread_environment', 'serve', 'metrics', 'perform', 'run_apart', 'Place', 'spread_rows', 'table',
-           'write_table', 'check_table', 'cluster_threads', 'result_line', 'sweep', 'add_arguments', 'run',
-           'summary_text']
+           'write_table', 'check_table', 'cluster_threads', 'result_line', 'sweep', 'add_arguments', 'summary_text',
+           'run']
 
 # %% ../nbs/16_sweep.ipynb #d0e0f23b
 import argparse, ast, collections, contextlib, csv, hashlib, itertools, json, os, re, shutil, signal, socket, statistics, subprocess, sys, threading, time, traceback
 from pathlib import Path
 
 from .backend import check_number, use_device, write_whole
+from .command import UsageError, describe
 from .experiments import seed_list
-from .reproduce import (PROFILES, TRAINING_MODULES, ReproduceError, _json, _plain, _source, changeable, find_notebooks, get_profile, kernel_environment,
+from .reproduce import (PROFILES, TRAINING_MODULES, ReproduceError, UnknownNotebook, _json, _plain, _source, changeable, find_notebooks, get_profile, kernel_environment,
                                 notebook_folder, reproduce, select)
 
 # %% ../nbs/16_sweep.ipynb #d9302e0f
@@ -79,6 +80,7 @@ def _fingerprint(*parts):
     for part in parts: made.update(part if isinstance(part, bytes) else json.dumps(_plain(part), sort_keys=True).encode())
     return made.hexdigest()
 
+# %% ../nbs/16_sweep.ipynb #694709da
 MODULES = (*TRAINING_MODULES, "generation", "evaluation", "reproduce")     # what the numbers of a run depend on
 
 def _code(notebooks, only):
@@ -230,6 +232,7 @@ class _Master:
             self.running.discard(child)
             with contextlib.suppress(BrokenPipeError): child.stdin.close()
 
+# %% ../nbs/16_sweep.ipynb #c6282660
 def run_apart(task, master=None):
     "Perform the run `task` in a process of its own and return its result; a process that dies is started again in the same folder. This is the task that a worker of a cluster is given."
     master = master or _Master()
@@ -371,17 +374,22 @@ def _connect(scheduler, seconds=30):
         raise ValueError(f"the scheduler at {scheduler} has no workers; start some: dask worker {scheduler} --nthreads 1") from None
     return client
 
+# %% ../nbs/16_sweep.ipynb #c6a78f61
+def _machine():
+    "What the processes on this machine share: its name, the cores this process may use (None: all), and how many there are for it."
+    return socket.gethostname(), str(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None, cores()
+
 def cluster_threads(client, threads=None, wanted=0):
     """(slots, threads): how many runs the cluster performs at a time, and how many threads each run may have so that no machine's cores are oversubscribed.
     Raises ValueError if some machine has too few cores for what was asked, or for one thread per slot."""
-    slots, there = {}, client.run(cores)
-    host = client.run(socket.gethostname)
+    slots, machine = {}, client.run(_machine)
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
-        slots.setdefault((host[address], there[address]), []).append(worker["nthreads"])
-    most = min(n // sum(each) for (_, n), each in slots.items())
-    for (name, n), each in slots.items():
+        slots.setdefault(tuple(machine[address]), []).append(worker["nthreads"])
+    most = min(n // sum(each) for (_, _, n), each in slots.items())
+    for (name, _, n), each in slots.items():
         if sum(each) * (threads or 1) > n:
-            raise ValueError(f"{name} offers {sum(each)} runs at a time with {threads or 1} thread each, but has {n} cores. Start its workers with fewer: dask worker ... --nworkers {n // (threads or 1)} --nthreads 1")
+            raise ValueError(f"{name} offers {sum(each)} runs at a time with {threads or 1} threads each, but has {n} cores. Ask for fewer threads, or start its workers with fewer "
+                             f"slots (their --nworkers times --nthreads): at most {n // (threads or 1)}.")
     return sum(map(sum, slots.values())), threads or (min(most, wanted) if wanted else most)
 
 def _run_there(tasks, client):
@@ -390,13 +398,13 @@ def _run_there(tasks, client):
     by_key = {f"{task['name']}-{os.urandom(4).hex()}": task for task in tasks}
     futures = client.map(run_apart, list(by_key.values()), key=list(by_key), pure=False)
     try:
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             try: yield future.result()
             except Exception as e: yield _result(by_key[future.key], "failed", f"{type(e).__name__}: {e}")       # KilledWorker, or a worker without this package
             future.release()
     finally: client.cancel(futures)
 
-# %% ../nbs/16_sweep.ipynb #475ad6d6
+# %% ../nbs/16_sweep.ipynb #bf7029e2
 class _Table:
     "The table's file, kept up to date: written at most every second, and more rarely the longer it takes to write."
     def __init__(self, place, name, runs, profile): self.place, self.name, self.runs, self.profile, self.next = place, name, runs, profile, 0.0
@@ -417,12 +425,29 @@ def _temporary(suffix):
     import tempfile
     with tempfile.TemporaryDirectory() as folder: yield Path(folder) / f"table{suffix}"
 
+# %% ../nbs/16_sweep.ipynb #5fc26252
 def result_line(result):
     "One line about a finished run."
     lines = [line.strip() for line in result["error"].splitlines() if line.strip() and not line.startswith("The whole story")]
     said = f"done in {result['seconds']:.0f} s" if result["status"] == "done" else "FAILED, " + " ... ".join(dict.fromkeys((lines[0], lines[-1])))
     return f"{result['name']}: {said}" + (f" (started {result['starts']} times)" if result["starts"] > 1 else "")
 
+@contextlib.contextmanager
+def _bar(total, done, progress):
+    "A progress bar over runs; yields say(result, line): one finished run (None: just a line), and a line about it."
+    from tqdm import tqdm
+    with tqdm(total=total, initial=done, desc="sweep", unit="run", dynamic_ncols=True, disable=not (progress and sys.stderr.isatty())) as bar:
+        failed = 0
+        def say(result, line):
+            nonlocal failed
+            if result is not None:
+                failed += result["status"] != "done"
+                bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
+                bar.update()
+            if progress: tqdm.write(line, file=sys.stderr)
+        yield say
+
+# %% ../nbs/16_sweep.ipynb #475ad6d6
 def sweep(profile="quick", sets=({},), seeds=(0,), *, out, only=("00_train", "table1_parzen"), device="auto", scheduler=None, workers=None, threads=None, table="results.csv",
           notebooks=None, progress=True):
     """Run every parameter set with every seed through the figure notebooks, and write one folder per run and one table to `out` (a folder, or an address for fsspec); returns
@@ -461,21 +486,6 @@ def _leave(place, result):
         _write(place.folder / result["name"] / "result.json", result)
         _write(place.folder / result["name"] / "manifest.json", result["manifest"])
 
-@contextlib.contextmanager
-def _bar(total, done, progress):
-    "A progress bar over runs; yields say(result, line): one finished run (None: just a line), and a line about it."
-    from tqdm import tqdm
-    with tqdm(total=total, initial=done, desc="sweep", unit="run", dynamic_ncols=True, disable=not (progress and sys.stderr.isatty())) as bar:
-        failed = 0
-        def say(result, line):
-            nonlocal failed
-            if result is not None:
-                failed += result["status"] != "done"
-                bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
-                bar.update()
-            if progress: tqdm.write(line, file=sys.stderr)
-        yield say
-
 # %% ../nbs/16_sweep.ipynb #1aad3930
 def _typed(read):
     "`read` for argparse: its ValueErrors and OSErrors become argparse's own, whose message is shown."
@@ -485,37 +495,26 @@ def _typed(read):
     return typed
 
 def add_arguments(parser):
-    "The arguments of `biolearn sweep`."
-    parser.add_argument("--profile", choices=tuple(PROFILES), default="quick", help="the scale that the parameters change (default: quick)")
-    parser.add_argument("--grid", type=_typed(read_axis), action="append", default=[], metavar="NAME=V1,V2,...", help="values of one parameter, e.g. delta=0.05,0.1; give it once per parameter, all combinations are run")
-    parser.add_argument("--list", type=_typed(read_list), metavar="FILE", dest="sets", help="parameter sets from a .csv (a column each) or .json (a list of objects) instead of, or crossed with, a grid")
-    parser.add_argument("--seeds", type=seed_list, default=[0], metavar="LIST", help="seeds of every parameter set, such as 0-4,7 (default: 0)")
+    "The options of `biolearn sweep`."
+    describe(parser, """Run the figure notebooks with every combination of parameters and seeds, each run in a process of its own, and gather all numbers in one table with means and
+             standard deviations. Runs that are done are not repeated: the same command goes on where it stopped. Runs whose process or machine dies are started again and go on from their checkpoint.""",
+             **{"two parameters, five seeds each, on all cores": "biolearn sweep --only 00_train --seeds 0-4 --grid delta=0.05,0.1 --grid alpha=0.001,0.01 --out sweeps/delta",
+                "what no grid is: a file with a column per parameter": "biolearn sweep --list sets.csv --out sweeps/list --table results.parquet",
+                "on a cluster, into an object store": "biolearn sweep --profile paper --seeds 0-19 --scheduler tcp://10.0.0.1:8786 --out s3://bucket/seeds"})
+    parser.add_argument("--profile", choices=tuple(PROFILES), default="quick", help="the scale whose settings are changed (default: %(default)s)")
+    parser.add_argument("--grid", type=_typed(read_axis), action="append", default=[], metavar="NAME=V,V", help="values of one parameter; give it once per parameter, and all combinations are run")
+    parser.add_argument("--list", type=_typed(read_list), metavar="FILE", dest="sets", help="parameter sets: a .csv with a column each or a .json list of objects; combined with the grids, if there are any")
+    parser.add_argument("--seeds", type=seed_list, default="0", metavar="0-4,7", help="seeds of every parameter set (default: %(default)s)")
     parser.add_argument("--only", "--notebook", nargs="+", default=["00_train", "table1_parzen"], metavar="NAME", help="the notebooks to run, by the beginning of their names (default: 00_train table1_parzen)")
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
-    parser.add_argument("--out", required=True, metavar="DIR|URL", help="a folder, or an address that fsspec can write to, such as s3://bucket/name")
-    parser.add_argument("--table", default="results.csv", metavar="NAME", help="the table's file in OUT, .csv or .parquet (default: results.csv)")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://10.0.0.1:8786; without it the runs are processes on this machine")
-    parser.add_argument("--workers", type=int, metavar="N", help="runs at a time on this machine (default: as many as there are cores, over threads)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of each run (default: such that all cores are used and none twice)")
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto takes a GPU where CuPy finds one (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a folder, or an address that fsspec can write to, such as s3://bucket/name")
+    parser.add_argument("--table", default="results.csv", metavar="NAME", help="the table's file there, .csv or .parquet (default: %(default)s)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster; without it the runs are processes on this machine")
+    parser.add_argument("--workers", type=int, metavar="N", help="runs at a time on this machine (default: cores over threads; one on a GPU)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of each run (default: such that no core is used twice)")
     parser.add_argument("--notebooks", metavar="DIR", help="run the notebooks of this folder instead of the package's own")
 
-def run(asked):
-    "`biolearn sweep` with its arguments parsed; returns the exit code."
-    axes = dict(asked.grid)
-    try:
-        if len(axes) < len(asked.grid): raise ValueError("a parameter stands in two grids; give all its values in one.")
-        sets = [dict(one) | more for one in asked.sets or [{}] for more in grid(axes)]
-        results = sweep(asked.profile, sets, asked.seeds, out=asked.out, only=asked.only, device=asked.device, scheduler=asked.scheduler, workers=asked.workers, threads=asked.threads,
-                        table=asked.table, notebooks=asked.notebooks)
-    except KeyboardInterrupt:
-        print("biolearn sweep: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    except (ValueError, TypeError, RuntimeError, OSError) as e:
-        print(f"biolearn sweep: {e}", file=sys.stderr)
-        return 2 if isinstance(e, (ValueError, TypeError)) else 1
-    print(summary_text(results) + f"\n\nSee {asked.out.rstrip('/')}/{asked.table}")
-    return int(any(r["status"] != "done" for r in results))
-
+# %% ../nbs/16_sweep.ipynb #e97de6c1
 def summary_text(results, most=20):
     "The means of the first parameter sets, and what failed, for a terminal."
     sets, lines = {}, []
@@ -526,3 +525,18 @@ def summary_text(results, most=20):
         lines += [f"  {name}: {value:.4g}" + (f" ± {sd[name]:.2g}" if sd.get(name) is not None else "") for name, value in mean.items() if name != "n"]
     if len(sets) > most: lines.append(f"... and {len(sets) - most} parameter sets more: see the table.")
     return "\n".join(lines + [result_line(r) for r in results if r["status"] != "done"])
+
+def run(asked):
+    "`biolearn sweep`; returns the exit code: 0 all done, 1 something failed, 130 interrupted."
+    axes = dict(asked.grid)
+    try:
+        if len(axes) < len(asked.grid): raise ValueError("a parameter stands in two grids; give all its values in one.")
+        sets = [one | more for one in asked.sets or [{}] for more in grid(axes)]
+        results = sweep(asked.profile, sets, asked.seeds, out=asked.out, only=asked.only, device=asked.device, scheduler=asked.scheduler, workers=asked.workers, threads=asked.threads,
+                        table=asked.table, notebooks=asked.notebooks)
+    except (ValueError, TypeError, UnknownNotebook) as e: raise UsageError(str(e)) from e
+    except KeyboardInterrupt:
+        print("biolearn: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    print(summary_text(results) + f"\n\nSee {asked.out.rstrip('/')}/{asked.table}")
+    return int(any(r["status"] != "done" for r in results))

@@ -1,5 +1,4 @@
 "Sweeps: what is asked for is checked before anything runs; one table at the end; a failed run stops no other; killed processes are survived, and leave nothing running."
-import argparse
 import csv
 import json
 import os
@@ -7,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from nbformat import v4
 
 from biolearn import sweep as S
-from biolearn.reproduce import PROFILES, ReproduceError, UnknownNotebook
+from biolearn.command import main
+from biolearn.reproduce import PROFILES, ReproduceError, UnknownNotebook, trained_run
 
 ROOT = Path(__file__).resolve().parent.parent
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals")
@@ -165,7 +166,7 @@ def swept(tmp_path_factory):
     books = notebook(folder / "books", "00_toy", TOY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(S, "cores", lambda: 4)
-        patch.setenv("OPENBLAS_NUM_THREADS", "3")                          # what the master has must not reach the runs
+        patch.setenv("OPENBLAS_NUM_THREADS", "1")                          # what the master has must not reach the runs
         results = toy_sweep(books, folder / "out", [{"delta": 0.05}, {"delta": 0.3, "seed": 0}], [0, 4], threads=2)
     return results, folder / "out", books
 
@@ -197,7 +198,7 @@ def test_the_table_has_every_run_its_manifest_and_mean_and_sd(swept):
 
 def test_the_threads_of_a_run_are_those_it_was_given(swept):
     told = rows(swept[1] / "results.csv")
-    assert [r["00_toy: threads"] for r in told[:2]] == ["2", "2"]
+    assert [r["00_toy: threads"] for r in told[:2]] == [str(min(2, os.cpu_count()))] * 2      # OpenBLAS takes no more than there are
 
 
 def test_started_again_only_what_is_missing_is_run(swept, monkeypatch):
@@ -296,7 +297,7 @@ def test_a_folder_that_cannot_be_written_fails_its_run_alone(tmp_path):
     assert (blocked["status"], good["status"]) == ("failed", "done") and "FileExistsError" in blocked["error"]
 
 
-COMMAND = "import argparse, sys\nfrom biolearn.sweep import add_arguments, run\np = argparse.ArgumentParser()\nadd_arguments(p)\nsys.exit(run(p.parse_args()))"
+COMMAND = "import sys; from biolearn.command import main; sys.exit(main(['sweep', *sys.argv[1:]]))"
 
 
 def command(*argv, **more):
@@ -322,9 +323,7 @@ def test_interrupted_or_killed_it_leaves_nothing_running(tmp_path, sent, code):
 
 def test_the_command(tmp_path, capsys):
     def run(*argv):
-        parser = argparse.ArgumentParser()
-        S.add_arguments(parser)
-        try: return S.run(parser.parse_args(["--out", str(tmp_path / "out"), "--device", "cpu", "--only", "00", *map(str, argv)]))
+        try: return main(["sweep", "--out", str(tmp_path / "out"), "--device", "cpu", "--only", "00", *map(str, argv)])
         except SystemExit as e: return e.code
     books = notebook(tmp_path / "books", "00_toy", TOY)
     (tmp_path / "sets.csv").write_text("delta\n0.3\n0.05\n")
@@ -334,4 +333,87 @@ def test_the_command(tmp_path, capsys):
     for argv, said in ((["--grid", "dleta=1"], "no field 'dleta'"), (["--grid", "delta"], "a grid is NAME="), (["--grid", "delta=1", "--grid", "delta=2"], "two grids"), (["--seeds", "2-1"], "backwards"),
                        (["--list", tmp_path / "none.csv"], "none.csv"), (["--table", "x.doc"], "x.doc"), (["--workers", "0"], "workers")):
         assert run(*argv) == 2 and said in capsys.readouterr().err
-    assert run("--only", "fig99") == 1 and "fig99" in capsys.readouterr().err
+    assert run("--only", "fig99") == 2 and "fig99" in capsys.readouterr().err
+
+
+# ---- a cluster -------------------------------------------------------------------------------------------------------
+
+TRAIN = """
+import json, pathlib, time
+import biolearn.learning as L
+if seed == 0 and len(json.loads(pathlib.Path(out, "starts.json").read_text())) == 1:          # the first start is slow: time enough to be killed
+    quick_step = L.train_step
+    def train_step(*args, **kwargs):
+        time.sleep(0.03)
+        return quick_step(*args, **kwargs)
+    L.train_step = train_step
+from biolearn.reproduce import Claim, record, trained_run
+run = trained_run(profile, seed=seed, device=device, out=out, changes=changes)
+record("00_toy", None, [Claim("log p at the end", "rises", run.history[-1]["log_p_end"], None)], out=out, caption="Trained.", values=dict(epochs=len(run.history)))
+"""
+KILL_WORKER = """
+import os, pathlib, signal, time
+if changes:
+    worker = int(pathlib.Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(worker, signal.SIGKILL)
+    time.sleep(60)
+"""
+LONG = {"hidden": [12, 6], "epochs": 60, "batch_size": 400, "n_steps": 3}
+LINUX = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks at processes in /proc")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    "A real cluster on this machine: a scheduler here, and two worker processes with one thread each."
+    distributed = pytest.importorskip("dask.distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0") as made: yield made
+
+
+def parent(pid): return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def checkpoints(folder): return sorted(int(p.stem.removeprefix("epoch-")) for p in folder.glob("runs/*/checkpoints/epoch-*.safetensors"))
+
+
+@LINUX
+def test_a_killed_worker_is_survived_and_its_run_goes_on_from_its_checkpoint(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(S, "cores", lambda: 2)
+    books, out = notebook(tmp_path / "books", "00_toy", TRAIN), tmp_path / "out"
+    sweeping = ThreadPoolExecutor(1).submit(toy_sweep, books, out, [LONG], [0, 1], scheduler=cluster.scheduler_address)
+    victim = out / S.run_name(LONG, 0)
+    assert until(lambda: max(checkpoints(victim), default=0) >= 5)
+    first = json.loads((victim / "starts.json").read_text())[-1]
+    worker = parent(first["pid"])
+    assert worker in {w.pid for w in cluster.workers.values()}, "the run is the child of a real worker process"
+    os.kill(worker, signal.SIGKILL)
+    assert until(lambda: not alive(first["pid"]), 20), "the run outlived its worker"
+    killed, other = sweeping.result(timeout=120)
+    assert (killed["status"], other["status"]) == ("done", "done") and (killed["starts"], other["starts"]) == (2, 1)
+    assert killed["resumed_from"] >= 5 and other["resumed_from"] is None
+    about, = (json.loads(p.read_text()) for p in victim.glob("runs/*/run.json"))
+    assert about["resumed"] and len(about["history"]) == 60 and killed["metrics"]["00_toy: epochs"] == 60
+    alone = trained_run("quick", device="cpu", out=tmp_path / "alone", changes=LONG)                      # the same run, undisturbed: as if nothing had happened
+    assert killed["metrics"]["00_toy: log p at the end"] == pytest.approx(alone.history[-1]["log_p_end"], rel=1e-3)
+    told = rows(out / "results.csv")
+    assert [(r["status"], r["starts"]) for r in told[:2]] == [("done", "2"), ("done", "1")] and int(told[0]["resumed_from"]) >= 5
+
+
+@LINUX
+def test_a_run_that_kills_its_workers_fails_and_stops_no_other(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(S, "cores", lambda: 2)
+    monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
+    books = notebook(tmp_path / "books", "00_toy", KILL_WORKER, TOY)
+    assert until(lambda: len(cluster.scheduler.workers) == 2)                                # a worker for each run
+    results = toy_sweep(books, tmp_path / "out", [{"delta": 0.05}, {}], scheduler=cluster.scheduler_address)
+    assert results[0]["status"] == "failed" and "KilledWorker" in results[0]["error"]
+    assert results[1]["status"] == "done"
+
+
+def test_a_cluster_that_would_be_oversubscribed_is_refused(cluster, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("dask.distributed")
+    books = notebook(tmp_path / "books", "00_toy", TOY)
+    with pytest.raises(ValueError, match="offers 2 runs at a time with 999 threads"): toy_sweep(books, tmp_path / "out", scheduler=cluster.scheduler_address, threads=999)
+    assert not (tmp_path / "out").exists()
+    with distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=":0") as empty:
+        with pytest.raises(ValueError, match="has no workers"): S._connect(empty.scheduler_address, seconds=1)
+    with pytest.raises(ValueError, match="no Dask scheduler"): S._connect("tcp://127.0.0.1:1", seconds=1)
