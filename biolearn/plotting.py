@@ -346,7 +346,16 @@ def _palette():
     from matplotlib.colors import to_rgb
     hues = [1 - strength * (1 - np.array(to_rgb(c))) for c in COLORS.values() for strength in np.linspace(1 / 8, 1, 8)]
     colors = np.concatenate([np.repeat(np.linspace(0, 1, 96)[:, None], 3, axis=1), _two_signs()(np.linspace(0, 1, 96))[:, :3], hues])
-    return np.round(255 * colors).astype(np.uint8).tobytes()
+    return np.round(255 * colors).astype(np.uint8)
+
+def _in_palette(image):
+    "`image` (RGB) in the colours of `_palette`, each pixel in the nearest one. Pillow's own search is rough: it makes white grey."
+    from PIL import Image
+    colors, where = np.unique(np.asarray(image).reshape(-1, 3), axis=0, return_inverse=True)
+    nearest = np.argmin(((colors[:, None, :].astype(int) - _palette()[None]) ** 2).sum(axis=2), axis=1).astype(np.uint8)
+    made = Image.fromarray(nearest[where.ravel()].reshape(image.height, image.width))
+    made.putpalette(_palette().tobytes())
+    return made
 
 @functools.cache
 def _two_signs():
@@ -371,7 +380,7 @@ def receptive_fields(fields, image_shape, *, rows=5, title=None):
             for image in ax.images: image.set(cmap=_two_signs(), clim=(-high, high))
             ax.set_title(name)
             fig.colorbar(ax.images[0], ax=ax, location="bottom", aspect=30, shrink=0.8, pad=0.03, label="weight", ticks=[-high, 0, high], format="%.2g").outline.set_visible(False)
-        fig.set_size_inches(6.5, 6.3 / len(sheets) / ratio + (1.4 if title else 1.1))
+        fig.set_size_inches(6.5, 6.3 / len(sheets) / ratio + (1.3 if title else 1.0))
         if title: fig.suptitle(title)
         return _done(fig)
 
@@ -397,10 +406,8 @@ class Animation:
     @functools.cached_property
     def _gif(self):
         from PIL import Image
-        palette, buffer = Image.new("P", (1, 1)), io.BytesIO()
-        palette.putpalette(_palette())
-        first, *others = (self.frame(t).quantize(palette=palette, dither=Image.Dither.NONE) for t in range(self.n))
-        stay = [round(1000 * self.seconds)] * (self.n - 1) + [round(1000 * self.seconds) + 2000]
+        first, *others = (_in_palette(self.frame(t)) for t in range(self.n))
+        buffer, stay = io.BytesIO(), [round(1000 * self.seconds)] * (self.n - 1) + [round(1000 * self.seconds) + 2000]
         first.save(buffer, format="GIF", save_all=True, append_images=others, duration=stay, loop=0)
         return buffer.getvalue()
 
