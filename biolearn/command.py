@@ -24,6 +24,7 @@ COMMANDS = {     # name: (module or module:object that has add_arguments and run
     "evaluate": ("biolearn.tools:EVALUATE", "measure a trained network on test pictures, beside controls"),
     "reproduce": ("biolearn.reproduce", "train, draw every figure of the paper, and judge every claim"),
     "experiments": ("biolearn.experiments", "many seeds and ablations, one file per run"),
+    "sweep": ("biolearn.sweep", "the figures over a grid of parameters, one table"),
     "completion": ("biolearn.command:COMPLETION", "print the script that teaches your shell to complete all this"),
 }
 

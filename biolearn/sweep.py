@@ -13,6 +13,7 @@ import argparse, ast, collections, contextlib, csv, hashlib, itertools, json, os
 from pathlib import Path
 
 from .backend import check_number, use_device, write_whole
+from .command import describe
 from .experiments import seed_list
 from .reproduce import (PROFILES, TRAINING_MODULES, ReproduceError, _json, _plain, _source, changeable, find_notebooks, get_profile, kernel_environment,
                                 notebook_folder, reproduce, select)
@@ -486,6 +487,10 @@ def _typed(read):
 
 def add_arguments(parser):
     "The arguments of `biolearn sweep`."
+    describe(parser, """Run figure notebooks for every combination of parameters and seeds, a process for each, and gather what they measured in one table.
+             What is done is not repeated; a run that fails stops no other.""",
+             **{"every combination of two step sizes and two pulls from above": "biolearn sweep --grid delta=0.05,0.1 --grid alpha=0,0.001 --out sweep",
+                "parameter sets from a file, other figures": "biolearn sweep --list sets.csv --only fig4 table1 --out sweep"})
     parser.add_argument("--profile", choices=tuple(PROFILES), default="quick", help="the scale that the parameters change (default: quick)")
     parser.add_argument("--grid", type=_typed(read_axis), action="append", default=[], metavar="NAME=V1,V2,...", help="values of one parameter, e.g. delta=0.05,0.1; give it once per parameter, all combinations are run")
     parser.add_argument("--list", type=_typed(read_list), metavar="FILE", dest="sets", help="parameter sets from a .csv (a column each) or .json (a list of objects) instead of, or crossed with, a grid")
