@@ -8,7 +8,7 @@ __all__ = ['COLORS', 'STYLE_FILE', 'style', 'save_figure', 'digit_sheet', 'sheet
            'latent_walk']
 
 # %% ../nbs/10_plotting.ipynb #93f09030
-import base64, functools, html, io, time
+import functools, io, time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -386,7 +386,7 @@ def receptive_fields(fields, image_shape, *, rows=5, title=None):
 
 # %% ../nbs/10_plotting.ipynb #40274a38
 class Animation:
-    """A short film: `show(t)` puts the figure `fig` into the state of frame t = 0, ..., n - 1. A notebook shows it moving. `alt` says in words what is seen.
+    """A short film: `show(t)` puts the figure `fig` into the state of frame t = 0, ..., n - 1. A notebook shows its last frame, and `play()` the film. `alt` says in words what is seen.
 
     `seconds`: how long a frame stays; the last one stays two seconds longer."""
     def __init__(self, fig, show, n, *, alt, seconds=0.25): self.fig, self.show, self.n, self.alt, self.seconds = fig, show, n, alt, seconds
@@ -417,9 +417,12 @@ class Animation:
 
     def _repr_png_(self): return self.still()._repr_png_()
 
-    def _repr_html_(self):
-        return f'<img alt="{html.escape(self.alt)}" src="data:image/gif;base64,{base64.b64encode(self.gif()).decode()}">'
+    def play(self):
+        "The film as an output that moves in a notebook; pages that are only looked at show the last frame."
+        from IPython.display import Image
+        return Image(self.gif(), format="gif", alt=self.alt)
 
+# %% ../nbs/10_plotting.ipynb #fb323f19
 def inference_walk(x, paintings, trace, image_shape):
     """The walk of INFERENCE as an `Animation`, a frame per step: what is seen, what the network paints of it, the difference, and log p(x, h) so far.
 

@@ -130,7 +130,7 @@ def test_the_install_cell_installs_at_need_and_only_then(path):
     assert any(line.startswith("pip install -q") for line in told) and any(URL in line for line in told), told
 
 
-BROUGHT = {"numpy", "array_api_compat", "matplotlib", "cycler", "sklearn", "scipy", "papermill", "nbformat", "nbconvert", "IPython", "tqdm", "safetensors", "platformdirs", "threadpoolctl", "cupy", "biolearn"}
+BROUGHT = {"numpy", "array_api_compat", "matplotlib", "PIL", "cycler", "sklearn", "scipy", "papermill", "nbformat", "nbconvert", "IPython", "tqdm", "safetensors", "platformdirs", "threadpoolctl", "cupy", "biolearn"}
 
 @pages
 def test_what_a_page_imports_is_there_after_its_install_cell(path):
