@@ -62,10 +62,10 @@ back-propagation: "Towards Biologically Plausible Deep Learning" (Bengio et al.
 2015), reproduced."""
 
 FIRST_STEPS = """first steps:
-  biolearn info                      what is here, and what is used
-  biolearn train                     a small network on 8x8 digits, half a minute
-  biolearn sample                    a sheet of digits that it draws, samples.png
-  biolearn reproduce                 every figure of the paper, and a report
+  biolearn info         what is here, and what is used
+  biolearn train        a small network on 8x8 digits, half a minute
+  biolearn sample       a sheet of digits that it draws, samples.png
+  biolearn reproduce    every figure of the paper, and a report
 
 `biolearn COMMAND --help` tells the options of a command, with examples.
 Results go to standard output, notes and errors to standard error.

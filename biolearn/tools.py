@@ -8,7 +8,7 @@ __all__ = ['INFO', 'TRAIN', 'SAMPLE', 'INPAINT', 'EVALUATE', 'target_file', 'not
            'measure', 'measured_text']
 
 # %% ../nbs/18_tools.ipynb #bcd01ea0
-import json, math, os, platform, sys, time
+import json, math, os, platform, shutil, sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -204,7 +204,7 @@ INFO = Command(_info_arguments, _info)
 # %% ../nbs/18_tools.ipynb #7a0bf72e
 def _train_arguments(parser):
     describe(parser, """Train a network by Algorithm 2 and print where it lies. Without --data it is the network of a profile, as `biolearn reproduce` uses it; one that is
-             there already is not trained again. With --data it learns your own pictures: a folder of PNGs of one size, a .npy or .npz file, or an IDX file; --save then names the model.""",
+             there already is not trained again, and one that was interrupted goes on. With --data it learns your own pictures: a folder of PNGs of one size, a .npy or .npz file, or an IDX file; --save then names the model.""",
              **{"8x8 digits, half a minute": "biolearn train", "MNIST at the scale of the paper, seven minutes": "biolearn train --profile paper",
                 "your pictures": "biolearn train --data my_pictures/ --save mine.safetensors",
                 "longer and wider": "biolearn train --data x.npy --epochs 50 --hidden 400,100 --save x.safetensors"})
@@ -223,10 +223,9 @@ def _widths(text):
     "Widths like '200,50' from the command line."
     return tuple(whole_number(part) for part in text.split(","))
 
-def _changed(profile, asked):
-    "The profile with the epochs and widths that were asked for."
-    epochs = profile.recipe.epochs if asked.epochs is None else asked.epochs
-    return replace(profile, recipe=replace(profile.recipe, epochs=epochs), hidden=asked.hidden or profile.hidden)
+def _changes(asked):
+    "The fields of the profile that were asked to be otherwise, as `get_profile` takes them."
+    return {name: getattr(asked, name) for name in ("epochs", "hidden") if getattr(asked, name) is not None}
 
 def _nearest_profile(n_0):
     "The profile whose pictures are nearest in their number of pixels: below 250 the quick one."
@@ -241,7 +240,7 @@ def _threads(profile):
 def _train(asked):
     path = target_file(asked.save, (".safetensors",), asked.force) if asked.save else None
     if asked.data: return _train_on(asked, path)
-    profile = _changed(get_profile(asked.profile or "quick"), asked)
+    profile = get_profile(asked.profile or "quick", _changes(asked))
     with _threads(profile): run = trained_run(profile, seed=asked.seed, device=asked.device, out=asked.out)
     if path: save_model(path, run.model, data=profile.dataset, image_shape=run.dataset.image_shape, recipe=_plain(profile.recipe), profile=profile.name, seed=run.seed)
     return _told(run.history, path or run.folder / "model.safetensors")
@@ -250,14 +249,15 @@ def _train_on(asked, path):
     "Train on the user's own data and save to `path`."
     if path is None: raise UsageError("--data needs --save FILE, the name for the model")
     data, backend = load_pictures(asked.data, ink=asked.ink), use_device(asked.device)
-    profile = _changed(get_profile(asked.profile) if asked.profile else _nearest_profile(data.train.shape[1]), asked)
+    profile = get_profile(asked.profile or _nearest_profile(data.train.shape[1]), _changes(asked))
     note(f"{data!r}; recipe of the profile {profile.name}")
-    rng = Random(asked.seed, backend)
+    rng, checkpoint = Random(asked.seed, backend), path.with_suffix(".checkpoint")
     with _threads(profile):
         model = init_model(profile.sizes(data.train.shape[1]), profile.units, rng=rng.stream("init"))
-        model, history = fit(model, backend.asarray(data.train), profile.recipe, rng=rng.stream("train"))
+        model, history = fit(model, backend.asarray(data.train), profile.recipe, rng=rng.stream("train"), checkpoint=checkpoint)
     known = asked.data if asked.data in ("digits", "mnist") else str(Path(asked.data).expanduser().resolve())
     save_model(path, model, data=known, ink=asked.ink, image_shape=data.image_shape, recipe=_plain(profile.recipe), profile=profile.name, seed=asked.seed, last=history[-1])
+    shutil.rmtree(checkpoint)
     return _told(history, path)
 
 def _told(history, path):
