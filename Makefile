@@ -4,7 +4,7 @@
 #   PROFILE=quick       or paper: which figures; also DEVICE=auto|cpu|gpu, SEED=0, OUT=folder, ONLY="fig3 fig4"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv figures test experiments bench export clean-notebooks readme check
+.PHONY: help venv figures test nightly audit experiments bench export clean-notebooks readme check
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON =
@@ -64,6 +64,15 @@ figures: $(READY) ## train the network and draw every figure (the second time th
 test: $(READY)    ## run the tests, then the notebooks of the library, whose cells are tests too
 	$(BIN)/python -m pytest -q tests
 	OPENBLAS_NUM_THREADS=1 $(BIN)/nbdev_test --skip_folder_re '^([_.]|figures$$)' --do_print
+
+nightly: $(READY) ## the tests of kills, damaged files and made-up inputs again, with many more of each (minutes)
+	$(BIN)/python -m pytest -q -s --nightly tests/test_resume.py tests/test_faults.py
+
+# pip-audit lives in an environment of its own: it looks at the versions of constraints.txt without becoming one of them.
+# --strict: a package that cannot be looked up (no network, no database) makes the audit fail; it is not passed over.
+audit: $(READY)   ## ask the databases of known vulnerabilities about every version in constraints.txt (needs the network)
+	@[ -x .venv/audit/bin/pip-audit ] || { $(BIN)/python -m venv .venv/audit && .venv/audit/bin/python -m pip install -qq 'pip-audit>=2.10,<3'; }
+	.venv/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 # ---- longer measurements ---------------------------------------------------------------------------------------------
 

@@ -72,8 +72,10 @@ class Recipe:
     direction: str = "target"                      # what inference climbs by: the target step of Eq. 12, or 'exact', the gradient of Eq. 8
 
     def __post_init__(self):
-        for name in ("noise", "rate_f", "rate_g"): object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.noise_end is not None: object.__setattr__(self, "noise_end", tuple(self.noise_end))
+        python = lambda n: n.item() if hasattr(n, "item") else n         # a NumPy number would widen every float32 array that it meets
+        for name, value in vars(self).items():
+            several = name in ("noise", "noise_end", "rate_f", "rate_g") and value is not None
+            object.__setattr__(self, name, tuple(python(n) for n in value) if several else python(value))
         for name in ("epochs", "batch_size"): check_number(getattr(self, name), name, integer=True, low=1)
         check_number(self.n_steps, "n_steps", integer=True, low=0)
         check_number(self.delta, "delta", low=0)
@@ -331,7 +333,7 @@ def _read_checkpoint(path, about, arrays, backend):
         state = json.loads(told["state"])
         if parts := differences(state["about"], about):
             raise CheckpointError(f"{path} was made with other settings: {'; '.join(parts)}. Nothing was changed. Use another folder for this run, or delete that one.")
-        if len(state["history"]) != _epoch(path): raise ValueError(f"it holds epoch {len(state['history'])}")
+        if not isinstance(state["history"], list) or not len(state["history"]) == _epoch(path) <= about["recipe"]["epochs"]: raise ValueError("its history is not that of its epoch")
         if {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()} != {name: tuple(a.shape) for name, a in arrays.items()}:
             raise ValueError("its arrays are not those of this network")
         found = _arrays(file, told)

@@ -423,9 +423,16 @@ def drawn_by(stem, stems, out, suffixes=SUFFIXES):
     def owner(name): return max((s for s in stems if name == s or name.startswith(s + "_")), key=len, default=None)
     return sorted(p for p in Path(out).iterdir() if p.suffix in suffixes and owner(p.stem) == stem)
 
+def _told_elsewhere(loop, context):
+    "For asyncio: a cell that Ctrl-C has left behind needs no stack trace of its own when its kernel is stopped."
+    from nbclient.exceptions import DeadKernelError
+    if not isinstance(context.get("exception"), DeadKernelError): loop.default_exception_handler(context)
+
 def run_notebook(path, parameters, out, *, stems=(), stderr=None):
     "Run one notebook through papermill in the folder <out>/notebooks; what it prints to the error stream goes to `stderr`. Raises NotebookFailed."
     import papermill
+    from jupyter_core.utils import ensure_event_loop
+    if ensure_event_loop().get_exception_handler() is None: ensure_event_loop().set_exception_handler(_told_elsewhere)
     executed = Path(out) / "notebooks" / path.name
     executed.parent.mkdir(exist_ok=True)
     stems = tuple(stems) or (path.stem,)

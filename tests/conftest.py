@@ -15,6 +15,10 @@ settings.register_profile("biolearn", deadline=None, derandomize=True)
 settings.load_profile("biolearn")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--nightly", action="store_true", help="try many more kills, damaged files and made-up inputs (minutes)")
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "end_to_end: runs the whole quick profile through the command line (about three minutes)")
 
@@ -35,6 +39,12 @@ from biolearn.backend import Backend, _gpu_problem, use_device
 def strict():
     "The standard and nothing else, on a pretend device whose memory the host cannot read: what leaks to NumPy fails here."
     return Backend(array_api_strict, array_api_strict.Device("device1"))
+
+
+@pytest.fixture(scope="session")
+def nightly(request):
+    "Has the long version been asked for?"
+    return request.config.getoption("--nightly")
 
 
 @pytest.fixture
