@@ -47,6 +47,7 @@ def main(argv=None):
     chosen = os.environ.pop("OPENBLAS_CORETYPE", None)
     from bench.measure import OtherWork, machine
     from bench.sections import SECTIONS
+    options.out.parent.mkdir(parents=True, exist_ok=True)                            # before anything is measured
     about, start = machine(), time.perf_counter()
     about |= dict(set_aside=f"OPENBLAS_CORETYPE={chosen}" if chosen else None, kernel=about["blas"][0].split(", ")[1] if about["blas"] else "kernel unknown")
     print(*report.machine_lines(about), sep="\n", end="\n\n", flush=True)

@@ -1,4 +1,5 @@
 "Timing contenders in turns, ratios of paired times, and what is known about the machine."
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -144,6 +145,15 @@ def numpy_environment(threads=None):
     return env | ({"OPENBLAS_NUM_THREADS": str(threads)} if threads else {})
 
 
+NUMPY_ALONE = {"NUMBA_DISABLE_JIT": "1"}                # in the environment of a process: the package does without its compiled kernels
+
+
+def has_kernels():
+    "Does the package find the compiled kernels here?"
+    from biolearn.backend import kernels
+    return kernels() is not None
+
+
 def torch_python(asked=None):
     "The interpreter for the peer in PyTorch: `asked`, BENCH_TORCH_PYTHON, or this one if it has torch; else None."
     python = asked or os.environ.get("BENCH_TORCH_PYTHON")
@@ -154,4 +164,5 @@ def torch_python(asked=None):
 def machine():
     "Processor, cores, BLAS and kernel really in use, versions."
     with Worker("products_alone", env=numpy_environment(), sizes=[8, 8], batch=2) as worker: about = worker.ready().about
-    return dict(cpu=cpu_name(), cores=cores(), system=f"{platform.system()} {platform.machine()}", environment=numpy_environment(), **about)
+    numba = importlib.metadata.version("numba") if has_kernels() else None
+    return dict(cpu=cpu_name(), cores=cores(), system=f"{platform.system()} {platform.machine()}", environment=numpy_environment(), numba=numba, **about)

@@ -93,7 +93,7 @@ def busy_lines(other):
 
 def machine_lines(machine):
     "What was measured on what."
-    lines = [f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; Python {machine['python']}, NumPy {machine['numpy']}",
+    lines = [f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; Python {machine['python']}, NumPy {machine['numpy']}, {'numba ' + machine['numba'] if machine.get('numba') else 'no numba'}",
              f"BLAS: {'; '.join(machine['blas']) or 'unknown (threadpoolctl is not installed)'}"]
     if machine.get("set_aside"): lines.append(f"Set aside for the run: {machine['set_aside']} in the environment")
     return lines
@@ -109,7 +109,7 @@ def profile_figure(bars):
     from biolearn.plotting import COLORS, _done, _figure, style
     longest = max(sum(max(0.0, v) for v in parts.values()) for parts in bars.values())
     with style():
-        fig = _figure(6.5, 2.0)
+        fig = _figure(6.5, 0.9 + 0.55 * len(bars))
         ax = fig.add_subplot()
         for y, parts in enumerate(bars.values()):
             left = 0.0
@@ -121,7 +121,7 @@ def profile_figure(bars):
         handles = dict(zip(*ax.get_legend_handles_labels()[::-1]))
         shown = [part for part in PART_COLORS if part in handles]
         ax.legend([handles[part] for part in shown], shown, ncols=len(shown), loc="lower center", bbox_to_anchor=(0.45, 1.0), columnspacing=1.2, handlelength=1.2)
-        ax.set_yticks(range(len(bars)), [{"plain": "told first", "fast": "exported"}.get(version, version) for version in bars])
+        ax.set_yticks(range(len(bars)), [{"plain": "told first", "in place": "exported,\nNumPy alone", "compiled": "exported,\ncompiled"}.get(version, version) for version in bars])
         ax.set_xlim(0, 1.08 * longest); ax.invert_yaxis(); ax.set_xlabel("milliseconds per training step")
         return _done(fig)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import plain, products
-from bench.measure import ROOT, Worker, WorkerFailed, cores, numpy_environment, ratios, summary, take_turns, target, torch_python
+from bench.measure import NUMPY_ALONE, ROOT, Worker, WorkerFailed, cores, has_kernels, numpy_environment, ratios, summary, take_turns, target, torch_python
 
 MILLI = 1e3
 
@@ -55,7 +55,8 @@ def cpu(options):
     flop = products.flop(products.step_products(plain.SIZES, plain.BATCH, 15))
     ways = _ways()
     ours, before = Worker("biolearn", env=numpy_environment()), Worker("plain_numpy", env=numpy_environment())
-    peers, workers = [], [*ways, ours, before]
+    alone = [Worker("biolearn", label="biolearn, NumPy alone", env=numpy_environment() | NUMPY_ALONE)] if has_kernels() else []
+    peers, workers = [], [*ways, ours, *alone, before]
     try:
         peers = _torch_workers(python) if python else []
         try: take_turns(peers, rounds=1, seconds=0.05)
@@ -63,10 +64,11 @@ def cpu(options):
         else: skipped = None if python else "PyTorch is not installed: pip install -e .[bench]"
         workers += peers
         times = take_turns(workers, rounds=options.rounds, seconds=0.3)
-    finally: _close([*ways, ours, before, *peers])
+    finally: _close([*ways, ours, *alone, before, *peers])
     best = _fastest(times, [worker.label for worker in ways])
-    rows = [target("training step / its matrix products", ratios(times["biolearn"], times[best]), at_most=1.25, note=f"{best}; {flop / 1e9:.3f} GFLOP a step"),
+    rows = [target("training step / its matrix products", ratios(times["biolearn"], times[best]), at_most=1.25, note=f"{best}; {flop / 1e9:.3f} GFLOP a step" + ("" if alone else "; without the compiled kernels (no numba)")),
             target("plain NumPy / training step", ratios(times["plain_numpy"], times["biolearn"]), note="the first version in the notebooks: before and after")]
+    if alone: rows.insert(1, target("the same with NumPy alone / its matrix products", ratios(times[alone[0].label], times[best]), note="without the compiled kernels (the extra fast)"))
     if peers:
         labels = [worker.label for worker in peers]
         best_peer = _fastest(times, labels)
@@ -118,13 +120,14 @@ def parzen(options):
 # ---- 4. start-up ---------------------------------------------------------------------------------------------------------
 
 MODULES = ("backend", "data", "stdp", "variational", "layers", "model", "inference", "learning", "generation", "evaluation")
-HEAVY = ("matplotlib", "papermill", "cupy", "sklearn")
+HEAVY = ("matplotlib", "papermill", "cupy", "sklearn", "numba")
+KERNELS = ["-c", "import biolearn.compiled"]
 
 
-def _process(arguments):
-    "Seconds that a Python process takes from start to end."
+def _process(arguments, **env):
+    "Seconds that a Python process takes from start to end; `env` is added to the environment."
     start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)} | env)
     return time.perf_counter() - start
 
 
@@ -139,6 +142,9 @@ def startup(options):
         for name, arguments in commands.items(): times[name].append(_process(arguments))
     heavy = {m: subprocess.run([sys.executable, "-c", f"import sys, biolearn.{m}; print(*[h for h in {HEAVY} if h in sys.modules])"], cwd=ROOT, check=True,
                                capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}).stdout.split() for m in MODULES}
+    if has_kernels():
+        times["loading the compiled kernels, at first need"] = [_process(KERNELS) for _ in range(3)]
+        with tempfile.TemporaryDirectory() as folder: times["compiling them, once on a machine"] = [_process(KERNELS, NUMBA_CACHE_DIR=folder)]
     slowest = max((f"import biolearn.{m}" for m in MODULES), key=lambda name: statistics.median(times[name]))
     note = "whole process, the interpreter's own start included"
     rows = [target("import biolearn", summary(times["import biolearn"]), at_most=0.3, unit="s", note=note),
@@ -222,21 +228,25 @@ def scaling(options):
 PARTS = ("products", "elementwise", "noise", "optimiser", "data")
 
 
-def profile(options):
-    "Milliseconds of the parts of a training step: of the plain version by a clock inside it, of the fast one by running its parts alone."
-    ours, ways = Worker("biolearn", env=numpy_environment()), _ways()
-    parts = [Worker("biolearn_part", label=part, env=numpy_environment(), part=part) for part in ("units", "noise", "optimiser", "data")]
-    clocked = Worker("profile_plain", env=numpy_environment())
-    try:
-        times = take_turns([ours, *ways, *parts], rounds=max(3, options.rounds // 2), seconds=0.2)
-        n = 3 if options.quick else 15
-        runs = [clocked.run(n)["result"] for _ in range(3)]
-    finally: _close([ours, *ways, *parts, clocked])
+def _parts(options, env):
+    "Milliseconds of the parts of the exported training step, each run alone, and what is left of the whole step; `env` is added to the environment."
+    ours, ways = Worker("biolearn", env=numpy_environment() | env), _ways()
+    parts = {name: Worker("biolearn_part", label=name, env=numpy_environment() | env, part=part)
+             for name, part in (("elementwise", "inference"), ("noise", "noise"), ("optimiser", "optimiser"), ("data", "data"))}
+    try: times = take_turns([ours, *ways, *parts.values()], rounds=max(3, options.rounds // 2), seconds=0.2)
+    finally: _close([ours, *ways, *parts.values()])
     ms = {label: statistics.median(values) * MILLI for label, values in times.items()}
-    fast = {"products": min(ms[way.label] for way in ways), "elementwise": ms["units"], "noise": ms["noise"], "optimiser": ms["optimiser"], "data": ms["data"]}
-    fast["rest"] = ms["biolearn"] - sum(fast.values())
-    slow = {part: statistics.median(run.get(part, 0.0) for run in runs) / n * MILLI for part in PARTS}
-    bars = {"plain": slow, "fast": fast}
+    bar = {"products": min(ms[way.label] for way in ways)} | {name: ms[name] for name in parts}
+    return bar | {"rest": ms["biolearn"] - sum(bar.values())}
+
+
+def profile(options):
+    "Milliseconds of the parts of a training step: of the plain version by a clock inside it, of the exported ones by running their parts alone."
+    n, clocked = 3 if options.quick else 15, Worker("profile_plain", env=numpy_environment())
+    try: runs = [clocked.run(n)["result"] for _ in range(3)]
+    finally: _close([clocked])
+    bars = {"plain": {part: statistics.median(run.get(part, 0.0) for run in runs) / n * MILLI for part in PARTS}, "in place": _parts(options, NUMPY_ALONE)}
+    if has_kernels(): bars["compiled"] = _parts(options, {})
     return dict(targets=[], tables={"milliseconds per step": {name: {part: round(v, 3) for part, v in bar.items()} for name, bar in bars.items()}})
 
 

@@ -165,11 +165,13 @@ def profile_plain():
 
 @contender
 def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
-    "What `train_step` does besides the products, one part of it, with the same functions and the same threads: 'noise', 'optimiser', 'data' or 'units'."
+    """What `train_step` does besides the products, one part of it, with the same functions and the same threads: 'noise', 'optimiser', 'data' or 'inference',
+    which is the whole E-step with products that return at once."""
     from biolearn import learning
     from biolearn.backend import Random, workers
     from biolearn.data import minibatches
-    from biolearn.layers import UNITS, corrupt
+    from biolearn.inference import infer
+    from biolearn.layers import corrupt
     weights, units, settings, x = paper(sizes, batch)
     model, recipe = biolearn_model(weights, units), learning.Recipe(**settings)
     h = [plain.pictures(batch, n) for n in sizes]
@@ -181,14 +183,13 @@ def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
         books = [learning.new_books(dense, "adam") for dense in maps]
         grads = [np.full_like(dense.W, 1e-3) for dense in maps]
         job, items = (lambda dense, b, grad: learning._update("adam", dense.W, grad, b.W, 1e-6, 10)), (maps, books, grads)
-    elif part == "units":
-        calls = {0: 15 + 2, 1: 16 + 15 + 1 + 2, 2: 1 + 2 * 15 + 2}                             # how often a step asks for the rates of each layer
-        arrays = [[np.ones((batch // 2, n), np.float32) * 0.3 for n in sizes] for _ in range(2)]
-        def job(arrays):
-            for k, a in enumerate(arrays):
-                spare = np.empty_like(a)
-                for _ in range(calls[k]): UNITS[units[k]].overwrite(a, spare)
-        items = (arrays,)
+    elif part == "inference":
+        import array_api_compat.numpy as xp
+        xp.matmul = lambda a, b, out: out                                                        # this process measures nothing else
+        def run(n):
+            with workers(x) as crew:
+                for _ in range(n): infer(model, x[:batch], crew=crew, **recipe.inference)
+        return run
     else:
         rng = iter(range(10**9))
         passes = (b for epoch in rng for b in minibatches(x, batch, rng=Random(0).stream(epoch)))

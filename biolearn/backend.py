@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['Backend', 'to_numpy', 'check_array', 'check_number', 'check_choice', 'DeviceError', 'use_device', 'Random', 'Workers',
-           'workers', 'write_whole', 'flush_folder', 'array_namespace']
+           'workers', 'kernels', 'write_whole', 'flush_folder', 'array_namespace']
 
 # %% ../nbs/00_backend.ipynb #ce719df8
-import errno, functools, math, os, tempfile, zlib
+import errno, functools, math, os, tempfile, warnings, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -203,6 +204,21 @@ def workers(a):
     else:
         n = max((lib.num_threads for lib in _blas().lib_controllers), default=1)
         with _blas().limit(limits=1): yield Workers(n)
+
+# %% ../nbs/00_backend.ipynb #e066b43b
+@functools.cache
+def _compiled():
+    "The module `compiled`, or None where numba is not installed or its compiler is switched off; a numba that does not work is said aloud."
+    if find_spec("numba") is None or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0": return None
+    try: from biolearn import compiled
+    except (ImportError, RuntimeError) as e:
+        warnings.warn(f"numba is installed but cannot be used ({e}); NumPy does the work, more slowly.", stacklevel=3)
+        return None
+    return compiled
+
+def kernels(*arrays):
+    "The module of compiled kernels if there is one and it can work on `arrays` (NumPy, float32, in C order), else None."
+    return _compiled() if all(is_numpy_array(a) and a.dtype == np.float32 and a.flags.c_contiguous for a in arrays) else None
 
 # %% ../nbs/00_backend.ipynb #25e8508c
 @contextmanager

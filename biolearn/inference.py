@@ -8,7 +8,7 @@ __all__ = ['inference_steps', 'infer']
 # %% ../nbs/06_inference.ipynb #267de2c9
 from contextlib import nullcontext
 
-from .backend import array_namespace, check_number, is_cupy_array, is_numpy_array, workers
+from .backend import array_namespace, check_number, is_cupy_array, is_numpy_array, kernels, workers
 from .model import encode
 
 # %% ../nbs/06_inference.ipynb #be8c8882
@@ -53,20 +53,28 @@ def _settle(model, x, n_steps, delta, alpha, visible):
     down = [None, empty(0)] + [a[n:, :] for a in both[1:]]                   # down[k] = g_k(h_k)
     up, reply, step = empty(1), [None, empty(1)] + [empty(k, 2) for k in range(2, M + 1)], [empty(k) for k in range(M)]
     spare = xp.empty((2 * n * max(model.sizes),), dtype=x.dtype)
-    f, g = (lambda k, below, out: model.pairs[k - 1].f.into(below, out, spare)), (lambda k: model.pairs[k - 1].g.into(h[k], down[k], spare))
+    kit = kernels(spare, *(dense.b for pair in model.pairs for dense in (pair.f, pair.g)))
+    f, g = (lambda k, below, out: model.pairs[k - 1].f.into(below, out, spare, kit)), (lambda k: model.pairs[k - 1].g.into(h[k], down[k], spare, kit))
     f(1, x, up); h[1][...] = up
     for k in range(2, M + 1): f(k, h[k - 1], h[k])
     for k in range(1, M + 1): g(k)
     for t in range(n_steps):
         if visible is not None: f(1, xp.where(visible, x, down[1]), up)
         for k in range(M, 0, -1):
-            f(k, both[k - 1] if k > 1 else down[1], reply[k])
-            move = xp.subtract(*((reply[k][:n, :], reply[k][n:, :]) if k > 1 else (up, reply[1])), out=reply[k][:n, :])
-            move *= delta
-            if k < M:
-                pull = xp.subtract(down[k + 1], h[k], out=step[k])
-                pull *= alpha; move += pull
-            h[k] += move
+            below, dense = both[k - 1] if k > 1 else down[1], model.pairs[k - 1].f
+            high, low = (reply[k][:n, :], reply[k][n:, :]) if k > 1 else (up, reply[1])
+            if kit and dense.unit in kit.UNITS:
+                xp.matmul(below, dense.W, out=reply[k])
+                if k < M: kit.pull(h[k], down[k + 1], alpha)
+                kit.climb(h[k], high, low, dense.b, delta, kit.UNITS[dense.unit], k == 1)
+            else:
+                f(k, below, reply[k])
+                move = xp.subtract(high, low, out=low)
+                move *= delta
+                if k < M:
+                    pull = xp.subtract(down[k + 1], h[k], out=step[k])
+                    pull *= alpha; move += pull
+                h[k] += move
             if k > 1 or t < n_steps - 1: g(k)                                # nobody looks at the last painting of x
     return h[1:]
 

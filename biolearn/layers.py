@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import Random, array_namespace, check_choice, check_number
+from .backend import Random, array_namespace, check_choice, check_number, kernels
 
 # %% ../nbs/04_layers.ipynb #1c95dce7
 def softplus(a):
@@ -81,23 +81,31 @@ class Dense:
         "Rates (batch, n_out) for the activities `h` (batch, n_in) of the layer it starts from."
         return UNITS[self.unit].rate(h @ self.W + self.b)
 
-    def into(self, h, out, spare):
-        "The same rates written to `out` (batch, n_out), on NumPy and CuPy arrays. `spare` is a flat array with room for `out`."
+    def into(self, h, out, spare, kit=None):
+        "The same rates written to `out` (batch, n_out), on NumPy and CuPy arrays. `spare` is a flat array with room for `out`; `kit`: `kernels` that serve `out` and b."
         array_namespace(h).matmul(h, self.W, out=out)
-        out += self.b
-        UNITS[self.unit].overwrite(out, spare[:out.size].reshape(out.shape))
+        if kit and self.unit in kit.UNITS: kit.rates(out, self.b, kit.UNITS[self.unit])
+        else:
+            out += self.b
+            UNITS[self.unit].overwrite(out, spare[:out.size].reshape(out.shape))
 
 # %% ../nbs/04_layers.ipynb #288434d9
 def local_gradient(dense, inputs, targets, out=None):
     """Gradient of the local loss ½|dense(inputs) - targets|², averaged over the batch: the M-step of Algorithm 2.
 
     inputs (batch, n_in), targets (batch, n_out); returns dW (n_in, n_out), written to `out` if it is given (NumPy and CuPy), db (n_out,) and the loss, a 0-d array."""
-    xp = array_namespace(inputs)
-    y = dense(inputs)
-    error = y - targets
-    delta = error * UNITS[dense.unit].slope(y) / inputs.shape[0]
+    xp, a = array_namespace(inputs), inputs @ dense.W
+    kit = kernels(a, dense.b, targets)
+    if kit and dense.unit in kit.UNITS:
+        delta, db, squares = a, xp.empty_like(dense.b), xp.empty_like(dense.b)
+        kit.errors(delta, dense.b, targets, db, squares, kit.UNITS[dense.unit])
+    else:
+        y = UNITS[dense.unit].rate(a + dense.b)
+        error = y - targets
+        delta = error * UNITS[dense.unit].slope(y) / inputs.shape[0]
+        db, squares = xp.sum(delta, axis=0), error * error
     dW = inputs.T @ delta if out is None else xp.matmul(inputs.T, delta, out=out)
-    return dW, xp.sum(delta, axis=0), 0.5 * xp.sum(error * error) / inputs.shape[0]
+    return dW, db, 0.5 * xp.sum(squares) / inputs.shape[0]
 
 # %% ../nbs/04_layers.ipynb #736c6ad7
 @dataclass(frozen=True)
@@ -131,7 +139,10 @@ def corrupt(h, noise, *, rng):
         xp = array_namespace(h)
         return sum(xp.astype(rng.uniform(h.shape) < h, h.dtype) for _ in range(3)) / 3
     check_number(noise, "noise", low=0)
-    return h + noise * rng.normal(h.shape, dtype=str(h.dtype).split(".")[-1]) if noise else h
+    if not noise: return h
+    noisy = rng.normal(h.shape, dtype=str(h.dtype).split(".")[-1])
+    noisy *= noise; noisy += h
+    return noisy
 
 # %% ../nbs/04_layers.ipynb #fceb2e91
 def target_step(pair, below, h):

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .backend import Workers, array_namespace, check_array, check_choice, check_number, is_cupy_array, is_numpy_array, to_numpy, workers, write_whole
+from .backend import Workers, array_namespace, check_array, check_choice, check_number, is_cupy_array, is_numpy_array, kernels, to_numpy, workers, write_whole
 from .data import minibatches
 from .inference import infer
 from .layers import Dense, LayerPair, corrupt, exact_gradient, local_gradient
@@ -33,23 +33,29 @@ def _rmsprop(w, grad, rate, t, v, mean, m):
     w -= rate * m
 
 def _adam(w, grad, rate, t, m, v):                 # m and v are kept as sums, 10 m and 1000 v of the table: two passes fewer
-    v_scale = math.sqrt((1 - 0.999**t) / 0.001)
+    rate, small = _adam_scales(rate, t)
     m *= 0.9; m += grad
     v *= 0.999; v += grad * grad
     step = array_namespace(w).sqrt(v)
-    step += 1e-8 * v_scale
+    step += small
     step = m / step
-    step *= rate * 0.1 / (1 - 0.9**t) * v_scale
+    step *= rate
     w -= step
+
+def _adam_scales(rate, t):
+    "The rate and the 1e-8 of the table for books kept as sums, at step `t`."
+    v_scale = math.sqrt((1 - 0.999**t) / 0.001)
+    return rate * 0.1 / (1 - 0.9**t) * v_scale, 1e-8 * v_scale
 
 OPTIMIZERS = {"sgd": (_sgd, 0), "momentum": (_momentum, 1), "rmsprop": (_rmsprop, 3), "adam": (_adam, 2)}   # rule, arrays in its books
 
 # %% ../nbs/07_learning.ipynb #3e697d2b
 def _update(optimizer, w, grad, books, rate, t):
     "Rewrite `w` and its `books` by one step of `optimizer`, the `t`-th, counted from 1."
-    rule = OPTIMIZERS[optimizer][0]
-    if not is_numpy_array(w): return rule(w, grad, rate, t, *books)
-    flat = [a.reshape(-1) for a in (w, grad, *books)]
+    rule, arrays = OPTIMIZERS[optimizer][0], (w, grad, *books)
+    if not all(is_numpy_array(a) and a.flags.c_contiguous for a in arrays): return rule(w, grad, rate, t, *books)
+    flat, kit = [a.reshape(-1) for a in arrays], kernels(*arrays)            # views: these arrays lie in one piece
+    if kit and optimizer == "adam": return kit.adam(*flat, *_adam_scales(rate, t))
     for i in range(0, w.size, 32_768):
         w_, grad_, *books_ = (a[i:i + 32_768] for a in flat)
         rule(w_, grad_, rate, t, *books_)

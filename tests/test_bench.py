@@ -206,7 +206,8 @@ def test_tables_say_yes_no_or_nothing_and_warn_of_a_busy_machine():
 
 
 def test_every_profile_draws_a_picture_whose_bars_are_the_numbers(tmp_path):
-    bars = dict(plain=dict(products=20.0, elementwise=19.0, noise=3.0, optimiser=6.0, data=0.1), fast=dict(products=19.0, elementwise=3.0, noise=1.4, optimiser=2.0, data=0.1, rest=-0.5))
+    bars = {"plain": dict(products=20.0, elementwise=19.0, noise=3.0, optimiser=6.0, data=0.1), "in place": dict(products=19.0, elementwise=3.0, noise=1.4, optimiser=2.0, data=0.1, rest=-0.5),
+            "compiled": dict(products=19.0, elementwise=1.0, noise=1.4, optimiser=0.5, data=0.1, rest=0.5)}
     figure = report.profile_figure(bars)
     assert sorted(round(p.get_width(), 3) for p in figure.axes[0].patches) == sorted(max(0.0, v) for bar in bars.values() for v in bar.values())
     curve = dict(x=[1, 2, 3], biolearn=[3.0, 4.0, 5.0], products=[2.0, 3.0, 4.0], flop=[1, 1, 1])

@@ -131,6 +131,18 @@ def test_optimisers_synapse_by_synapse(name, by_hand):
         for i in [*np.ndindex(3, 2)] if shape == (3, 2) else [(0, 0), (32_767, 0), (32_768, 0), (69_999, 0)]: assert w[i] == pytest.approx(by_hand(1.0, [g[i] for g in grads], 0.01), rel=1e-12)
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_that_lie_column_by_column_learn_too(optimizer, dtype):
+    "A transpose is a view with another order in memory; flattened carelessly it becomes a copy, and the update is lost."
+    grads, by_rows, by_columns = Random(0).normal((5, 7, 6), "float64").astype(dtype), np.ones((7, 6), dtype), np.ones((6, 7), dtype).T
+    for w in (by_rows, by_columns):
+        books = [np.zeros_like(w) for _ in range(OPTIMIZERS[optimizer][1])]
+        for t, grad in enumerate(grads, 1): learning._update(optimizer, w, grad.copy(), books, 0.01, t)
+    np.testing.assert_allclose(by_columns, by_rows, rtol=1e-6)
+    assert (by_columns != 1).all()
+
+
 @pytest.mark.parametrize("depth", NETWORKS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_trains_on_every_backend(backend, depth, optimizer):
