@@ -85,15 +85,15 @@ bench: $(READY)   ## measure speed side by side: tables, bench/results.json, pic
 
 BOOK = _docs/html
 STAGE = $(BIN)/python docs/stage.py _docs/source "$(or $(OUT),figures/quick)"
-book: .venv/.book  ## build the web site in _docs/html; a warning, a broken link or a missing equation is an error
+book: .venv/.book ## build the web site in _docs/html; a warning, a broken link or a missing equation is an error
 	@$(STAGE) || { [ $$? -eq 3 ] && $(MAKE) --no-print-directory figures PROFILE=quick && $(STAGE); }
 	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html -c docs _docs/source $(BOOK)
 	@$(BIN)/python docs/check_pages.py $(BOOK)
 
 book-check: .venv/.browser  ## look at the built web site in Chromium: errors, formulas, overflow, accessibility, search
-	$(BIN)/python -m pytest -q -rs docs/check_browser.py
+	$(BIN)/python -m pytest -q -rs tests/test_book.py docs/check_browser.py
 
-book-links: ## ask every address that the built web site links to
+book-links:        ## ask every address that the built web site links to
 	@$(BIN)/python docs/check_pages.py $(BOOK) --external
 
 # ---- for those who change the notebooks ------------------------------------------------------------------------------

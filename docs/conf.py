@@ -9,7 +9,7 @@ about = settings()
 project, author, copyright, release = about["title"], about["author"], about["copyright"], about["version"]
 language = "en"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.linkcode", "mathml", "paperlinks", "cells", "reference"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.linkcode", "mathml", "paperlinks", "cells", "reference", "accessible"]
 html_math_renderer = "mathml"
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(numpy|types|collections|pathlib|matplotlib)\..*")]
@@ -26,8 +26,10 @@ autodoc_class_signature = "mixed"
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
+pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
 html_title = project
 html_static_path = ["_static"]
+templates_path = ["_templates"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["book.css"]
 html_js_files = ["book.js"]

@@ -118,7 +118,7 @@ def resolve(app, tree, document):
     "Turn mentions into links, and fill in the lists of the page on the paper."
     for node in list(tree.findall(lambda n: isinstance(n, nodes.inline) and "paper-mention" in n["classes"])):
         to = target(app, node["key"])
-        inner = nodes.inline("", node.astext())
+        inner = nodes.inline("", node.astext().replace(" ", "\u00a0"))            # "Eq." and its number stay on one line
         node.replace_self(inner if to is None or to[0] == document and to[0] != PAGE else link(app, document, *to, inner, classes=["paper-link"]))
     for node in list(tree.findall(lambda n: isinstance(n, nodes.container) and "paper-item" in n["classes"])):
         node.extend(lists(app, document, node["key"]))

@@ -112,7 +112,7 @@ def paper_scale(stem, stems):
     if not told: raise StageError(f"figures/paper/{stem}.json is not there: the book shows every figure at the scale of the paper (`make figures PROFILE=paper`).")
     for name, record in told:
         if (PAPER / f"{name}.svg").exists():
-            parts.append(f"```{{figure}} ../_pictures/figures-paper-{name}.svg\n:alt: {plain(record['caption'])}\n\n{formulas(record['caption'])}\n```")
+            parts.append(f"```{{figure}} ../_pictures/figures-paper-{name}.svg\n:alt: {plain(record['caption'])}\n:target: ../_images/figures-paper-{name}.svg\n\n{formulas(record['caption'])}\n```")
         claims = [Claim(**claim) for claim in record["claims"]]
         if claims: parts.append(formulas(claims_markdown(claims)))
     parts.append("Everything below is the same notebook on 8×8 digits, where it takes seconds; "
@@ -129,11 +129,14 @@ def gallery(stems, titles):
     for stem in stems:
         name, record = records(PAPER, stem, stems)[0]
         holds = [c["holds"] for c in record["claims"] if c["holds"] is not None]
-        parts += [f"## {titles[stem]}", f"{formulas(record['caption'])} **{sum(holds)} of {len(holds)} claims hold:** [{titles[stem]}]({stem}.ipynb)."]
-        if (PAPER / f"{name}.svg").exists(): parts.append(f"```{{image}} ../_pictures/figures-paper-{name}.svg\n:alt: {plain(record['caption'])}\n:target: {stem}.html\n```")
+        parts += [f"## {titles[stem]}", f"{formulas(record['caption'])} **{sum(holds)} of {len(holds)} claims hold.** [{titles[stem].split(':')[0]}: claims and notebook]({stem}.ipynb)"]
+        if (PAPER / f"{name}.svg").exists(): parts.append(f"```{{image}} ../_pictures/figures-paper-{name}.svg\n:alt: {plain(record['caption'])}\n:width: 480px\n:target: {stem}.html\n```")
     return "\n\n".join((*parts, toctree(None, stems))) + "\n"
 
-def title(path): return re.search(r"^# (.*)", read(path).cells[0].source, re.M)[1]
+def title(path):
+    "The title of a notebook as plain text, for lists of contents; a formula in it loses its dollars, and its indices become small letters."
+    text = re.search(r"^# (.*)", read(path).cells[0].source, re.M)[1]
+    return re.sub(r"\$([^$]*)\$", lambda m: re.sub(r"_(\d)", lambda i: chr(0x2080 + int(i[1])), m[1]), text)
 
 def toctree(caption, names, *options):
     "A hidden table of contents."
