@@ -4,7 +4,7 @@
 #   PROFILE=quick       or paper: which figures; also DEVICE=auto|cpu|gpu, SEED=0, OUT=folder, ONLY="fig3 fig4"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv figures test nightly audit experiments bench export clean-notebooks readme check
+.PHONY: help venv figures test nightly audit experiments bench book book-check book-links export clean-notebooks readme check
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON =
@@ -83,6 +83,27 @@ experiments: $(READY)  ## train SEEDS=0-4 of VARIANTS=paper (or all) at PROFILE,
 
 bench: $(READY)   ## measure speed side by side: tables, bench/results.json, pictures (PyTorch is optional: the extra bench)
 	$(BIN)/python -m bench
+
+# ---- the web site -----------------------------------------------------------------------------------------------------
+# Only these targets need Sphinx and a browser, so they have stamps of their own. The figure notebooks are run first where they have not been.
+
+.venv/.book: $(READY)
+	@echo "Installing what the book needs into .venv ..."; $(BIN)/python -m pip install -qq --prefer-binary -e '.[book]' -c constraints.txt && touch $@
+.venv/.browser: .venv/.book
+	@echo "Installing what drives a browser into .venv ..."; $(BIN)/python -m pip install -qq --prefer-binary -e '.[browser]' -c constraints.txt && touch $@
+
+BOOK = _docs/html
+STAGE = $(BIN)/python docs/stage.py _docs/source "$(or $(OUT),figures/quick)"
+book: .venv/.book ## build the web site in _docs/html; a warning, a broken link or a missing equation is an error
+	@$(STAGE) || { [ $$? -eq 3 ] && $(MAKE) --no-print-directory figures PROFILE=quick && $(STAGE); }
+	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html -c docs _docs/source $(BOOK)
+	@$(BIN)/python docs/check_pages.py $(BOOK)
+
+book-check: .venv/.browser  ## look at the built web site in Chromium: errors, formulas, overflow, accessibility, search
+	$(BIN)/python -m pytest -q -rs tests/test_book.py docs/check_browser.py
+
+book-links:        ## ask every address that the built web site links to
+	@$(BIN)/python docs/check_pages.py $(BOOK) --external
 
 # ---- for those who change the notebooks ------------------------------------------------------------------------------
 
