@@ -19,6 +19,7 @@ import biolearn.backend as backend_module
 import biolearn.learning as learning
 from biolearn import reproduce as R
 from biolearn.backend import Backend, DeviceError, Random
+from biolearn.command import main
 from biolearn.data import DataError, from_arrays, read_idx
 from biolearn.learning import CheckpointError, DivergenceError, fit, load_model, save_model
 from test_data import fast_idx
@@ -150,6 +151,7 @@ import biolearn.learning as learning
 import test_faults as t, test_resume as r
 from biolearn import reproduce as R
 from biolearn.backend import Backend
+from biolearn.command import main
 learning._SHARE = 0
 disk = Path({disk!r})
 def fill():
@@ -162,7 +164,7 @@ def refused(error, call, *named):
     for name in named: assert str(name) in str(e.value), (name, str(e.value))
 def content(folder=disk): return {{str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in ("filler", "lock")}}
 def command():
-    with contextlib.redirect_stderr(io.StringIO()) as said: code = R.main(["reproduce", "--device", "cpu", "--out", str(disk / "out"), "--notebooks", str(disk.parent / "books")])
+    with contextlib.redirect_stderr(io.StringIO()) as said: code = main(["reproduce", "--device", "cpu", "--out", str(disk / "out"), "--notebooks", str(disk.parent / "books")])
     return code, said.getvalue()
 {body}
 print("all is well")
@@ -470,24 +472,24 @@ def test_a_dead_kernel_and_ctrl_c_are_told_and_the_same_command_goes_on(tmp_path
     (tmp_path / "none").touch()
     def argv(out, folder): return ["reproduce", "--device", "cpu", "--out", str(tmp_path / out), "--notebooks", str(folder)]
     calm = books(tmp_path / "calm", "pass", tmp_path / "none")
-    assert R.main(argv("whole", calm)) == 0
+    assert main(argv("whole", calm)) == 0
     wanted, resumed = drawn(tmp_path / "whole")
     assert len(wanted) == 4 and not resumed
 
     dying = books(tmp_path / "dying", "os.kill(os.getpid(), 9)", tmp_path / "died")
     capsys.readouterr()
-    assert R.main(argv("killed", dying)) == 1
+    assert main(argv("killed", dying)) == 1
     said = capsys.readouterr().err
     assert "fig1_a.ipynb" in said and "kernel" in said and "Traceback" not in said
     assert json.loads((tmp_path / "killed" / "manifest.json").read_text())["failed"] and not [*(tmp_path / "killed").glob("fig1_a.*")]
-    assert R.main(argv("killed", dying)) == 0 and drawn(tmp_path / "killed") == (wanted, True)
+    assert main(argv("killed", dying)) == 0 and drawn(tmp_path / "killed") == (wanted, True)
 
     slow = books(tmp_path / "slow", "import time; time.sleep(60)", tmp_path / "slept")
-    code = f"{IMPATIENT}\nfrom biolearn.reproduce import main; sys.exit(main({argv('stopped', slow)!r}))"
+    code = f"{IMPATIENT}\nfrom biolearn.command import main; sys.exit(main({argv('stopped', slow)!r}))"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 60
     while not (tmp_path / "slept").exists() and time.monotonic() < deadline: time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == 130 and "Traceback" not in errors and "interrupted" in errors.splitlines()[-1]
-    assert R.main(argv("stopped", slow)) == 0 and drawn(tmp_path / "stopped") == (wanted, True)
+    assert main(argv("stopped", slow)) == 0 and drawn(tmp_path / "stopped") == (wanted, True)
