@@ -14,7 +14,7 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 PROGRAMS = [*sorted((ROOT / "biolearn").glob("*.py")), *sorted((ROOT / "bench").rglob("*.py")), ROOT / "setup.py"]
 
 CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.spawnl", "os.spawnv", "subprocess.getoutput", "subprocess.getstatusoutput", "tempfile.mktemp",
-         "yaml.load", "yaml.unsafe_load", "yaml.full_load", "pandas.read_pickle", "pd.read_pickle", "torch.load", "torch.hub.load", "joblib.load", "runpy.run_path", "ssl._create_unverified_context"}
+         "yaml.load", "yaml.unsafe_load", "yaml.full_load", "pandas.read_pickle", "pd.read_pickle", "torch.load", "torch.hub.load", "joblib.load", "ssl._create_unverified_context"}
 MODULES = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "telnetlib", "ftplib"}
 LOADS = {"np.load", "numpy.load", "xp.load", "cupy.load"}                      # read arrays of objects, by pickle, if they are let
 
