@@ -71,7 +71,7 @@ def known():
 
 
 HERE = re.escape("https://github.com/biolearn/biolearn")
-COMMAND = re.compile(rf"""\s*(%pip install -q "git\+{HERE}"(?P<more>( [\w.-]+)*)|!git clone -q --depth 1 {HERE}|%pip install -q \./biolearn|%cd (-q )?[\w./-]+|%(matplotlib|config) [\w. =']+)""")
+COMMAND = re.compile(rf"""\s*(%pip install -q(?P<more>( [\w.-]+)*)( \./biolearn| "git\+{HERE}")(?P<others>( [\w.-]+)*)|!git clone -q --depth 1 {HERE}|%cd (-q )?[\w./-]+|%(matplotlib|config) [\w. =']+)""")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT / "nbs")))
@@ -81,7 +81,7 @@ def test_a_notebook_runs_only_code_of_the_repository_and_of_known_packages(path)
     for source in cells(path):
         for line in [line for line in source.splitlines() if re.match(r"\s*[!%]", line)]:
             match = COMMAND.fullmatch(line)
-            assert match and {name.replace("-", "_") for name in (match["more"] or "").split()} <= packages, line
+            assert match and {name.replace("-", "_") for name in ((match["more"] or "") + (match["others"] or "")).split()} <= packages, line
         source = re.sub(r"^(\s*)[!%].*", r"\1pass", source, flags=re.M)
         assert offences(source) == []
         for node in ast.walk(ast.parse(source)):
