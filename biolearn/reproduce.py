@@ -176,6 +176,23 @@ def _train(profile, dataset, rng, folder):
     os.replace(made, folder)
     flush_folder(folder.parent)
 
+# %% ../nbs/11_reproduce.ipynb #1a15b4c8
+def peak_memory(children=False):
+    "The most memory this process (or the largest of its finished children) has held, in MiB; None where the system does not say."
+    try: import resource
+    except ImportError: return None          # Windows
+    used = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
+    return round(used / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+def versions():
+    "The versions of what the numbers depend on, by package name; a package that is not installed is left out."
+    found = {"python": platform.python_version(), "biolearn": biolearn.__version__}
+    for name in ("numpy", "cupy", "cupy-cuda12x", "cupy-cuda13x", "array-api-compat", "scikit-learn", "matplotlib", "papermill"):
+        try: found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError: pass
+    return found
+
+# %% ../nbs/11_reproduce.ipynb #a1c0de22
 @contextmanager
 def _turn(folder):
     "Hold the lock of the run in `folder`; wait, and say so, while another process has it. Its file goes when the run is finished."
@@ -198,6 +215,7 @@ def _finish(profile, dataset, rng, folder):
         if not (folder / "run.json").is_file(): _train(profile, dataset, rng, folder)
         if _unfinished(folder).exists(): shutil.rmtree(_unfinished(folder))
 
+# %% ../nbs/11_reproduce.ipynb #a1c0de24
 def _read_run(profile, folder):
     "What run.json in `folder` tells. ReproduceError if it is damaged, or tells of other settings than those of `profile`."
     path = folder / "run.json"
@@ -209,22 +227,6 @@ def _read_run(profile, folder):
         raise ReproduceError(f"{path} is damaged ({type(e).__name__}: {e}). Delete the folder {folder}, and the model is trained again.") from e
     if parts: raise ReproduceError(f"{folder} was made with other settings: {'; '.join(parts)}. Nothing was changed. Move that folder away, or use another output folder.")
     return about
-
-# %% ../nbs/11_reproduce.ipynb #1a15b4c8
-def peak_memory(children=False):
-    "The most memory this process (or the largest of its finished children) has held, in MiB; None where the system does not say."
-    try: import resource
-    except ImportError: return None          # Windows
-    used = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
-    return round(used / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-def versions():
-    "The versions of what the numbers depend on, by package name; a package that is not installed is left out."
-    found = {"python": platform.python_version(), "biolearn": biolearn.__version__}
-    for name in ("numpy", "cupy", "cupy-cuda12x", "cupy-cuda13x", "array-api-compat", "scikit-learn", "matplotlib", "papermill"):
-        try: found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError: pass
-    return found
 
 # %% ../nbs/11_reproduce.ipynb #ba48adba
 def trained_run(profile="quick", *, seed=0, device="auto", out="", changes=None):

@@ -133,7 +133,7 @@ def test_the_peer_in_pytorch_computes_the_same_weights(mode, sizes, units, tmp_p
              **{f"d{i}_{k}": d for i, ds in enumerate(draws) for k, d in enumerate(ds)})
     code = PEER.format(root=str(ROOT), path=path, sizes=sizes, units=units, settings=settings_for(sizes), names=list(weights), mode=mode, scales=scales)
     subprocess.run([TORCH, "-c", code], check=True, capture_output=True, text=True, timeout=120)
-    with np.load(path) as got:
+    with np.load(path, allow_pickle=False) as got:
         np.testing.assert_allclose(got["losses"], np.array(losses).reshape(-1), rtol=1e-5)
         agree(told_first.maps, {n: (got[n + "W"], got[n + "b"]) for n in weights})
 

@@ -19,6 +19,7 @@ import biolearn.backend as backend_module
 import biolearn.learning as learning
 from biolearn import reproduce as R
 from biolearn.backend import Backend, DeviceError, Random
+from biolearn.command import main
 from biolearn.data import DataError, from_arrays, read_idx
 from biolearn.learning import CheckpointError, DivergenceError, fit, load_model, save_model
 from test_data import fast_idx
@@ -150,6 +151,7 @@ import biolearn.learning as learning
 import test_faults as t, test_resume as r
 from biolearn import reproduce as R
 from biolearn.backend import Backend
+from biolearn.command import main
 learning._SHARE = 0
 disk = Path({disk!r})
 def fill():
@@ -162,7 +164,7 @@ def refused(error, call, *named):
     for name in named: assert str(name) in str(e.value), (name, str(e.value))
 def content(folder=disk): return {{str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in ("filler", "lock")}}
 def command():
-    with contextlib.redirect_stderr(io.StringIO()) as said: code = R.main(["reproduce", "--device", "cpu", "--out", str(disk / "out"), "--notebooks", str(disk.parent / "books")])
+    with contextlib.redirect_stderr(io.StringIO()) as said: code = main(["reproduce", "--device", "cpu", "--out", str(disk / "out"), "--notebooks", str(disk.parent / "books")])
     return code, said.getvalue()
 {body}
 print("all is well")
@@ -395,11 +397,11 @@ def edited(contents, edits):
 def test_fuzzed_checkpoints(checkpoint, nightly):
     "A real checkpoint, edited; and headers of lawful JSON with any tensors in them. Each is refused by name, or is the very same checkpoint."
     _, trial = checkpoint
-    n = fuzz(EDITS, lambda edits: trial.refuses(edited(trial.good, edits)), 20_000 if nightly else 200)
+    n = fuzz(EDITS, lambda edits: trial.refuses(edited(trial.good, edits)), 5_000 if nightly else 200)
     sizes = st.one_of(st.integers(0, 8), st.sampled_from([-1, 2**31, 2**32, 2**63, 2**64, 1.5, None, "1"]))
     tensors = st.dictionaries(st.sampled_from([*trial.arrays, "x", "__metadata__"]), st.one_of(st.none(), st.text(max_size=3), st.fixed_dictionaries(
         {"dtype": st.sampled_from(["F32", "F64", "I8", "BF16", "F4", "C64", "", 1]), "shape": st.lists(sizes, max_size=4), "data_offsets": st.lists(sizes, max_size=3)})), max_size=5)
-    n += fuzz(st.tuples(tensors, st.binary(max_size=64)), lambda made: trial.refuses(sealed(trial.state, made[0], made[1])), 20_000 if nightly else 200)
+    n += fuzz(st.tuples(tensors, st.binary(max_size=64)), lambda made: trial.refuses(sealed(trial.state, made[0], made[1])), 5_000 if nightly else 200)
     print(f"\n{n} fuzzed checkpoints")
 
 
@@ -418,13 +420,13 @@ def test_fuzzed_idx_files(tmp_path, nightly):
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         assert peak < 2**21
-    n = sum(fuzz(EDITS, lambda edits: check(edited(good, edits)), 20_000 if nightly else 100) for good in (plain, gzip.compress(plain, mtime=0)))
+    n = sum(fuzz(EDITS, lambda edits: check(edited(good, edits)), 5_000 if nightly else 100) for good in (plain, gzip.compress(plain, mtime=0)))
     sizes = st.lists(st.one_of(st.integers(0, 6), st.integers(0, 2**32 - 1)), max_size=5)
     made = st.tuples(st.sampled_from([8, 9, 11, 12, 13, 14, 0, 255]), sizes, st.integers(-1, 1), st.binary(max_size=80), st.booleans())
     def build(kind, sizes, extra, body, pack):
         contents = struct.pack(f">BBBB{len(sizes)}I", 0, 0, kind, max(0, len(sizes) + extra), *sizes) + body
         return gzip.compress(contents, mtime=0) if pack else contents
-    n += fuzz(made, lambda parts: check(build(*parts)), 20_000 if nightly else 100)
+    n += fuzz(made, lambda parts: check(build(*parts)), 5_000 if nightly else 100)
     print(f"\n{n} fuzzed IDX files")
 
 
@@ -470,24 +472,24 @@ def test_a_dead_kernel_and_ctrl_c_are_told_and_the_same_command_goes_on(tmp_path
     (tmp_path / "none").touch()
     def argv(out, folder): return ["reproduce", "--device", "cpu", "--out", str(tmp_path / out), "--notebooks", str(folder)]
     calm = books(tmp_path / "calm", "pass", tmp_path / "none")
-    assert R.main(argv("whole", calm)) == 0
+    assert main(argv("whole", calm)) == 0
     wanted, resumed = drawn(tmp_path / "whole")
     assert len(wanted) == 4 and not resumed
 
     dying = books(tmp_path / "dying", "os.kill(os.getpid(), 9)", tmp_path / "died")
     capsys.readouterr()
-    assert R.main(argv("killed", dying)) == 1
+    assert main(argv("killed", dying)) == 1
     said = capsys.readouterr().err
     assert "fig1_a.ipynb" in said and "kernel" in said and "Traceback" not in said
     assert json.loads((tmp_path / "killed" / "manifest.json").read_text())["failed"] and not [*(tmp_path / "killed").glob("fig1_a.*")]
-    assert R.main(argv("killed", dying)) == 0 and drawn(tmp_path / "killed") == (wanted, True)
+    assert main(argv("killed", dying)) == 0 and drawn(tmp_path / "killed") == (wanted, True)
 
     slow = books(tmp_path / "slow", "import time; time.sleep(60)", tmp_path / "slept")
-    code = f"{IMPATIENT}\nfrom biolearn.reproduce import main; sys.exit(main({argv('stopped', slow)!r}))"
+    code = f"{IMPATIENT}\nfrom biolearn.command import main; sys.exit(main({argv('stopped', slow)!r}))"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 60
     while not (tmp_path / "slept").exists() and time.monotonic() < deadline: time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == 130 and "Traceback" not in errors and "interrupted" in errors.splitlines()[-1]
-    assert R.main(argv("stopped", slow)) == 0 and drawn(tmp_path / "stopped") == (wanted, True)
+    assert main(argv("stopped", slow)) == 0 and drawn(tmp_path / "stopped") == (wanted, True)

@@ -143,7 +143,7 @@ def test_the_install_cell_installs_at_need_and_only_then(path):
 
 
 # what comes with the package, its requirements and theirs
-BROUGHT = {"numpy", "PIL", "array_api_compat", "matplotlib", "cycler", "sklearn", "scipy", "papermill", "nbformat", "nbconvert", "IPython", "tqdm", "safetensors", "platformdirs", "threadpoolctl", "joblib", "cupy", "biolearn"}
+BROUGHT = {"numpy", "PIL", "array_api_compat", "matplotlib", "cycler", "sklearn", "scipy", "papermill", "nbformat", "nbconvert", "IPython", "tqdm", "safetensors", "platformdirs", "threadpoolctl", "joblib", "filelock", "cupy", "biolearn"}
 
 def imports(source):
     "The modules that a cell imports when it runs; what stands in functions is imported when it is needed, or not at all."

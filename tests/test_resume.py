@@ -279,19 +279,25 @@ import filelock, safetensors.numpy, sklearn.datasets, tqdm
 with tempfile.TemporaryDirectory() as folder: R.record("warm", test_reproduce.figure(), [], out=folder, caption="")      # fonts are looked for once
 learning._SHARE = 0
 real = {{"fsync": os.fsync, "replace": os.replace, "write": Path.write_bytes}}
+def event():
+    "A moment in a write: slow, so that kills from outside hit it; and perhaps the moment to die at."
+    global die_at
+    time.sleep(0.004)
+    die_at -= 1
+    if die_at == 0: os.kill(os.getpid(), signal.SIGKILL)
 def slowly(name):
-    def call(*a, **kw): time.sleep(0.004); real[name](*a, **kw); time.sleep(0.004)
+    def call(*a, **kw): event(); real[name](*a, **kw)
     return call
 def in_pieces(self, data):
     with open(self, "wb") as file:
-        for i in range(0, len(data), len(data) // 3 + 1): file.write(data[i:i + len(data) // 3 + 1]); file.flush(); time.sleep(0.004)
+        for i in range(0, len(data), len(data) // 3 + 1): file.write(data[i:i + len(data) // 3 + 1]); file.flush(); event()
 os.fsync, os.replace, Path.write_bytes = slowly("fsync"), slowly("replace"), in_pieces
 def work(out):
     sys.stderr = open(os.devnull, "w")
     run = R.trained_run(t.TINY, device="cpu", out=out)
     R.record("fig", test_reproduce.figure(), [R.Claim("weight", 1.0, float(run.model.pairs[0].f.W[0, 0]), None)], out=run.out, caption="c", values=run.history)
 for line in sys.stdin:
-    out, kill_after = json.loads(line)
+    out, kill_after, die_at = json.loads(line)
     begun, pid = time.monotonic(), os.fork()
     if pid == 0:
         code = 1
@@ -310,9 +316,9 @@ class Nursery:
     def __init__(self): self.process = subprocess.Popen([sys.executable, "-c", NURSERY.format(here=str(Path(__file__).parent))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                                         env=os.environ | {"PYTHONPATH": str(Path(R.__file__).parent.parent), "OPENBLAS_NUM_THREADS": "1"})
 
-    def begin(self, out, kill_after=None):
-        "Let a child work in `out`, and kill it after so many seconds; returns its process number."
-        print(json.dumps([str(out), kill_after]), file=self.process.stdin, flush=True)
+    def begin(self, out, kill_after=None, die_at=0):
+        "Let a child work in `out`, and kill it after so many seconds, or at so many-th moment of its writes; returns its process number."
+        print(json.dumps([str(out), kill_after, die_at]), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
     def end(self):
@@ -320,8 +326,8 @@ class Nursery:
         code, seconds = self.process.stdout.readline().split()
         return int(code), float(seconds)
 
-    def child(self, out, kill_after=None):
-        self.begin(out, kill_after)
+    def child(self, out, **kw):
+        self.begin(out, **kw)
         return self.end()
 
     def close(self):
@@ -373,6 +379,24 @@ def test_killed_anywhere_and_started_again_the_outcome_is_the_same(nursery, tmp_
         assert not [p for p in (out / "runs").iterdir() if "." in p.name], "a finished run leaves nothing behind"
     print(f"\n{sum(hits.values())} kills in {n} runs of {seconds:.1f} s: " + ", ".join(f"{count} {what}" for what, count in sorted(hits.items())))
     if nightly: assert len(hits) >= 4, "the kills did not reach all kinds of moments"
+
+
+MOMENTS = {8: "in the middle of a checkpoint", 10: "before it is flushed", 11: "before it is renamed", 12: "before its folder is flushed"}      # of the second file that is written
+
+
+@posix
+def test_killed_in_the_middle_of_a_write(nursery, tmp_path, nightly):
+    "SIGKILL at chosen moments of a write, one run after the other in one folder; with --nightly at every moment of a whole run, each in a folder of its own."
+    assert nursery.child(tmp_path / "whole")[0] == 0
+    wanted, out, n = outcome(tmp_path / "whole"), tmp_path / "out", 0
+    for moment in MOMENTS:
+        assert nursery.child(out, die_at=moment)[0] == -signal.SIGKILL, MOMENTS[moment]
+    assert nursery.child(out)[0] == 0 and outcome(out) == wanted
+    while nightly:
+        n, out = n + 1, tmp_path / str(n)
+        if nursery.child(out, die_at=n)[0] == 0: break
+        assert nursery.child(out)[0] == 0 and outcome(out) == wanted, n
+    print(f"\n{len(MOMENTS) + max(0, n - 1)} kills in the middle of a write")
 
 
 @posix
