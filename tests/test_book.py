@@ -44,7 +44,7 @@ def linked(text, folder=ROOT / "nbs"):
     return stage.Linker(folder, "https://example.org/r", wanted)(text), wanted
 
 def test_links_lead_to_pages_pictures_and_the_repository():
-    assert linked("[a](06_inference.ipynb#x) [b](https://example.org) [c](#here)")[0] == "[a](06_inference.ipynb#x) [b](https://example.org) [c](#here)"
+    assert linked("[a](06_inference.ipynb#It-climbs,-always) [b](https://example.org) [c](#Here-it-is!)")[0] == "[a](06_inference.ipynb#it-climbs-always) [b](https://example.org) [c](#here-it-is)"
     assert linked("[t](../bench/trials.csv), [f](../figures/paper)")[0] == "[t](https://example.org/r/blob/main/bench/trials.csv), [f](https://example.org/r/tree/main/figures/paper)"
     assert linked('<img src="../../figures/paper/fig3_samples.png" alt="x">', ROOT / "nbs" / "figures") == (
         '<img src="../_pictures/figures-paper-fig3_samples.png" alt="x">', {Path("figures/paper/fig3_samples.png")})
@@ -77,7 +77,7 @@ def test_figures_that_were_not_run_or_run_from_another_version_are_refused(tmp_p
 
 def test_every_notebook_picture_is_described():
     "Without running anything: the committed pictures of the library's notebooks."
-    lost = {path.name: missing for path in stage.library() if (missing := stage.page(nbformat.read(path, as_version=4), lambda text: text)[1])}
+    lost = {path.name: missing for path in (*stage.library(), *stage.companions()) if (missing := stage.page(nbformat.read(path, as_version=4), lambda text: text)[1])}
     assert lost == {}, "begin these cells with a line `#| fig-alt: ...`"
 
 def test_every_figure_shows_the_claims_at_the_scale_of_the_paper():
