@@ -18,6 +18,7 @@ NBS, PAPER = ROOT / "nbs", ROOT / "figures" / "paper"
 DIRECTIVE = re.compile(r"^#\s*\|\s*([\w-]+)\s*:?\s*(.*)$")
 LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)]*)?(\))|(<img[^>]*\ssrc=\")([^\":]+)(\")")
 BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?:[^)]*\)\]\(([^)]*)\)")
+BETWEEN = re.compile(r"\)\s+(?=\[!\[)")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")
 
 class StageError(Exception):
@@ -42,7 +43,7 @@ class Linker:
     def __init__(self, folder, address, wanted): self.folder, self.address, self.wanted = folder, address, wanted
 
     def __call__(self, text):
-        text = BADGE.sub(r"[\1](\2)", text)                    # a badge is a picture from another server; its words say as much
+        text = BADGE.sub(r"[\1](\2)", BETWEEN.sub(") · ", text))      # a badge is a picture from another server; its words say as much
         text = re.sub(r"\]\(#([^)]*)\)", lambda m: f"](#{slug(m[1])})", text)
         return LINK.sub(self.one, text)
 

@@ -48,7 +48,7 @@ def test_links_lead_to_pages_pictures_and_the_repository():
     assert linked("[t](../bench/trials.csv), [f](../figures/paper)")[0] == "[t](https://example.org/r/blob/main/bench/trials.csv), [f](https://example.org/r/tree/main/figures/paper)"
     assert linked('<img src="../../figures/paper/fig3_samples.png" alt="x">', ROOT / "nbs" / "figures") == (
         '<img src="../_pictures/figures-paper-fig3_samples.png" alt="x">', {Path("figures/paper/fig3_samples.png")})
-    assert linked("[![Open in Colab](https://example.org/badge.svg)](https://example.org/open)")[0] == "[Open in Colab](https://example.org/open)"
+    assert linked("[![Colab](https://a.org/b.svg)](https://a.org/open)\n[![Binder](https://b.org/b.svg)](https://b.org)")[0] == "[Colab](https://a.org/open) · [Binder](https://b.org)"
     with pytest.raises(stage.StageError, match="missing.csv, which does not exist"): linked("[t](../bench/missing.csv)")
 
 def notebook(*cells):
