@@ -39,7 +39,7 @@ html_last_updated_fmt = None
 html_theme_options = {
     "top_of_page_buttons": [],
     "footer_icons": [{"name": "Repository", "url": about["git_url"], "html": "repository", "class": "footer-word"}],
-    "light_css_variables": {"color-code-background": "#f5f6f8", "color-brand-primary": "#0b5c8a", "color-brand-content": "#0b5c8a"},
+    "light_css_variables": {"color-brand-primary": "#0b5c8a", "color-brand-content": "#0b5c8a"},
     "dark_css_variables": {"color-brand-primary": "#7cc4f0", "color-brand-content": "#7cc4f0"},
 }
 
