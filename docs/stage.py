@@ -18,6 +18,7 @@ NBS, PAPER = ROOT / "nbs", ROOT / "figures" / "paper"
 DIRECTIVE = re.compile(r"^#\s*\|\s*([\w-]+)\s*:?\s*(.*)$")
 LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)]*)?(\))|(<img[^>]*\ssrc=\")([^\":]+)(\")")
 BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?:[^)]*\)\]\(([^)]*)\)")
+BETWEEN = re.compile(r"\)\s+(?=\[!\[)")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")
 
 class StageError(Exception):
@@ -27,6 +28,8 @@ class StaleFigures(StageError):
     "The figure notebooks have not been run as they are now."
 
 def library(): return sorted(NBS.glob("[0-9]*.ipynb"))
+
+def companions(): return sorted(p for p in NBS.glob("*.ipynb") if p not in library() and p.stem != "index")
 
 def figures(): return sorted((NBS / "figures").glob("*.ipynb"))
 
@@ -40,7 +43,8 @@ class Linker:
     def __init__(self, folder, address, wanted): self.folder, self.address, self.wanted = folder, address, wanted
 
     def __call__(self, text):
-        text = BADGE.sub(r"[\1](\2)", text)                    # a badge is a picture from another server; its words say as much
+        text = BADGE.sub(r"[\1](\2)", BETWEEN.sub(") · ", text))      # a badge is a picture from another server; its words say as much
+        text = re.sub(r"\]\(#([^)]*)\)", lambda m: f"](#{slug(m[1])})", text)
         return LINK.sub(self.one, text)
 
     def one(self, match):
@@ -48,13 +52,17 @@ class Linker:
         path = (self.folder / link).resolve()
         if not path.exists(): raise StageError(f"{self.folder.name}: a notebook links to {link}, which does not exist.")
         inside = path.relative_to(ROOT)
-        if path.suffix == ".ipynb" and NBS in path.parents: return before + link + anchor + after
+        if path.suffix == ".ipynb" and NBS in path.parents: return before + link + (anchor and "#" + slug(anchor[1:])) + after
         if path == NBS / "figures": return before + link.rstrip("/") + "/index.md" + after
         if path.suffix in (".png", ".svg"):
             self.wanted.add(inside)
             up = "../" * len(self.folder.relative_to(NBS).parts)
             return f"{before}{up}_pictures/{inside.as_posix().replace('/', '-')}{after}"
         return f"{before}{self.address}/{'tree' if path.is_dir() else 'blob'}/main/{inside.as_posix()}{anchor}{after}"
+
+def slug(anchor):
+    "The address of a heading in the book, from its address in Jupyter, where only blanks are replaced."
+    return re.sub(r"[^\w-]", "", anchor.lower())
 
 # ---- cells -----------------------------------------------------------------------------------------------------------
 
@@ -153,14 +161,14 @@ def layout(figures_folder, address):
         made[path], lost = page(notebook, Linker(NBS / Path(path).parent, address, wanted), **more)
         made[path] = nbformat.writes(made[path]).encode()
         if lost: missing[path] = lost
-    for path in library(): add(path.name, read(path))
+    for path in (*library(), *companions()): add(path.name, read(path))
     for path in figures():
         told = records(PAPER, path.stem, stems)
         wanted |= {Path("figures/paper") / f"{name}.svg" for name, _ in told if (PAPER / f"{name}.svg").exists()}
         captions = [record["caption"] for _, record in records(figures_folder, path.stem, stems)]
         add(f"figures/{path.name}", executed(path, figures_folder), captions=captions, extra=[paper_scale(path.stem, stems)])
     api = reference.modules()
-    contents = (toctree("Read", [f"{p.stem[:2]} {title(p)} <{p.stem}>" for p in library()]), toctree("Look", ["figures/index"]), toctree("Look up", ["paper", "api/index"]))
+    contents = (toctree("Read", [f"{p.stem[:2]} {title(p)} <{p.stem}>" for p in library()]), toctree("Look", ["figures/index"]), toctree("Look up", ["paper", *(p.stem for p in companions()), "api/index"]))
     add("index.ipynb", read(NBS / "index.ipynb"), end=["\n\n".join(contents)])
     made["figures/index.md"] = gallery(stems, titles).encode()
     made["paper.md"] = (DOCS / "paper.md").read_bytes()

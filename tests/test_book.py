@@ -44,11 +44,11 @@ def linked(text, folder=ROOT / "nbs"):
     return stage.Linker(folder, "https://example.org/r", wanted)(text), wanted
 
 def test_links_lead_to_pages_pictures_and_the_repository():
-    assert linked("[a](06_inference.ipynb#x) [b](https://example.org) [c](#here)")[0] == "[a](06_inference.ipynb#x) [b](https://example.org) [c](#here)"
+    assert linked("[a](06_inference.ipynb#It-climbs,-always) [b](https://example.org) [c](#Here-it-is!)")[0] == "[a](06_inference.ipynb#it-climbs-always) [b](https://example.org) [c](#here-it-is)"
     assert linked("[t](../bench/trials.csv), [f](../figures/paper)")[0] == "[t](https://example.org/r/blob/main/bench/trials.csv), [f](https://example.org/r/tree/main/figures/paper)"
     assert linked('<img src="../../figures/paper/fig3_samples.png" alt="x">', ROOT / "nbs" / "figures") == (
         '<img src="../_pictures/figures-paper-fig3_samples.png" alt="x">', {Path("figures/paper/fig3_samples.png")})
-    assert linked("[![Open in Colab](https://example.org/badge.svg)](https://example.org/open)")[0] == "[Open in Colab](https://example.org/open)"
+    assert linked("[![Colab](https://a.org/b.svg)](https://a.org/open)\n[![Binder](https://b.org/b.svg)](https://b.org)")[0] == "[Colab](https://a.org/open) · [Binder](https://b.org)"
     with pytest.raises(stage.StageError, match="missing.csv, which does not exist"): linked("[t](../bench/missing.csv)")
 
 def notebook(*cells):
@@ -77,7 +77,7 @@ def test_figures_that_were_not_run_or_run_from_another_version_are_refused(tmp_p
 
 def test_every_notebook_picture_is_described():
     "Without running anything: the committed pictures of the library's notebooks."
-    lost = {path.name: missing for path in stage.library() if (missing := stage.page(nbformat.read(path, as_version=4), lambda text: text)[1])}
+    lost = {path.name: missing for path in (*stage.library(), *stage.companions()) if (missing := stage.page(nbformat.read(path, as_version=4), lambda text: text)[1])}
     assert lost == {}, "begin these cells with a line `#| fig-alt: ...`"
 
 def test_every_figure_shows_the_claims_at_the_scale_of_the_paper():
