@@ -4,6 +4,7 @@ Measured on this machine: a task of Dask that does nothing, for 100 to 10,000 of
 planning and writing the table for 10 to 100,000 runs. Everything is one slot (one run at a time), so that nothing overlaps."""
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -21,12 +22,18 @@ SIZES = (10, 1_000, 100_000)
 
 def seconds(job, times=1):
     "The seconds that `job()` takes, the median of `times`."
+    return measure(job, times)["wall"]
+
+
+def measure(job, times=1, n=1):
+    "The seconds on the clock and of processor (this process and its finished children) that `job()` takes, the medians of `times`, divided by `n`."
+    def used(): return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
     taken = []
     for _ in range(times):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), used()
         job()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+        taken.append((time.perf_counter() - start, used() - before))
+    return {name: statistics.median(values) / n for name, values in zip(("wall", "processor"), zip(*taken))}
 
 
 def empty_notebook(folder):
@@ -56,8 +63,8 @@ def dask_tasks(client, n):
 
 
 def whole_runs(folder, books, n, **more):
-    "The seconds per run of `n` runs of the empty notebook."
-    return seconds(lambda: S.sweep(seeds=range(n), out=folder, only=["00"], device="cpu", notebooks=str(books), progress=False, **more)) / n
+    "What a run of the empty notebook takes, of `n`."
+    return measure(lambda: S.sweep(seeds=range(n), out=folder, only=["00"], device="cpu", notebooks=str(books), progress=False, **more), n=n)
 
 
 def bookkeeping(n, folder, manifest):
@@ -80,12 +87,12 @@ def main():
         work = Path(work)
         books = empty_notebook(work / "books")
         given = dict(profile="quick", seed=0, device="cpu", out=str(work), changes={})
-        measured = {"importing the package (s)": seconds(lambda: subprocess.run([sys.executable, "-c", "import biolearn.sweep"], check=True), 5),
-                    "the notebook alone, by papermill (s)": seconds(lambda: run_notebook(books / "00_empty.ipynb", given, work), 5),
-                    "a run, here (s)": whole_runs(work / "here", books, 8, workers=1, threads=1)}
+        measured = {"Python, and importing the package": measure(lambda: subprocess.run([sys.executable, "-c", "import biolearn.sweep"], check=True), 5),
+                    "the notebook alone, by papermill": measure(lambda: run_notebook(books / "00_empty.ipynb", given, work), 5),
+                    "a run, here": whole_runs(work / "here", books, 8, workers=1, threads=1)}
         manifest = json.loads((work / "here" / "seed=0" / "manifest.json").read_text())
         with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0") as cluster, Client(cluster) as client:
-            measured["a run, on Dask (s)"] = whole_runs(work / "there", books, 8, scheduler=cluster.scheduler_address, threads=1)
+            measured["a run, on Dask"] = whole_runs(work / "there", books, 8, scheduler=cluster.scheduler_address, threads=1) | {"processor": None}    # the workers' children are not ours
             dask_tasks(client, 10)
             tasks = {str(n): dask_tasks(client, n) for n in (100, 1_000, 10_000)}
         books_kept = [bookkeeping(n, work, manifest) for n in SIZES]

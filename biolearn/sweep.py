@@ -41,9 +41,18 @@ def read_axis(text):
     name, equals, values = text.partition("=")
     name = name.strip()
     if not (equals and name and values.strip()): raise ValueError(f"a grid is NAME=VALUE,VALUE,..., such as delta=0.05,0.1, not {text!r}.")
-    words = values.split(",")
-    try: return name, [read_value(word) for word in words]
-    except ValueError: return name, _read(f"[{values}]")
+    return name, [read_value(value) for value in _split(values)]
+
+_QUOTED = r'"(?:\\.|[^"\\])*"' + r"|'(?:\\.|[^'\\])*'"
+
+def _split(text):
+    "The parts of `text` between commas; those inside brackets and quotes do not count."
+    parts, depth = [""], 0
+    for token in re.findall(_QUOTED + "|.", text, re.S):
+        depth += (token in "[({") - (token in "])}")
+        if token == "," and depth == 0: parts.append("")
+        else: parts[-1] += token
+    return parts
 
 # %% ../nbs/16_sweep.ipynb #f1fb2f0f
 def grid(axes):
