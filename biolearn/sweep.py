@@ -9,7 +9,7 @@ __all__ = ['MODULES', 'ATTEMPTS', 'read_value', 'read_axis', 'grid', 'read_list'
            'run']
 
 # %% ../nbs/16_sweep.ipynb #d0e0f23b
-import argparse, ast, collections, contextlib, csv, hashlib, itertools, json, os, re, shutil, signal, socket, statistics, subprocess, sys, threading, time, traceback
+import argparse, ast, collections, contextlib, csv, hashlib, itertools, json, os, re, shutil, signal, socket, statistics, subprocess, sys, textwrap, threading, time, traceback
 from pathlib import Path
 
 from .backend import check_number, use_device, write_whole
@@ -437,8 +437,8 @@ def _temporary(suffix):
 # %% ../nbs/16_sweep.ipynb #5fc26252
 def result_line(result):
     "One line about a finished run."
-    lines = [line.strip() for line in result["error"].splitlines() if line.strip() and not line.startswith("The whole story")]
-    said = f"done in {result['seconds']:.0f} s" if result["status"] == "done" else "FAILED, " + " ... ".join(dict.fromkeys((lines[0], lines[-1])))
+    error = textwrap.shorten(result["error"].partition("\n")[0], 200, placeholder=" ...")         # the whole of it stands in the table and in log.txt
+    said = f"done in {result['seconds']:.0f} s" if result["status"] == "done" else f"FAILED, {error}"
     return f"{result['name']}: {said}" + (f" (started {result['starts']} times)" if result["starts"] > 1 else "")
 
 @contextlib.contextmanager
