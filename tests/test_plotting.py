@@ -19,7 +19,7 @@ ROWS = [dict(name="chain", mean=200.5, stderr=2.0, paper=236), dict(name="digits
 STRIPS = dict(original=IMAGES[:3], masked_start=IMAGES[3:6], snapshots=RNG.random((2, 3, 20)), steps=(1, 20), image_shape=(5, 4))
 
 WALK = dict(x=IMAGES[:3], paintings=0.5 * IMAGES[None, :3] * np.linspace(0, 1, 5)[:, None, None], trace=TRACE[:5, :3], image_shape=(5, 4))
-FIELDS = {"in": RNG.normal(size=(12, 20)), "out": 5 * RNG.normal(size=(12, 20))}
+FIELDS = {"in": 1 + RNG.normal(size=(12, 20)), "out": 5 * RNG.normal(size=(12, 20)) - 5}              # not symmetric about zero themselves
 
 ALL = {
     "digit_sheet": lambda: pl.digit_sheet(IMAGES, (5, 4), rows=4, title="t"),
