@@ -81,7 +81,7 @@ def test_every_example_in_the_help_is_understood(tmp_path, monkeypatch):
     for name in C.COMMANDS:
         parser = C.make_parser([name])
         (below,) = [a for a in parser._actions if hasattr(a, "choices") and a.dest == "command"]
-        for line in re.findall(r"^  biolearn (.*)$", below.choices[name].epilog, re.M):
+        for line in re.findall(r"^  biolearn (.*)$", below.choices[name].epilog.replace(" \\\n", " "), re.M):
             asked = parser.parse_args(line.split(" > ")[0].split())
             assert asked.command == name and callable(C.find_command(name).run)
 
