@@ -47,9 +47,10 @@ class Help(argparse.RawDescriptionHelpFormatter):
         return "".join(self._format_action(one) for one in action._get_subactions())
 
 def describe(parser, text, **examples):
-    "Give `parser` its description, wrapped here, and an epilog of examples: `what_it_does='the line to type'`, an underscore for each space."
+    "Give `parser` its description and an epilog of examples, {what it does: the line to type}; both are wrapped here, a line to type as the shell reads it."
     parser.description = "\n\n".join(textwrap.fill(" ".join(part.split()), 78) for part in text.split("\n\n"))
-    parser.epilog = "examples:\n" + "\n".join(f"  {line}\n      {what.replace('_', ' ')}" for what, line in examples.items())
+    typed = {what: " \\\n    ".join(textwrap.wrap(line, 74, break_long_words=False, break_on_hyphens=False)) for what, line in examples.items()}
+    parser.epilog = "examples:\n" + "\n".join(f"  {line}\n      {what}" for what, line in typed.items())
 
 # %% ../nbs/17_command.ipynb #255af136
 def whole_number(text):

@@ -1,4 +1,6 @@
 """Pictures are values: what was drawn is read back from the figure and compared with what was given."""
+import base64
+
 import matplotlib
 import numpy as np
 import pytest
@@ -16,6 +18,9 @@ HISTORY = [dict(epoch=e, loss_f=[3 / e, 1.0], loss_g=[9 / e, 2 / e], log_p_start
 ROWS = [dict(name="chain", mean=200.5, stderr=2.0, paper=236), dict(name="digits", mean=231.0, kind="control"), dict(name="bad", mean=-30.0, stderr=0.0)]
 STRIPS = dict(original=IMAGES[:3], masked_start=IMAGES[3:6], snapshots=RNG.random((2, 3, 20)), steps=(1, 20), image_shape=(5, 4))
 
+WALK = dict(x=IMAGES[:3], paintings=0.5 * IMAGES[None, :3] * np.linspace(0, 1, 5)[:, None, None], trace=TRACE[:5, :3], image_shape=(5, 4))
+FIELDS = {"in": 1 + RNG.normal(size=(12, 20)), "out": 5 * RNG.normal(size=(12, 20)) - 5}              # not symmetric about zero themselves
+
 ALL = {
     "digit_sheet": lambda: pl.digit_sheet(IMAGES, (5, 4), rows=4, title="t"),
     "labels": lambda: pl.digit_sheet(IMAGES, (5, 4), rows=4, labels=range(23)),
@@ -24,6 +29,9 @@ ALL = {
     "inpainting_strips": lambda: pl.inpainting_strips(**STRIPS, visible=IMAGES[:3] > 0.5, title="t"),
     "parzen_bars": lambda: pl.parzen_bars(ROWS, title="t"),
     "training_curves": lambda: pl.training_curves(HISTORY, title="t"),
+    "receptive_fields": lambda: pl.receptive_fields(FIELDS, (5, 4), rows=3, title="t"),
+    "latent_walk": lambda: pl.latent_walk(IMAGES[:10].reshape(2, 5, 20), IMAGES[10:20].reshape(2, 5, 20), (5, 4), title="t"),
+    "inference_walk": lambda: pl.inference_walk(**WALK).still(),
 }
 every_picture = pytest.mark.parametrize("draw", ALL.values(), ids=ALL.keys())
 
@@ -85,6 +93,17 @@ def test_is_one_picture_for_a_notebook_with_and_without_pyplot():
         shown = formatter.format(ALL["inference_curve"]())[0]
         assert sorted(shown) == ["image/png", "text/plain"]
         formatter.formatters["image/png"].for_type(Figure, print_figure)     # what %matplotlib inline does
+
+
+def test_the_style_file_alone_makes_the_style():
+    """A reader's own picture under `plt.style.use("biolearn.biolearn")` has the settings under which ours are drawn, and no others are hidden in code."""
+    import matplotlib.style
+    with pl.style(): ours = dict(matplotlib.rcParams)
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.style.use("biolearn.biolearn")
+        assert {k: v for k, v in matplotlib.rcParams.items() if k != "backend"} == {k: v for k, v in ours.items() if k != "backend"}
+    assert set(ours["axes.prop_cycle"].by_key()["color"]) == set(pl.COLORS.values()) - {"#F0E442"} and ours["font.size"] == 9
 
 
 def test_style_restores_settings_after_an_error():
@@ -209,6 +228,99 @@ def test_training_curves_of_any_depth_and_one_epoch(layers):
     assert [len(ax.lines) for ax in pl.training_curves([row]).axes] == [layers, layers, 2, layers + 1]
 
 
+# ---------------------------------------------------------------- weights, walks, films, live curves
+
+def test_receptive_fields_have_one_symmetric_scale_per_sheet():
+    fig = pl.receptive_fields(FIELDS, (5, 4), rows=3)
+    for ax, weights in zip(fig.axes, FIELDS.values()):
+        assert np.array_equal(images_of(ax), weights)
+        for image in ax.images: assert image.get_clim() == (-np.abs(weights).max(), np.abs(weights).max())
+        blue, white, vermilion = (np.array(ax.images[0].cmap(v)[:3]) for v in (0.0, 0.5, 1.0))
+        assert np.allclose(white, 1, atol=0.01) and matplotlib.colors.to_hex(blue).upper() == pl.COLORS["blue"] and matplotlib.colors.to_hex(vermilion).upper() == pl.COLORS["vermilion"]
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["in", "out"]
+    pl.receptive_fields({"dead": np.zeros((2, 20))}, (5, 4))                          # nothing to scale by, and no warning
+
+
+def test_latent_walk_puts_blends_under_walks():
+    walks, blends = IMAGES[:10].reshape(2, 5, 20), IMAGES[10:20].reshape(2, 5, 20)
+    fig = pl.latent_walk(walks, blends, (5, 4))
+    got = np.array([images_of(ax)[0] for ax in fig.axes]).reshape(2, 2, 5, 20)
+    assert np.array_equal(got[:, 0], walks) and np.array_equal(got[:, 1], blends)
+    assert [ax.get_title() for ax in fig.axes[:5]] == ["0", "0.25", "0.5", "0.75", "1"] and [ax.get_ylabel() for ax in fig.axes[::5]] == ["walk", "pixels"] * 2
+
+
+@pytest.mark.parametrize("t", [0, 2, -1])
+def test_a_frame_shows_its_own_step_and_the_curve_so_far(t):
+    top, below = pl.inference_walk(**WALK).still(t).subfigs
+    got = np.array([images_of(ax)[0] for ax in top.axes]).reshape(3, 3, 20)
+    painted = WALK["paintings"][t]
+    assert np.array_equal(got[0], IMAGES[:3]) and np.array_equal(got[1], painted) and np.array_equal(got[2], IMAGES[:3] - painted)
+    lines = below.axes[0].lines
+    for i, (line, dot) in enumerate(zip(lines[::2], lines[1::2])):
+        assert np.array_equal(line.get_ydata(), TRACE[:5, i][:t % 5 + 1]) and (dot.get_xdata()[0], dot.get_ydata()[0]) == (t % 5, TRACE[t % 5, i])
+        assert matplotlib.colors.same_color(line.get_color(), top.axes[i].spines["left"].get_edgecolor())
+
+
+def test_a_film_is_a_gif_that_other_programs_can_play(tmp_path):
+    from PIL import Image
+    film = pl.inference_walk(**WALK)
+    first = pl.save_figure(film, tmp_path / "a.gif").read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "savefig.dpi": 10}): assert pl.inference_walk(**WALK).gif() == first == film.gif()
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == film.n == 5 and gif.info["loop"] == 0 and len(first) < 200_000
+        stay, frames = [], []
+        for t in range(5):
+            gif.seek(t)
+            stay.append(gif.info["duration"]); frames.append(np.asarray(gif.convert("RGB")).astype(int))
+    assert stay == [250] * 4 + [2250]
+    for t, seen in enumerate(frames):
+        drawn = np.asarray(film.frame(t)).astype(int)
+        assert seen.shape == drawn.shape and np.abs(seen - drawn).mean() < 1 and (seen[drawn.min(axis=2) == 255] == 255).all()      # white stays white
+    last = pl.save_figure(film, tmp_path / "a.png").read_bytes()
+    film.show(0)
+    assert pl.save_figure(film, tmp_path / "b.png").read_bytes() == last                # on paper: the last frame, whatever was shown before
+    assert film.play().data == first and film._repr_png_().startswith(b"\x89PNG")
+
+
+def test_record_keeps_the_film_beside_the_picture(tmp_path):
+    from biolearn import reproduce as R
+    film = pl.inference_walk(**WALK)
+    R.record("fig9_walk", film, [], out=tmp_path, caption="A walk.")
+    assert {p.name for p in tmp_path.iterdir()} == {f"fig9_walk.{s}" for s in ("png", "svg", "gif", "json")} and (tmp_path / "fig9_walk.gif").read_bytes() == film.gif()
+    entry = R._entry(tmp_path / "fig9_walk.json", "fig9")
+    assert set(entry["files"]) == {p.name for p in tmp_path.iterdir()} and R.drawn_by("fig9", ("fig9",), tmp_path) == sorted(tmp_path.iterdir())
+    assert 'src="data:image/gif;base64,' in R._html_figure("fig9_walk", entry, tmp_path) and R._shown("fig9_walk", entry) == ["fig9_walk.gif"]
+    R.record("fig9_walk", film.still(), [], out=tmp_path, caption="No walk.")             # yesterday's film must not stay
+    assert not (tmp_path / "fig9_walk.gif").exists()
+
+
+CELL = """from biolearn.plotting import LiveCurves
+history, live = [], LiveCurves(3, every={every})
+for e in (1, 2, 3):
+    history.append(dict(epoch=e, loss_f=[3 / e], loss_g=[9 / e], log_p_start=-50 + e, log_p_end=-40 + e, rms=[0.3, 0.5]))
+    live(None, history)"""
+
+def test_live_curves_leave_one_picture_in_an_executed_notebook():
+    """A real kernel: every drawing goes to the same output, and the last epoch is drawn even if the one before was a moment ago."""
+    import nbformat
+    from nbclient import NotebookClient
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.format(every=every)) for every in (0, 1000)])
+    NotebookClient(book, kernel_name="python3", timeout=120).execute()
+    names = {}
+    exec(CELL.format(every=0), names)                                                  # here there is no notebook: nothing is drawn
+    last = pl.training_curves(names["history"])._repr_png_()
+    assert names["live"].output is None
+    for cell in book.cells:
+        (shown,) = cell.outputs
+        assert shown.output_type == "display_data" and base64.b64decode(shown.data["image/png"]) == last
+
+
+def test_live_curves_are_silent_outside_a_notebook(capsys):
+    live = pl.LiveCurves(1)
+    live(None, HISTORY[:1])
+    assert live.output is None and capsys.readouterr() == ("", "")
+
+
 # ---------------------------------------------------------------- bad input
 
 @pytest.mark.parametrize("call, error, words", [
@@ -234,6 +346,11 @@ def test_training_curves_of_any_depth_and_one_epoch(layers):
     (lambda: pl.parzen_bars([dict(name="a", mean=np.nan)]), ValueError, "not finite"),
     (lambda: pl.parzen_bars([dict(name="a", mean=1, kind="x")]), ValueError, "kind"),
     (lambda: pl.training_curves([]), ValueError, "empty"),
+    (lambda: pl.receptive_fields({}, (5, 4)), ValueError, "fields is empty"),
+    (lambda: pl.receptive_fields({"in": FIELDS["in"], "out": FIELDS["out"][:5]}, (5, 4)), ValueError, r"out has shape \(5, 20\)"),
+    (lambda: pl.latent_walk(IMAGES[None, :5], IMAGES[None, :4], (5, 4)), ValueError, "blends has shape"),
+    (lambda: pl.inference_walk(**(WALK | dict(trace=TRACE[:4, :3]))), ValueError, "trace has shape"),
+    (lambda: pl.inference_walk(**(WALK | dict(paintings=np.full((5, 3, 20), np.nan)))), ValueError, "paintings holds NaN"),
     (lambda: pl.training_curves([{k: v for k, v in HISTORY[0].items() if k != "rms"}]), ValueError, "'rms'"),
     (lambda: pl.training_curves([HISTORY[0], dict(HISTORY[1], loss_f=[1.0])]), ValueError, "'loss_f'"),
     (lambda: pl.training_curves([dict(HISTORY[0], log_p_end=np.nan)]), ValueError, "log_p_end holds NaN"),
