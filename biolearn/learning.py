@@ -355,9 +355,9 @@ def _epoch(path):
 _SHARE = 20                              # at most one part in so many of training's time goes into writing checkpoints
 
 class _Checkpoints:
-    "The checkpoints of the run `about` in `folder`, one file each, like epoch-00007.safetensors; the newest two are kept. `threads`: how many share the work."
-    def __init__(self, folder, about, backend, threads):
-        self.folder, self.about, self.backend, self.threads, self.next = Path(folder), about, backend, threads, 0.0
+    "The checkpoints of the run `about` in `folder`, one file each, like epoch-00007.safetensors; the newest two are kept. `made_by`: what makes its last bits."
+    def __init__(self, folder, about, backend, made_by):
+        self.folder, self.about, self.backend, self.made_by, self.next = Path(folder), about, backend, made_by, 0.0
 
     def files(self):
         "The checkpoints that are there, the newest first."
@@ -368,9 +368,9 @@ class _Checkpoints:
         for half in self.folder.glob(".epoch-*.safetensors"): half.unlink()             # its writer was killed; the folder is locked
         files = self.files()
         if not files: self.save(arrays, [], last=True)
-        state = self._read(files, arrays) if files else {"history": [], "threads": self.threads}
-        if state["threads"] != self.threads:
-            warnings.warn(f"{files[0]} was made by {state['threads']} threads, now there are {self.threads}: the numbers will be the same to round-off, not to the bit.", stacklevel=3)
+        state = self._read(files, arrays) if files else {"history": [], "made_by": self.made_by}
+        if state["made_by"] != self.made_by:
+            warnings.warn(f"{files[0]} was made by {state['made_by']}, now it is {self.made_by}: the numbers will be the same to round-off, not to the bit.", stacklevel=3)
         return state["history"]
 
     def _read(self, files, arrays):
@@ -384,7 +384,7 @@ class _Checkpoints:
     def save(self, arrays, history, last=False):
         "Write a checkpoint if it is time to, or if it is the `last` one; then drop those before the newest two."
         if (start := time.monotonic()) < self.next and not last: return
-        try: _write_checkpoint(self.folder / f"epoch-{len(history):05d}.safetensors", arrays, {"about": self.about, "history": history, "threads": self.threads})
+        try: _write_checkpoint(self.folder / f"epoch-{len(history):05d}.safetensors", arrays, {"about": self.about, "history": history, "made_by": self.made_by})
         except OSError as e:
             raise CheckpointError(f"the checkpoint after epoch {len(history)} cannot be written: {e}.{self.left('; make room, and the same call goes on from there')}") from e
         for old in self.files()[2:]: old.unlink()
@@ -407,7 +407,8 @@ def _checkpoints(folder, model, x, recipe, rng, crew):
     lock = FileLock(folder / "lock")                         # the system lets go of it when its process ends, however it ends
     try: lock.acquire(blocking=False)
     except Timeout: raise CheckpointError(f"{folder}: another process is training there. Wait until it has ended, or use a folder of its own.") from None
-    try: yield _Checkpoints(folder, _identity(model, x, recipe, rng), rng.backend, crew.n)
+    made_by = f"threads: {crew.n}, compiled kernels: {'yes' if kernels(*_weights(model).values()) else 'no'}"      # they decide about round-off
+    try: yield _Checkpoints(folder, _identity(model, x, recipe, rng), rng.backend, made_by)
     finally: lock.release()
 
 @contextmanager

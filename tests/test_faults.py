@@ -244,7 +244,7 @@ class Trial:
         self.path, self.good = path, path.read_bytes()
         model = network()
         self.arrays = learning._state(model, [learning.new_books(d, RECIPE.optimizer) for d in learning._maps(model).values()])
-        self.kept = learning._Checkpoints(path.parent, learning._identity(model, data(), RECIPE, Random(2)), Backend(), 1)
+        self.kept = learning._Checkpoints(path.parent, learning._identity(model, data(), RECIPE, Random(2)), Backend(), "me")
         self.state = self.kept._read([path], {name: a.copy() for name, a in self.arrays.items()})
 
     def refuses(self, contents, said=""):
@@ -309,7 +309,7 @@ def entry(shape, start=0, end=0, dtype="F32"): return {"dtype": dtype, "shape": 
 
 def hostile(state):
     "Name: contents, for a checkpoint whose real state is `state`."
-    about = {k: v for k, v in state.items() if k in ("about", "threads")}
+    about = {k: v for k, v in state.items() if k in ("about", "made_by")}
     deep = "[" * 200_000
     return {"a header of 2^63 bytes": packed(b"{}", size=2**63), "a header longer than the file": packed(b"{}", size=10**6), "a header above the limit": packed(b"{}", size=10**8 + 1),
             "no header": b"", "not JSON": packed(b"\xff\xfe{}"), "a list": packed(b"[]"), "deep": packed(deep.encode()), "metadata of numbers": packed({"__metadata__": {"format": 1}}),

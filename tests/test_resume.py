@@ -164,12 +164,15 @@ def test_several_differences_are_all_named_and_another_device_is_one(tmp_path, s
         train(tmp_path, replace(RECIPE, alpha=0.1), strict_backend, strict_backend.asarray(data()))
 
 
-def test_another_number_of_threads_is_told(tmp_path, monkeypatch):
+def test_another_number_of_threads_or_other_kernels_are_told(tmp_path, monkeypatch):
     with pytest.raises(Killed): train(tmp_path, on_epoch=stop_after(2))
     from contextlib import nullcontext
+    real = learning.kernels
     monkeypatch.setattr(learning, "workers", lambda a: nullcontext(learning.Workers(7)))
-    with pytest.warns(UserWarning, match="epoch-00002.safetensors was made by . threads, now there are 7.*not to the bit"): again = train(tmp_path)
+    with pytest.warns(UserWarning, match="epoch-00002.safetensors was made by threads: ., compiled kernels: .*, now it is threads: 7.*not to the bit"): again = train(tmp_path)
     assert len(again[1]) == 5
+    monkeypatch.setattr(learning, "kernels", lambda *a: None if real(*a) else True)
+    with pytest.warns(UserWarning, match="epoch-00005.safetensors was made by .*compiled kernels: .*not to the bit"): train(tmp_path)
 
 
 def test_settings_made_of_numpys_numbers(tmp_path):
@@ -278,6 +281,7 @@ from biolearn import reproduce as R
 import filelock, safetensors.numpy, sklearn.datasets, tqdm
 with tempfile.TemporaryDirectory() as folder: R.record("warm", test_reproduce.figure(), [], out=folder, caption="")      # fonts are looked for once
 learning._SHARE = 0
+backend._compiled()
 real = {{"fsync": os.fsync, "replace": os.replace, "write": Path.write_bytes}}
 def event():
     "A moment in a write: slow, so that kills from outside hit it; and perhaps the moment to die at."
