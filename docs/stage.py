@@ -115,30 +115,33 @@ def records(folder, stem, stems):
     return [(p.stem, json.loads(p.read_text(encoding="utf-8"))) for p in sorted(mine)]
 
 def paper_scale(stem, stems):
-    "Picture, caption and claims at the scale of the paper, as Markdown for the top of a figure's page; and the names of the pictures."
+    "Picture, caption and claims at the scale of the paper, as Markdown for the top of a figure's page."
     told, parts = records(PAPER, stem, stems), ["## At the scale of the paper"]
-    if not told: raise StageError(f"figures/paper/{stem}.json is not there: the book shows every figure at the scale of the paper (`make figures PROFILE=paper`).")
+    if not told: return "\n\n".join((*parts, "Not run yet: `make figures PROFILE=paper` does it. Everything below is the notebook on 8×8 digits, where it takes seconds."))
     for name, record in told:
         if (PAPER / f"{name}.svg").exists():
-            parts.append(f"```{{figure}} ../_pictures/figures-paper-{name}.svg\n:alt: {plain(record['caption'])}\n:target: ../_images/figures-paper-{name}.svg\n\n{formulas(record['caption'])}\n```")
+            parts.append(f"```{{figure}} ../{picture(PAPER / name)}\n:alt: {plain(record['caption'])}\n:target: ../_images/{Path(picture(PAPER / name)).name}\n\n{formulas(record['caption'])}\n```")
         claims = [Claim(**claim) for claim in record["claims"]]
         if claims: parts.append(formulas(claims_markdown(claims)))
     parts.append("Everything below is the same notebook on 8×8 digits, where it takes seconds; "
                  "`make figures PROFILE=paper` makes what stands above.")
     return "\n\n".join(parts)
 
+def picture(path): return f"_pictures/figures-{path.parent.name}-{path.name}.svg"
+
 def formulas(text): return text.replace("$", r"\$")            # a record holds plain text
 
 def plain(caption): return " ".join(caption.split())
 
-def gallery(stems, titles):
-    "The page that leads to all figures: picture, caption and how many claims hold."
+def gallery(stems, titles, first):
+    "The page that leads to all figures: picture, caption and how many claims hold. `first`: for each, the folder and name of its first record."
     parts = ["# Figures and tables", "Each page shows what the paper claims and what was measured at its scale (MNIST, 784–1000–100, 20 epochs), whether it holds, and the notebook that draws it."]
     for stem in stems:
-        name, record = records(PAPER, stem, stems)[0]
-        holds = [c["holds"] for c in record["claims"] if c["holds"] is not None]
-        parts += [f"## {titles[stem]}", f"{formulas(record['caption'])} **{sum(holds)} of {len(holds)} claims hold.** [{titles[stem].split(':')[0]}: claims and notebook]({stem}.ipynb)"]
-        if (PAPER / f"{name}.svg").exists(): parts.append(f"```{{image}} ../_pictures/figures-paper-{name}.svg\n:alt: {plain(record['caption'])}\n:width: 480px\n:target: {stem}.html\n```")
+        path = first[stem]
+        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        holds, where = [c["holds"] for c in record["claims"] if c["holds"] is not None], "" if path.parent == PAPER else " on 8×8 digits"
+        parts += [f"## {titles[stem]}", f"{formulas(record['caption'])} **{sum(holds)} of {len(holds)} claims hold{where}.** [{titles[stem].split(':')[0]}: claims and notebook]({stem}.ipynb)"]
+        if path.with_suffix(".svg").exists(): parts.append(f"```{{image}} ../{picture(path)}\n:alt: {plain(record['caption'])}\n:width: 480px\n:target: {stem}.html\n```")
     return "\n\n".join((*parts, toctree(None, stems))) + "\n"
 
 def title(path):
@@ -162,19 +165,23 @@ def layout(figures_folder, address):
         made[path] = nbformat.writes(made[path]).encode()
         if lost: missing[path] = lost
     for path in (*library(), *companions()): add(path.name, read(path))
+    first = {}
     for path in figures():
-        told = records(PAPER, path.stem, stems)
-        wanted |= {Path("figures/paper") / f"{name}.svg" for name, _ in told if (PAPER / f"{name}.svg").exists()}
-        captions = [record["caption"] for _, record in records(figures_folder, path.stem, stems)]
-        add(f"figures/{path.name}", executed(path, figures_folder), captions=captions, extra=[paper_scale(path.stem, stems)])
+        run = executed(path, figures_folder)
+        here, paper = (records(folder, path.stem, stems) for folder in (figures_folder, PAPER))
+        if not here: raise StaleFigures(f"{figures_folder}/{path.stem}.json is not there: run `make figures`.")
+        first[path.stem] = PAPER / paper[0][0] if paper else figures_folder / here[0][0]
+        for svg in {first[path.stem], *(PAPER / name for name, _ in paper)}:
+            if svg.with_suffix(".svg").exists(): made[picture(svg)] = svg.with_suffix(".svg").read_bytes()
+        add(f"figures/{path.name}", run, captions=[record["caption"] for _, record in here], extra=[paper_scale(path.stem, stems)])
     api = reference.modules()
     contents = (toctree("Read", [f"{p.stem[:2]} {title(p)} <{p.stem}>" for p in library()]), toctree("Look", ["figures/index"]), toctree("Look up", ["paper", *(p.stem for p in companions()), "api/index"]))
     add("index.ipynb", read(NBS / "index.ipynb"), end=["\n\n".join(contents)])
-    made["figures/index.md"] = gallery(stems, titles).encode()
+    made["figures/index.md"] = gallery(stems, titles, first).encode()
     made["paper.md"] = (DOCS / "paper.md").read_bytes()
     made["api/index.md"] = api_index(api).encode()
     for module, notebook in api: made[f"api/{module}.rst"] = reference.page(module, notebook).encode()
-    for picture in wanted: made[f"_pictures/{picture.as_posix().replace('/', '-')}"] = (ROOT / picture).read_bytes()
+    for path in wanted: made[f"_pictures/{path.as_posix().replace('/', '-')}"] = (ROOT / path).read_bytes()
     if missing:
         raise StageError("these pictures have no alternative text; begin their cells with a line `#| fig-alt: what a reader who cannot see the picture should know`:\n"
                          + "\n".join(f"  nbs/{path}, cell {n}: {line}" for path, lost in missing.items() for n, line in lost))

@@ -80,12 +80,13 @@ def test_every_notebook_picture_is_described():
     lost = {path.name: missing for path in (*stage.library(), *stage.companions()) if (missing := stage.page(nbformat.read(path, as_version=4), lambda text: text)[1])}
     assert lost == {}, "begin these cells with a line `#| fig-alt: ...`"
 
-def test_every_figure_shows_the_claims_at_the_scale_of_the_paper():
+def test_the_papers_figures_show_the_claims_at_the_scale_of_the_paper():
     stems = [p.stem for p in stage.figures()]
-    for stem in stems:
+    for stem in [s for s in stems if re.match(r"fig[1-6]_|table", s)]:
         text = stage.paper_scale(stem, stems)
         record = json.loads((stage.PAPER / f"{stem}.json").read_text())
         assert text.count("\n| ") >= len(record["claims"]) > 0 and f"figures-paper-{stem}.svg" in text, stem
+    assert "Not run yet" in stage.paper_scale("fig99_none", [*stems, "fig99_none"])
 
 # ---- the reference ---------------------------------------------------------------------------------------------------
 
