@@ -140,7 +140,7 @@ class DeepDAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X = self._checked(X, reset=new)
         recipe, model, rng = self._start(X) if new else self._resume(X)
         recipe, x, history = recipe.at(0), self._inside(X, "float32"), [] if new else list(self.history_)
-        first, epoch, rows = x[:min(recipe.batch_size, x.shape[0]), :], len(history), 0 if new else self._rows
+        first, epoch, rows = x[:min(recipe.batch_size, x.shape[0]), :], len(history), self._rows
         session = copy.deepcopy(self.__dict__.get("_session"))
         if session is None or session.optimizer != recipe.optimizer: session = _new_session(model, first, recipe)
         rng, sums, steps = rng.stream("partial", epoch), 0, 0
@@ -221,12 +221,12 @@ class DeepDAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def load(cls, path: str | Path, *, device: str = "cpu") -> "DeepDAE":
         "The estimator saved at `path`, for NumPy arrays, or with device='gpu' for CuPy's. Raises ValueError, naming the file, for anything else."
         model, notes = load_model(path, use_device(device)), _notes(path)
-        if set(notes) != {"params", "fitted", "feature_names"}: raise ValueError(f"{path} holds a model but no estimator; biolearn.learning.load_model reads it.")
-        try: estimator = cls(**_tuples(notes["params"]))
-        except TypeError as e: raise ValueError(f"{path} was saved with parameters that this version does not have: {e}") from e
-        fitted = notes["fitted"] | {"data_range_": tuple(notes["fitted"]["data_range_"])}
-        estimator.__dict__.update(fitted, model_=model, n_iter_=len(fitted["history_"]), n_features_in_=model.sizes[0])
-        if notes["feature_names"] is not None: estimator.feature_names_in_ = np.asarray(notes["feature_names"], dtype=object)
+        try:
+            estimator, fitted, names = cls(**_tuples(notes["params"])), _tuples(notes["fitted"]), notes["feature_names"]
+            estimator.__dict__.update({name: fitted[name] for name in ("seed_", "data_range_", "_rows")}, model_=model, n_features_in_=model.sizes[0],
+                                      history_=list(fitted["history_"]), n_iter_=len(fitted["history_"]))
+        except (KeyError, TypeError) as e: raise ValueError(f"{path} holds a model, but no estimator of this version ({e}); biolearn.learning.load_model reads the model.") from e
+        if names is not None: estimator.feature_names_in_ = np.asarray(names, dtype=object)
         return estimator
 
     # ---- what scikit-learn asks an estimator ----
@@ -246,6 +246,8 @@ class DeepDAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _recipe(self) -> Recipe:
         "The `Recipe` of these parameters, the paper's where they are None. Raises ValueError or TypeError for what cannot be meant."
         units, above = self._units(), len(self.hidden) - 1
+        if callable(self.callbacks) or not all(callable(f) for f in self.callbacks or ()): raise TypeError(f"callbacks must be a list of functions, got {self.callbacks!r}.")
+        for name, high in (("delta", None), ("alpha", 1)): check_number(getattr(self, name), name, low=0, high=high)
         noise, noise_end = self.noise, self.noise_end
         if noise is None:
             hidden = (0.1,) * above + ("spikes" if units[-1] == "sigmoid" else 0.1,)
@@ -268,8 +270,8 @@ class DeepDAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         rng = Random(seed, _backend(X))
         model = init_model((X.shape[1], *self.hidden), units, rng=rng.stream("init"))
         recipe.check_depth(model)
-        for name in ("model_", "history_", "n_iter_", "_session", "_rows"): self.__dict__.pop(name, None)
-        self.seed_, self.data_range_ = seed, data_range
+        for name in ("model_", "history_", "n_iter_", "_session"): self.__dict__.pop(name, None)
+        self.seed_, self.data_range_, self._rows = seed, data_range, 0
         return recipe, model, rng
 
     def _resume(self, X: Array) -> tuple[Recipe, Model, Random]:
@@ -338,7 +340,7 @@ def _plain(x: Any) -> Any:
     return x.item() if isinstance(x, np.generic) else x
 
 def _tuples(params: dict[str, Any]) -> dict[str, Any]:
-    "Parameters back from JSON, which has no tuples."
+    "The entries of a dict back from JSON, which has no tuples."
     return {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
 
 def _notes(path: str | Path) -> dict[str, Any]:
@@ -365,7 +367,7 @@ def _summary_writer() -> Any:
 @functools.cache
 def _writer(folder: str) -> Any:
     "The writer for `folder`, opened once: a callback is then a plain function, which can be cloned and pickled with its estimator."
-    return _summary_writer()(folder)
+    return _summary_writer()(folder, flush_secs=1)
 
 def _to_tensorboard(folder: str, estimator: DeepDAE, history: History) -> None:
     writer = _writer(folder)

@@ -181,7 +181,7 @@ def fit(model, x, recipe=Recipe(), *, rng, progress=True, on_epoch=None, checkpo
                 history.append(_measure(model, first, recipe, epoch, to_numpy(sums) / n_batches))
                 watch.end(history[-1], arrays, epoch)
                 if kept: kept.save(arrays, history, last=epoch + 1 == recipe.epochs)
-                bar.set_postfix_str("epoch {epoch}, log p(x,h) {log_p_start:.2f} → {log_p_end:.2f}".format(**history[-1]))
+                bar.set_postfix_str(_in_words(history[-1]))
                 if on_epoch: on_epoch(model, history)
             return replace(model, prior=_top_prior(model, x, recipe, crew)), history
 
@@ -199,6 +199,11 @@ def _progress_bar(total, what, shown, done=0):
     "A progress bar on standard error, silent unless `shown`; `done` steps were made before."
     from tqdm import tqdm
     return tqdm(total=total, initial=done, desc=what, unit="step", disable=not shown, dynamic_ncols=True, mininterval=0.5)
+
+def _in_words(epoch):
+    "The losses of one epoch's measurements, and log p(x, h) before and after inference, for the bar."
+    losses = (f"{map_}_{k} {loss:.3g}" for map_ in "fg" for k, loss in enumerate(epoch[f"loss_{map_}"], 1))
+    return f"epoch {epoch['epoch']}: loss {', '.join(losses)}; log p(x,h) {epoch['log_p_start']:.2f} → {epoch['log_p_end']:.2f}"
 
 def _measure(model, x, recipe, epoch, losses):
     "What `fit` reports of one epoch; `x` is the fixed batch on which log p(x, h) is measured."
