@@ -44,17 +44,21 @@ def _seed(random_state: Any) -> int:
     return int(random_state) if isinstance(random_state, (int, np.integer)) else int(generator.randint(2**31 - 1))
 
 def _data_range(X: Array, data_range: Any, unit: str) -> tuple[float, float]:
-    "What 0 and 1 of the visible units stand for: the two numbers given, or, for 'auto', (0, 1) where the data fit that and their own range where not."
+    """What 0 and 1 of the visible units stand for: the two numbers given, or, for 'auto', (0, 1) where the data fit that and their own range where not.
+
+    Raises ValueError for data that sigmoid units cannot paint."""
+    xp = array_namespace(X)
+    low, high = float(xp.min(X)), float(xp.max(X))
     if isinstance(data_range, str) and data_range == "auto":
-        xp = array_namespace(X)
-        low, high = float(xp.min(X)), float(xp.max(X))
         if unit != "sigmoid" or 0 <= low <= high <= 1: return 0.0, 1.0
         return low, high if high > low else low + 1
-    if not isinstance(data_range, (tuple, list)) or len(data_range) != 2:
-        raise ValueError(f"data_range must be 'auto' or a pair (low, high), got {data_range!r}.")
+    if not isinstance(data_range, (tuple, list)) or len(data_range) != 2: raise ValueError(f"data_range must be 'auto' or a pair (low, high), got {data_range!r}.")
     for bound in data_range: check_number(bound, "data_range")
-    if not data_range[0] < data_range[1]: raise ValueError(f"data_range must rise, got {data_range!r}.")
-    return float(data_range[0]), float(data_range[1])
+    zero, one = (float(bound) for bound in data_range)
+    if not zero < one: raise ValueError(f"data_range must rise, got {data_range!r}.")
+    if unit == "sigmoid" and not zero <= low <= high <= one:
+        raise ValueError(f"X runs from {low:g} to {high:g}, and sigmoid units for data in {zero:g} to {one:g} cannot paint that: set data_range=(low, high) to all that may come.")
+    return zero, one
 
 # %% ../nbs/15_estimator.ipynb #c85bde6e
 def _double(model: Model) -> Model:
@@ -74,8 +78,7 @@ class _Session:
     t: int = 0
 
 def _new_session(model: Model, x: Array, recipe: Recipe) -> _Session:
-    maps = [dense for pair in model.pairs for dense in (pair.f, pair.g)]
-    return _Session(recipe.optimizer, [new_books(dense, recipe.optimizer) for dense in maps], learning._Watch(model, x))
+    return _Session(recipe.optimizer, [new_books(dense, recipe.optimizer) for dense in learning._maps(model).values()], learning._Watch(model, x))
 
 # %% ../nbs/15_estimator.ipynb #77c2aff8
 def _merge(old: TopPrior | None, h_top: Array, share: float) -> TopPrior:
@@ -100,6 +103,7 @@ class DeepDAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     rate_f, rate_g : learning rates of f_1, ..., f_M and g_1, ..., g_M (None: 3e-4 and 1e-3 in the first pair, 1e-3 and 2e-3 in those above)
     optimizer : 'adam', 'rmsprop', 'momentum' or 'sgd'
     decay : whether rates fall linearly to zero during `fit`
+    checkpoint : a folder in which `fit` keeps its state, so that the same call made again after a kill goes on from there, to the same bits; None: nowhere
     callbacks : functions called as f(estimator, history) after each epoch of `fit` and each call of `partial_fit`
     random_state : a whole number is the seed of biolearn's `Random`; a RandomState, or None for the global one, draws a seed
     verbose : 0 is silent, 1 shows a progress bar with the losses of `fit` on standard error
@@ -111,11 +115,11 @@ class DeepDAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                  epochs: int = 20, batch_size: int = 100, n_steps: int = 15, delta: float = 0.1, alpha: float = 0.001,
                  noise: Sequence[Any] | None = None, noise_end: Sequence[Any] | None = None,
                  rate_f: Sequence[float] | None = None, rate_g: Sequence[float] | None = None, optimizer: str = "adam", decay: bool = True,
-                 callbacks: Sequence[Callback] | None = None, random_state: Any = None, verbose: int = 0) -> None:
+                 checkpoint: str | Path | None = None, callbacks: Sequence[Callback] | None = None, random_state: Any = None, verbose: int = 0) -> None:
         self.hidden, self.units, self.data_range, self.epochs, self.batch_size = hidden, units, data_range, epochs, batch_size
         self.n_steps, self.delta, self.alpha, self.noise, self.noise_end = n_steps, delta, alpha, noise, noise_end
         self.rate_f, self.rate_g, self.optimizer, self.decay = rate_f, rate_g, optimizer, decay
-        self.callbacks, self.random_state, self.verbose = callbacks, random_state, verbose
+        self.checkpoint, self.callbacks, self.random_state, self.verbose = checkpoint, callbacks, random_state, verbose
 
     # ---- learning ----
 
@@ -123,12 +127,13 @@ class DeepDAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """TRAIN (Algorithm 2) on the rows of `X` (n, n_features), from new weights; `y` is ignored.
 
         After each epoch the estimator holds the model as it is then, so that an interruption, or an error in a callback, leaves it usable (but without a top
-        prior it cannot `sample`). Raises ValueError or TypeError for what cannot be trained on, DivergenceError when training explodes."""
+        prior it cannot `sample`). Raises ValueError or TypeError for what cannot be trained on, DivergenceError when training explodes, CheckpointError."""
         X = self._checked(X, reset=True)
         recipe, model, rng = self._start(X)
         def after_epoch(model: Model, history: History) -> None: self._keep(copy_model(model), history)
-        model, _ = learning.fit(model, self._inside(X, "float32"), recipe, rng=rng.stream("train"), progress=bool(self.verbose), on_epoch=after_epoch)
-        self.model_, self._rows = model, min(X.shape[0], 10_000)
+        self.model_, self.history_ = learning.fit(model, self._inside(X, "float32"), recipe, rng=rng.stream("train"), progress=bool(self.verbose),
+                                                  on_epoch=after_epoch, checkpoint=self.checkpoint)
+        self.n_iter_, self._rows = len(self.history_), min(X.shape[0], 10_000)
         return self
 
     def partial_fit(self, X: Array, y: Any = None) -> "DeepDAE":
@@ -149,11 +154,13 @@ class DeepDAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             for batch in minibatches(x, recipe.batch_size, rng=rng.stream("order")):
                 session.t, steps, rows = session.t + 1, steps + 1, min(rows + batch.shape[0], 10_000)
                 h, losses = train_step(model, session.books, batch, recipe, t=session.t, rngs=noise, crew=crew)
-                session.watch(h, epoch)
+                session.watch([learning._rms(layer) for layer in h], epoch)
                 sums = sums + array_namespace(x).stack(losses)
                 model = replace(model, prior=_merge(model.prior, h[-1], min(1.0, batch.shape[0] / rows)))
+        measured = learning._measure(model, first, recipe, epoch, to_numpy(sums) / steps)
+        session.watch.end(measured, learning._state(model, session.books), epoch)
         self._session, self._rows = session, rows
-        self._keep(model, history + [learning._measure(model, first, recipe, epoch, to_numpy(sums) / steps)])
+        self._keep(model, history + [measured])
         return self
 
     # ---- reading: up from the data ----
@@ -209,9 +216,9 @@ class DeepDAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator to `path` (.safetensors), whole or not at all: arrays and text that cannot carry code.
 
-        Callbacks and a random_state that is not a number are left out, and so are the optimiser's books: after `load`, `partial_fit` starts with empty ones."""
+        Callbacks, the checkpoint's folder and a random_state that is not a number are left out, and so are the optimiser's books: after `load`, `partial_fit` starts with empty ones."""
         check_is_fitted(self)
-        params = {name: value for name, value in self.get_params(deep=False).items() if name != "callbacks"}
+        params = {name: value for name, value in self.get_params(deep=False).items() if name not in ("callbacks", "checkpoint")}
         if not isinstance(self.random_state, (int, np.integer)): params["random_state"] = None
         names = self.__dict__.get("feature_names_in_")
         fitted = {"seed_": self.seed_, "data_range_": self.data_range_, "history_": self.history_, "_rows": self._rows}
@@ -220,8 +227,9 @@ class DeepDAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> "DeepDAE":
         "The estimator saved at `path`, for NumPy arrays, or with device='gpu' for CuPy's. Raises ValueError, naming the file, for anything else."
-        model, notes = load_model(path, use_device(device)), _notes(path)
+        model = load_model(path, use_device(device))
         try:
+            notes = _notes(path)
             estimator, fitted, names = cls(**_tuples(notes["params"])), _tuples(notes["fitted"]), notes["feature_names"]
             estimator.__dict__.update({name: fitted[name] for name in ("seed_", "data_range_", "_rows")}, model_=model, n_features_in_=model.sizes[0],
                                       history_=list(fitted["history_"]), n_iter_=len(fitted["history_"]))
@@ -277,6 +285,7 @@ class DeepDAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _resume(self, X: Array) -> tuple[Recipe, Model, Random]:
         "The recipe, a copy of the network and the random streams to go on with."
         recipe, model = self._recipe(), copy_model(self.model_)
+        _data_range(X, self.data_range_, model.units[0])
         if (model.sizes[1:], model.units) != (tuple(self.hidden), self._units()):
             raise ValueError(f"partial_fit goes on with layers {model.sizes[1:]}, {model.units}, but hidden={self.hidden!r}, units={self.units!r} were set since; `fit` starts anew.")
         recipe.check_depth(model)

@@ -1,6 +1,7 @@
 "DeepDAE for people who know scikit-learn: its own suite of checks, the same bits as the functional core, and errors that help."
 import copy
 import importlib
+import itertools
 import pickle
 import struct
 from dataclasses import replace
@@ -100,6 +101,10 @@ def test_other_ranges_are_mapped_to_the_pictures_own(x):
         assert same(mine.model_, model) and mine.data_range_ == (0, 16)
     assert np.abs(mine.inverse_transform(mine.transform(grey)) - 16 * small().fit(x).inverse_transform(mine.transform(grey))).max() < 1e-4
     assert mine.sample(4).max() > 2 and (mine.inpaint(grey, np.arange(64) < 32)[:, :32] == grey[:, :32]).all()
+    with pytest.raises(ValueError, match="X runs from 0 to 16.*0 to 15"): small(data_range=(0, 15)).fit(grey)
+    with pytest.raises(ValueError, match="X runs from 0 to 17.*0 to 16"): mine.partial_fit(grey).partial_fit(grey * 17 / 16)
+    odd = np.asarray([[-0.1, 0.7]] * 20 + [[0.3, 1 / 3]], "float32") * np.float32(1e3)                  # ends that float32 cannot tell exactly
+    assert small().fit(odd).data_range_ == (odd.min(), odd.max())
     real = np.random.default_rng(0).normal(5, 3, (30, 4))
     assert small(units=("linear", "softplus", "sigmoid")).fit(real).data_range_ == (0, 1)
     assert small().fit(real).data_range_ == (real.min(), real.max())
@@ -412,7 +417,10 @@ def test_what_is_not_a_saved_estimator_is_refused(x, tmp_path):
     with pytest.raises(ValueError, match="a.safetensors holds a model, but no estimator"): DeepDAE.load(path)
     save_model(path, mine.model_, params={"depth": 3}, fitted={}, feature_names=None)
     with pytest.raises(ValueError, match="a.safetensors.*depth"): DeepDAE.load(path)
-    mine.save(path)
+    fitting = small(checkpoint=tmp_path / "c").fit(x)
+    kept = max((tmp_path / "c").glob("*.safetensors"))
+    with pytest.raises(ValueError, match="no estimator"): DeepDAE.load(kept)
+    fitting.save(path)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ValueError, match="a.safetensors is not a saved biolearn model"): DeepDAE.load(path)
     with pytest.raises(FileNotFoundError): DeepDAE.load(tmp_path / "none.safetensors")
@@ -424,6 +432,18 @@ def test_loading_for_a_gpu_that_is_not_there(x, tmp_path):
     except DeviceError:
         with pytest.raises(DeviceError): DeepDAE.load(tmp_path / "a.safetensors", device="gpu")
     else: assert DeepDAE.load(tmp_path / "a.safetensors", device="gpu").sample(2).shape == (2, 64)
+
+
+def test_fit_goes_on_from_a_checkpoint(x, tmp_path, monkeypatch):
+    monkeypatch.setattr(learning.time, "monotonic", itertools.count(0, 1000).__next__)      # time enough for a checkpoint after every epoch
+    def kill(estimator, history): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): small(checkpoint=tmp_path / "c", callbacks=[kill]).fit(x)
+    epochs = []
+    mine = small(checkpoint=tmp_path / "c", callbacks=[lambda estimator, history: epochs.append(len(history))]).fit(x)
+    whole = small().fit(x)
+    assert epochs == [2] and same(mine.model_, whole.model_) and mine.history_ == whole.history_
+    again = small(checkpoint=tmp_path / "c").fit(x)                                      # nothing left to do
+    assert same(again.model_, whole.model_) and again.n_iter_ == 2 and again.history_ == whole.history_
 
 
 # ---- in company ------------------------------------------------------------------------------------------------------
