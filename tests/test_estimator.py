@@ -133,6 +133,8 @@ def test_each_method_is_what_the_core_computes(x):
 def test_missing_entries_may_be_nan(x):
     mine, visible = small().fit(x), np.arange(64) < 32
     assert (mine.inpaint(np.where(visible, x, np.nan)) == mine.inpaint(x, visible)).all()
+    real = np.random.default_rng(0).normal(5, 3, (30, 64))                           # numbers that float32 cannot hold, nor a map to [0, 1] and back
+    assert (small().fit(real).inpaint(real, visible, rounds=1)[:, :32] == real[:, :32]).all()
     with pytest.raises(ValueError, match="NaN"): mine.inpaint(np.where(visible, x, np.nan), ~visible)
     with pytest.raises(ValueError, match="visible must have shape"): mine.inpaint(x, visible[:5])
     with pytest.raises(TypeError, match="booleans"): mine.inpaint(x, visible.astype(int))
