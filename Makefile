@@ -4,7 +4,7 @@
 #   PROFILE=quick       or paper: which figures; also DEVICE=auto|cpu|gpu, SEED=0, OUT=folder, ONLY="fig3 fig4"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv figures test nightly audit experiments bench book book-check book-links export clean-notebooks readme check
+.PHONY: help venv figures test nightly audit experiments bench types book book-check book-links export clean-notebooks readme check
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON =
@@ -104,6 +104,12 @@ book-check: .venv/.browser  ## look at the built web site in Chromium: errors, f
 
 book-links:        ## ask every address that the built web site links to
 	@$(BIN)/python docs/check_pages.py $(BOOK) --external
+
+# The second checker says how complete the hints are; it brings its own Node, so it is an extra of its own: pip install -e .[types]
+types: $(READY)   ## check the type hints with mypy, and with basedpyright (the extra types) that nothing exported lacks one
+	$(BIN)/mypy
+	@if [ -x $(BIN)/basedpyright ]; then PYTHONPATH="$(CURDIR)" $(BIN)/basedpyright --pythonpath $(BIN)/python --verifytypes biolearn --ignoreexternal; \
+	else echo "basedpyright is not installed: $(BIN)/pip install basedpyright"; fi
 
 # ---- for those who change the notebooks ------------------------------------------------------------------------------
 

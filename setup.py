@@ -24,10 +24,10 @@ setup(
     keywords=cfg["keywords"].split(),
     # Notebooks are not code: they travel as the data of a package that exists only in the wheel and maps onto their folder.
     packages=[cfg["lib_path"], notebooks], package_dir={notebooks: cfg["notebooks_path"]},
-    package_data={cfg["lib_path"]: ["*.mplstyle"], notebooks: ["*.ipynb"]}, include_package_data=False, zip_safe=False,
+    package_data={cfg["lib_path"]: ["*.mplstyle", "py.typed"], notebooks: ["*.ipynb"]}, include_package_data=False, zip_safe=False,
     python_requires=f">={cfg['min_python']}",
     install_requires=names("requirements"),
-    extras_require={e: names(f"{e}_requirements") for e in ("cuda12", "cuda13", "completion", "fast", "dev", "book", "browser", "bench", "sweep")},
+    extras_require={e: names(f"{e}_requirements") for e in ("cuda12", "cuda13", "completion", "fast", "dev", "book", "browser", "bench", "sweep", "trackers", "types")},
     entry_points={"console_scripts": [cfg["console_scripts"]]},
     classifiers=["Development Status :: 3 - Alpha", f"Intended Audience :: {cfg['audience']}",
                  f"Natural Language :: {cfg['language']}", "Topic :: Scientific/Engineering :: Artificial Intelligence",

@@ -11,7 +11,8 @@ __all__ = ['COMMANDS', 'ABOUT', 'FIRST_STEPS', 'AVX512', 'COMPLETION', 'Command'
 import argparse, importlib, os, re, sys, textwrap, traceback
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Callable, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 import biolearn
 
@@ -30,10 +31,10 @@ COMMANDS = {     # name: (module or module:object that has add_arguments and run
 
 class Command(NamedTuple):
     "One command of several in a module: what `add_arguments(parser)` asks for, and `run(asked)`, which returns the exit code."
-    add_arguments: Callable
-    run: Callable
+    add_arguments: Callable[[argparse.ArgumentParser], object]
+    run: Callable[[argparse.Namespace], int]
 
-def find_command(name):
+def find_command(name: str) -> Any:
     "The module or object behind the command `name`, imported now: it has `add_arguments(parser)` and `run(asked)`."
     module, _, attribute = COMMANDS[name][0].partition(":")
     found = importlib.import_module(module)
@@ -46,14 +47,14 @@ class Help(argparse.RawDescriptionHelpFormatter):
         if not isinstance(action, argparse._SubParsersAction): return super()._format_action(action)
         return "".join(self._format_action(one) for one in action._get_subactions())
 
-def describe(parser, text, **examples):
+def describe(parser: argparse.ArgumentParser, text: str, **examples: str) -> None:
     "Give `parser` its description and an epilog of examples, {what it does: the line to type}; both are wrapped here, a line to type as the shell reads it."
     parser.description = "\n\n".join(textwrap.fill(" ".join(part.split()), 78) for part in text.split("\n\n"))
     typed = {what: " \\\n    ".join(textwrap.wrap(line, 74, break_long_words=False, break_on_hyphens=False)) for what, line in examples.items()}
     parser.epilog = "examples:\n" + "\n".join(f"  {line}\n      {what}" for what, line in typed.items())
 
 # %% ../nbs/17_command.ipynb #255af136
-def whole_number(text):
+def whole_number(text: str) -> int:
     "A seed or a count from the command line: a whole number from 0 on."
     if not text.isdecimal(): raise argparse.ArgumentTypeError(f"a whole number from 0 on is needed, not {text!r}")
     return int(text)
@@ -72,9 +73,9 @@ FIRST_STEPS = """first steps:
 Results go to standard output, notes and errors to standard error.
 Exit codes: 0 done, 1 failed, 2 command not understood, 130 interrupted."""
 
-def make_parser(wanted):
+def make_parser(wanted: Collection[str]) -> argparse.ArgumentParser:
     "The command line of `biolearn`, with the options of the commands in `wanted`; the others are only listed, so that nothing is imported for them."
-    debug = dict(action="store_true", help="show the whole trace of an error")
+    debug: dict[str, Any] = dict(action="store_true", help="show the whole trace of an error")
     parser = argparse.ArgumentParser(prog="biolearn", description=ABOUT, epilog=FIRST_STEPS, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"biolearn {biolearn.__version__}")
     parser.add_argument("--debug", **debug)
@@ -95,13 +96,13 @@ def _wanted(argv):
 # %% ../nbs/17_command.ipynb #88f4a0a7
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}      # what OpenBLAS's SkylakeX kernels need
 
-def openblas_core(cpuinfo="/proc/cpuinfo"):
+def openblas_core(cpuinfo: str | Path = "/proc/cpuinfo") -> str | None:
     "The name of OpenBLAS's AVX-512 kernels where the processor can run them (as Linux tells), else None."
-    try: flags = set(re.search(r"^flags\s*:(.*)$", Path(cpuinfo).read_text(), re.M)[1].split())
+    try: flags = set(re.search(r"^flags\s*:(.*)$", Path(cpuinfo).read_text(), re.M)[1].split())    # type: ignore[index]  # see the next line
     except (OSError, TypeError): return None                                # no such file, or no such line: not Linux on x86
     return "SkylakeX" if AVX512 <= flags else None
 
-def choose_kernels(cpuinfo="/proc/cpuinfo"):
+def choose_kernels(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
     "Set OPENBLAS_CORETYPE for this process where that helps and still can; returns a few words on who chose the kernels and why."
     if os.environ.get("OPENBLAS_CORETYPE"): return "OPENBLAS_CORETYPE was set before"
     core = openblas_core(cpuinfo)
@@ -114,13 +115,13 @@ def choose_kernels(cpuinfo="/proc/cpuinfo"):
 class UsageError(ValueError):
     "What was asked for cannot be meant. The command shows its usage and exits with code 2."
 
-def one_line(error):
+def one_line(error: BaseException) -> str:
     "The message of `error` on one line: its first paragraph; for an error that nobody foresaw, with its kind."
     said = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
     if isinstance(error, (RuntimeError, ValueError, OSError, ArithmeticError, MemoryError)): return said
     return f"unexpected {type(error).__name__}: {said} (this is a defect of biolearn; --debug shows where)"
 
-def failed(error, debug):
+def failed(error: BaseException, debug: bool) -> int:
     "Tell of `error` on standard error, with its trace if `debug`; returns the exit code 1."
     if debug: traceback.print_exception(type(error), error, error.__traceback__)
     print(f"biolearn: {one_line(error)}", file=sys.stderr)
@@ -129,14 +130,17 @@ def failed(error, debug):
 # %% ../nbs/17_command.ipynb #cb21f249
 class WithoutBars:
     "Standard error without progress bars: what begins with a carriage return is dropped, with the line's end behind it."
-    def __init__(self, stream): self.stream, self.in_bar = stream, False
+    stream: Any
+    in_bar: bool
 
-    def write(self, text):
+    def __init__(self, stream: Any) -> None: self.stream, self.in_bar = stream, False
+
+    def write(self, text: str) -> int:
         bar = text.startswith("\r") or self.in_bar and text in ("\n", "")
         self.in_bar = bar and text != "\n"
         return len(text) if bar else self.stream.write(text)
 
-    def __getattr__(self, name): return getattr(self.stream, name)
+    def __getattr__(self, name: str) -> Any: return getattr(self.stream, name)
 
 # %% ../nbs/17_command.ipynb #e2446aa0
 def _run(asked):
@@ -154,7 +158,7 @@ def _run(asked):
         return 1
     except Exception as e: return failed(e, asked.debug)                     # the outermost frame: nothing is swallowed, all is told
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     "The `biolearn` command; returns the exit code: 0 done, 1 failed, 130 interrupted (argparse itself exits with 2 for a command not understood)."
     argv = sys.argv[1:] if argv is None else list(argv)
     kernels = choose_kernels()

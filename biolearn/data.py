@@ -8,14 +8,16 @@ __all__ = ['IDX_DTYPES', 'MAX_BYTES', 'MNIST_FILES', 'MNIST_MIRRORS', 'DataError
 
 # %% ../nbs/01_data.ipynb #8cfc46ba
 import contextlib, gzip, hashlib, math, os, struct, tempfile, time, zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from array_api_compat import device
 from platformdirs import user_cache_path
 
-from .backend import Backend, array_namespace, check_array, check_choice, check_number, to_numpy
+from .backend import Array, Backend, Random, array_namespace, check_array, check_choice, check_number, to_numpy
 
 # %% ../nbs/01_data.ipynb #674261e7
 __all__ = ["DataError", "DataNotFoundError", "Dataset", "MNIST_FILES", "MNIST_MIRRORS", "from_arrays", "load_dataset",
@@ -83,7 +85,7 @@ def _read_idx(path, max_bytes, name=None):
     return np.frombuffer(body, dtype).reshape(sizes).astype(dtype.newbyteorder("="), copy=False), digest.hexdigest()
 
 # %% ../nbs/01_data.ipynb #7d8a4f8e
-def read_idx(path, *, max_bytes=MAX_BYTES):
+def read_idx(path: str | Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray[Any, Any]:
     """The array in an IDX file, compressed by gzip or not: any of the six types, in this machine's byte order.
 
     Raises `DataError` if the file is no IDX file, is damaged, is shorter or longer than its header says, or announces more
@@ -102,15 +104,15 @@ class Dataset:
     train_labels, valid_labels, test_labels : (n,) int64, or None
     """
     name: str
-    image_shape: tuple
-    train: np.ndarray
-    valid: np.ndarray
-    test: np.ndarray
-    train_labels: np.ndarray | None = None
-    valid_labels: np.ndarray | None = None
-    test_labels: np.ndarray | None = None
+    image_shape: tuple[int, int]
+    train: np.ndarray[Any, Any]
+    valid: np.ndarray[Any, Any]
+    test: np.ndarray[Any, Any]
+    train_labels: np.ndarray[Any, Any] | None = None
+    valid_labels: np.ndarray[Any, Any] | None = None
+    test_labels: np.ndarray[Any, Any] | None = None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         counts = ", ".join(f"{len(getattr(self, split))} {split}" for split in ("train", "valid", "test"))
         return f"Dataset {self.name!r}: {counts}; pictures of {self.image_shape[0]} x {self.image_shape[1]}"
 
@@ -143,8 +145,8 @@ def _image_shape(image_shape, n_0, own):
         raise DataError(f"image_shape {shape} does not fit images of shape {tuple(own or (n_0,))}.")
     return shape
 
-def from_arrays(train, *, train_labels=None, valid=None, valid_labels=None, test=None, test_labels=None,
-                image_shape=None, name="arrays"):
+def from_arrays(train: Array, *, train_labels: Array | None = None, valid: Array | None = None, valid_labels: Array | None = None, test: Array | None = None, test_labels: Array | None = None,
+                image_shape: Sequence[int] | None = None, name: str = "arrays") -> Dataset:
     """A `Dataset` of your own arrays, which are copied. Images: (n, n_0), or (n, rows, cols), which are flattened.
 
     Floating point images must be finite and in [0, 1]. uint8 images are divided by 255 (so 0 and 1 stored as uint8 come out
@@ -168,7 +170,7 @@ def from_arrays(train, *, train_labels=None, valid=None, valid_labels=None, test
 # %% ../nbs/01_data.ipynb #f6939856
 _DIGITS_SEED = 150204156            # fixes the split of `load_digits` for good; the paper's arXiv number
 
-def load_digits():
+def load_digits() -> Dataset:
     """The 1,797 handwritten 8 x 8 digits inside scikit-learn: 1,197 train, 300 valid, 300 test, 64 pixels in 17 grey levels.
 
     The split is a fixed shuffle, the same on every machine. A `Dataset` with labels 0 to 9; nothing is downloaded.
@@ -295,7 +297,7 @@ def _obtain(wanted, places, mirrors):
         f"folder as path=, or name it in the environment variable BIOLEARN_DATA, or copy the files to {folder}."]))
 
 # %% ../nbs/01_data.ipynb #b4e725ca
-def load_mnist(path=None, *, mirrors=None):
+def load_mnist(path: str | Path | None = None, *, mirrors: Sequence[str] | None = None) -> Dataset:
     """MNIST (Section 8): 50,000 train, 10,000 valid (the last training digits), 10,000 test digits of 28 x 28 pixels, with labels.
 
     Its four files are looked for in the folder `path`, then in the one named by BIOLEARN_DATA, then in the user's cache folder, in each
@@ -307,7 +309,7 @@ def load_mnist(path=None, *, mirrors=None):
     return from_arrays(x[:50_000], train_labels=y[:50_000], valid=x[50_000:], valid_labels=y[50_000:],
                        test=x_test, test_labels=y_test, name="mnist")
 
-def load_dataset(name, path=None):
+def load_dataset(name: str, path: str | Path | None = None) -> Dataset:
     "The `Dataset` called `name`: 'digits' (`load_digits`; needs no `path`) or 'mnist' (`load_mnist(path)`)."
     check_choice(name, "name", ("digits", "mnist"))
     return load_digits() if name == "digits" else load_mnist(path)
@@ -323,7 +325,7 @@ def _idx_pair(images, labels, max_bytes):
         raise DataError(f"{images}: pixels must be bytes (0 to 255) or floating point numbers (0 to 1), these are {x.dtype}.")
     return x, y
 
-def load_idx(images, labels=None, *, test_images=None, test_labels=None, n_valid=0, name=None, max_bytes=MAX_BYTES):
+def load_idx(images: str | Path, labels: str | Path | None = None, *, test_images: str | Path | None = None, test_labels: str | Path | None = None, n_valid: int = 0, name: str | None = None, max_bytes: int = MAX_BYTES) -> Dataset:
     """A `Dataset` from IDX files: `images` (n, rows, cols) or (n, n_0) of bytes or of numbers in [0, 1], `labels` (n,), and the same for the test.
 
     The last `n_valid` images become the validation split. `name` is by default the name of the images' file. Files may be packed; none
@@ -341,7 +343,7 @@ def load_idx(images, labels=None, *, test_images=None, test_labels=None, n_valid
         raise DataError(f"{images}{'' if test_images is None else f' or {test_images}'}: {error}") from error
 
 # %% ../nbs/01_data.ipynb #889ca7b6
-def minibatches(x, batch_size, *, rng):
+def minibatches(x: Array, batch_size: int, *, rng: Random) -> Iterator[Array]:
     """One pass over the rows of `x` in random order: yields arrays (batch_size, ...) of the same kind, the last one as small as it comes.
 
     x : (n, ...) array of any namespace and device, n >= 1; every row is yielded exactly once

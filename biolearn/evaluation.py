@@ -9,11 +9,13 @@ __all__ = ['CONTROLS', 'parzen_log_likelihood', 'mean_and_stderr', 'choose_sigma
 
 # %% ../nbs/09_evaluation.ipynb #8e169dd5
 import math, warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from array_api_compat import device
 
-from .backend import array_namespace, check_array, check_number, is_numpy_array, to_numpy, workers
+from .backend import Array, Random, array_namespace, check_array, check_number, is_numpy_array, to_numpy, workers
 
 # %% ../nbs/09_evaluation.ipynb #160b75b6
 __all__ = ["CONTROLS", "choose_sigma", "class_distances", "class_entropy", "class_histogram", "control_samples",
@@ -84,7 +86,7 @@ def _parzen(test, samples, sigmas, chunk):
     constants = [math.log(n) + d / 2 * math.log(2 * math.pi * sigma**2) for sigma in sigmas]
     return [xp.concat(part) - c for part, c in zip(zip(*parts), constants)]
 
-def parzen_log_likelihood(test, samples, sigma, *, chunk=None):
+def parzen_log_likelihood(test: Array, samples: Array, sigma: float, *, chunk: int | None = None) -> Array:
     """Log-density of each test row under Gaussian bumps of width `sigma` on the samples, in nats; Section 8.
 
     test : (n_test, n_0), samples : (n, n_0), floats of one array library -> (n_test,) float64 of that library.
@@ -93,7 +95,7 @@ def parzen_log_likelihood(test, samples, sigma, *, chunk=None):
     return _parzen(test, samples, (sigma,), chunk)[0]
 
 # %% ../nbs/09_evaluation.ipynb #370c76c9
-def mean_and_stderr(values):
+def mean_and_stderr(values: Array) -> tuple[float, float]:
     "Mean of a 1-D array and the standard error of that mean, as two floats. Needs at least two finite values."
     values = to_numpy(values).astype(np.float64)
     check_array(values, "values", ndim=1)
@@ -101,7 +103,7 @@ def mean_and_stderr(values):
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
 
 # %% ../nbs/09_evaluation.ipynb #8cf36abe
-def choose_sigma(valid, samples, grid, *, chunk=None):
+def choose_sigma(valid: Array, samples: Array, grid: Sequence[float], *, chunk: int | None = None) -> tuple[float, np.ndarray[Any, Any]]:
     """The width of `grid` under which the validation rows are the most likely, and the mean log-likelihood at each width.
 
     valid : (n_valid, n_0), samples : (n, n_0), grid : widths, at least two -> (float, (len(grid),) float64 NumPy array, nats).
@@ -124,7 +126,7 @@ def _centroids(train, k, rng):
     seed = int(to_numpy(rng.uniform((1,), "float64"))[0] * 2**31)
     return MiniBatchKMeans(k, random_state=seed, n_init=1, max_iter=50, batch_size=2048).fit(train).cluster_centers_
 
-def control_samples(train, n, *, rng):
+def control_samples(train: Array, n: int, *, rng: Random) -> dict[str, Array]:
     """The sample sets without a model that belong beside a Parzen number: a dict with the keys `CONTROLS`, in that order.
 
     train : (n_train, n_0) floats, n : how many samples, rng : a `Random` -> arrays of n_0 columns in train's library and precision.
@@ -146,7 +148,7 @@ def control_samples(train, n, *, rng):
     return {k: xp.asarray(v, device=device(train)) for k, v in zip(CONTROLS, inside)}
 
 # %% ../nbs/09_evaluation.ipynb #38e9807e
-def variety(samples, reference):
+def variety(samples: Array, reference: Array) -> float:
     """Total variance of `samples` over total variance of `reference`, both (n, n_0) with n >= 2: a float >= 0.
 
     1 is as varied as the reference, 0 is one picture repeated, and below about 0.5 most samples look alike.
@@ -160,7 +162,7 @@ def variety(samples, reference):
     return spread(samples) / spread(reference)
 
 # %% ../nbs/09_evaluation.ipynb #4f579a4d
-def nearest_distance(samples, train, *, chunk=None):
+def nearest_distance(samples: Array, train: Array, *, chunk: int | None = None) -> Array:
     """Euclidean distance of each sample to its nearest training row: samples (n, n_0), train (n_train, n_0) -> (n,), samples' precision.
 
     For memorisation: compare with the same distances of held-out digits. Much smaller means copies; a copy has exactly 0."""
@@ -180,7 +182,7 @@ def _check_labels(labels, name, n=None):
     if n is not None and len(labels) != n: raise ValueError(f"{name} has {len(labels)} entries for {n} rows.")
     return labels
 
-def class_distances(samples, train, train_labels, *, chunk=None):
+def class_distances(samples: Array, train: Array, train_labels: Array, *, chunk: int | None = None) -> Array:
     """Distance of each sample to the nearest training row of each class: (n, number of classes), columns in the order of the sorted labels.
 
     samples : (n, n_0), train : (n_train, n_0), train_labels : (n_train,) integers. Raises ValueError where the sizes do not fit."""
@@ -190,12 +192,12 @@ def class_distances(samples, train, train_labels, *, chunk=None):
     return xp.stack([nearest_distance(samples, xp.take(train, i, axis=0), chunk=chunk) for i in members], axis=1)
 
 # %% ../nbs/09_evaluation.ipynb #f96c043d
-def nearest_class(samples, train, train_labels, *, chunk=None):
+def nearest_class(samples: Array, train: Array, train_labels: Array, *, chunk: int | None = None) -> np.ndarray[Any, Any]:
     "The label of the nearest training row for each sample: (n,) NumPy array of labels. Arguments as in `class_distances`."
     closest = to_numpy(class_distances(samples, train, train_labels, chunk=chunk)).argmin(axis=1)
     return np.unique(to_numpy(train_labels))[closest].astype(np.int64)
 
-def class_histogram(labels, n_classes=10):
+def class_histogram(labels: Array, n_classes: int = 10) -> np.ndarray[Any, Any]:
     "How many of the labels, integers in 0 to n_classes - 1, fall in each class: (n_classes,) int64. Raises ValueError outside."
     check_number(n_classes, "n_classes", integer=True, low=2)
     labels = _check_labels(labels, "labels")
@@ -203,14 +205,14 @@ def class_histogram(labels, n_classes=10):
         raise ValueError(f"labels run from {labels.min()} to {labels.max()}: outside 0 to {n_classes - 1}.")
     return np.bincount(labels, minlength=n_classes).astype(np.int64)
 
-def class_entropy(labels, n_classes=10):
+def class_entropy(labels: Array, n_classes: int = 10) -> float:
     "Entropy of the class histogram over its largest value log(n_classes): 1 is all classes alike, 0 is one class only."
     share = class_histogram(labels, n_classes) / len(labels)
     share = share[share > 0]
     return float(abs((share * np.log(share)).sum()) / math.log(n_classes))
 
 # %% ../nbs/09_evaluation.ipynb #95f37b97
-def recognisability(samples, train, train_labels, *, ratio=0.9, chunk=None):
+def recognisability(samples: Array, train: Array, train_labels: Array, *, ratio: float = 0.9, chunk: int | None = None) -> float:
     """The share of samples, 0 to 1, that are closer to one class than to all others: the distance to the nearest training row
     is below `ratio` times the distance to the nearest row of any other class.
 
@@ -232,7 +234,7 @@ def _mask(visible, like):
         raise ValueError(f"visible must have shape {tuple(like.shape)} or {(like.shape[1],)}, got {tuple(visible.shape)}.")
     return xp.broadcast_to(visible, like.shape)
 
-def inpainting_error(truth, filled, visible):
+def inpainting_error(truth: Array, filled: Array, visible: Array) -> Array:
     """Mean squared error over the hidden pixels of each row, in ink squared: truth, filled (n, n_0) -> (n,) float64.
 
     visible : (n, n_0) or (n_0,), true where the pixel was given. Raises ValueError for a row with nothing hidden."""
@@ -245,7 +247,7 @@ def inpainting_error(truth, filled, visible):
     return xp.sum(hidden * xp.astype(truth - filled, xp.float64)**2, axis=1) / count
 
 # %% ../nbs/09_evaluation.ipynb #9bf531b7
-def fill_mean(x, visible, train):
+def fill_mean(x: Array, visible: Array, train: Array) -> Array:
     "`x` with its hidden pixels replaced by the training mean: x (n, n_0), visible as in `inpainting_error`, train (n_train, n_0)."
     check_array(x, "x"); check_array(train, "train", width=x.shape[1])
     xp = array_namespace(x, train)
@@ -265,7 +267,7 @@ def _nearest_visible(x, visible, train, mean, rows):
         low = xp.minimum(new, low)
     return best
 
-def fill_nearest(x, visible, train, *, chunk=None):
+def fill_nearest(x: Array, visible: Array, train: Array, *, chunk: int | None = None) -> Array:
     "`x` with its hidden pixels taken from the training row that agrees best with the visible ones. Shapes as in `fill_mean`."
     check_array(x, "x"); check_array(train, "train", width=x.shape[1])
     xp, rows = array_namespace(x, train), _block_rows(x.shape[1], chunk)

@@ -12,27 +12,28 @@ __all__ = ['SGD_RATES', 'VARIANTS', 'MEASUREMENT', 'LEVELS', 'METRICS', 'FILLS',
 
 # %% ../nbs/13_experiments.ipynb #ba1bf7a3
 import argparse, base64, json, math, os, re, shutil, statistics, sys, time, zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from . import command
-from .backend import Random, array_namespace, check_choice, to_numpy, use_device, write_whole
+from .backend import Array, Random, array_namespace, check_choice, to_numpy, use_device, write_whole
 from .data import load_dataset
 from .evaluation import class_entropy, class_histogram, control_samples, fill_mean, fill_nearest, inpainting_error, mean_and_stderr, nearest_distance, parzen_log_likelihood, variety
 from .generation import half_masks, inference_chain, sample_directed
 from .inference import infer, inference_steps
-from .learning import DivergenceError
+from .learning import DivergenceError, Recipe
 from .model import log_p_joint
-from .reproduce import PROFILES, Claim, _json, _plain, get_profile, git_revision, kernel_environment, output_folder, peak_memory, run_key, trained_run, versions
+from .reproduce import Claim, PROFILES, Profile, Run, _json, _plain, get_profile, git_revision, kernel_environment, output_folder, peak_memory, run_key, trained_run, versions
 
 # %% ../nbs/13_experiments.ipynb #5090e9f3
 @dataclass(frozen=True)
 class Variant:
     "One experiment: `change(recipe)` gives the fields of the profile's `Recipe` that it changes, `says` is one sentence on what it takes away."
-    change: Callable
+    change: Callable[[Recipe], dict[str, Any]]
     says: str
 
 SGD_RATES = dict(rate_f=(0.02, 0.3), rate_g=(0.1, 0.1))       # of the variant "sgd", per layer: the best of eleven on the validation digits (bench/trials.csv); higher ones diverge
@@ -47,7 +48,7 @@ VARIANTS = {
 }
 
 # %% ../nbs/13_experiments.ipynb #2127c4ac
-def variant_profile(profile, variant):
+def variant_profile(profile: str | Profile, variant: str) -> Profile:
     "The `Profile` (or name of one) with the recipe of the variant of that name. Raises ValueError for a name not in VARIANTS."
     check_choice(variant, "variant", tuple(VARIANTS))
     profile = get_profile(profile)
@@ -65,7 +66,7 @@ def _blocks(a):
     return (a[i:min(i + _BLOCK, a.shape[0]), ...] for i in range(0, a.shape[0], _BLOCK))
 
 # %% ../nbs/13_experiments.ipynb #359ad6c0
-def chain_samples(run, rounds, **settings):
+def chain_samples(run: Run, rounds: Sequence[int], **settings: Any) -> dict[int, Array]:
     """Samples (n_samples, n_0) after each number in `rounds` of one GENERATE chain that goes on, as a dict {rounds: samples}.
 
     Round 0 is directed sampling, round 3 is GENERATE. The run's recipe gives n_steps, delta and direction; `settings` as in `inference_chain`."""
@@ -77,14 +78,14 @@ def chain_samples(run, rounds, **settings):
             if r in kept: kept[r].append(x)
     return {r: array_namespace(start).concat(parts) for r, parts in kept.items()}
 
-def score(samples, test, sigma):
+def score(samples: Array, test: Array, sigma: float) -> dict[str, Any]:
     "Parzen log-likelihood of `test` under `samples` (nats: mean, stderr over digits) and `variety`; all None if the samples are not finite."
     if not np.isfinite(to_numpy(samples)).all(): return dict(mean=None, stderr=None, variety=None)
     mean, stderr = mean_and_stderr(parzen_log_likelihood(test, samples, sigma))
     return dict(mean=mean, stderr=stderr, variety=variety(samples, test))
 
 # %% ../nbs/13_experiments.ipynb #3367bbad
-def climb(run, n_steps=20):
+def climb(run: Run, n_steps: int = 20) -> dict[str, Any]:
     """log p(x,h) over `n_steps` of the run's INFERENCE, Figure 4, for all test digits (nats, constants dropped): a dict of `mean` and `stderr`
     (one number per step, from 0 on), `smallest_rise` of the mean in one step, and `share_rising`: digits that end above their start."""
     settings, parts = run.profile.recipe.inference | dict(n_steps=n_steps), []
@@ -95,7 +96,7 @@ def climb(run, n_steps=20):
     return dict(mean=mean.tolist(), stderr=stderr.tolist(), smallest_rise=float(np.diff(mean).min()), share_rising=float((trace[-1] > trace[0]).mean()))
 
 # %% ../nbs/13_experiments.ipynb #00aee670
-def fill_pca(x, visible, train, n_components=50):
+def fill_pca(x: Array, visible: Array, train: Array, n_components: int = 50) -> np.ndarray[Any, Any]:
     """`x` with its hidden pixels filled from principal components of `train`: the mean of a Gaussian in their space, given the visible pixels.
 
     x, visible : (n, n_0) NumPy arrays; the noise of a pixel is the variance that the components leave. Returns (n, n_0), clipped to the range of train."""
@@ -110,7 +111,7 @@ def fill_pca(x, visible, train, n_components=50):
     return np.where(visible, x, np.clip(centre + scores @ W.T, train.min(), train.max())).astype(x.dtype)
 
 # %% ../nbs/13_experiments.ipynb #81245c7b
-def complete(run, x, visible, *, rng, rounds=20):
+def complete(run: Run, x: Array, visible: Array, *, rng: Random, rounds: int = 20) -> Array:
     "In-painting of Figure 5 (see `generation.inpaint`) with the run's own inference, its direction included: x, visible (n, n_0) -> (n, n_0)."
     xp = array_namespace(x)
     x = xp.where(visible, x, xp.astype(rng.uniform(x.shape), x.dtype))
@@ -119,13 +120,13 @@ def complete(run, x, visible, *, rng, rounds=20):
         x = xp.where(visible, x, run.model.g(1, h[1]))
     return x
 
-def missing_halves(run, n):
+def missing_halves(run: Run, n: int) -> dict[str, np.ndarray[Any, Any]]:
     "Masks (n, n_0), true where visible: 'halves', each digit another half of the picture, and 'random', a random half of the pixels."
     halves = np.stack([to_numpy(mask) for mask in half_masks(run.dataset.image_shape, run.backend).values()])
     return {"halves": halves[np.arange(n) % len(halves)],
             "random": to_numpy(run.rng.stream("experiments", "masks").uniform((n, halves.shape[1]))) < 0.5}
 
-def inpainting(run):
+def inpainting(run: Run) -> dict[str, Any] | None:
     """Squared error per missing pixel on the first 1,000 test digits for both kinds of `missing_halves`: of the network and of each cheap fill, as
     `mean` and `stderr`; for the fills also `lead`, how much larger than the network's it is for the same digits, and `lead_stderr`."""
     x, train, found = run.dataset.test[:_FEW], run.dataset.train, {}
@@ -145,7 +146,7 @@ def _quartiles(distances):
     "The smallest, the quartiles and the largest of an array of distances, as a list of five."
     return np.quantile(to_numpy(distances).astype(float), (0, 0.25, 0.5, 0.75, 1)).tolist()
 
-def memorising(run, samples):
+def memorising(run: Run, samples: Array) -> dict[str, Any]:
     """Do the samples copy training digits? Distances (smallest, quartiles, largest) to the nearest training digit, of 1,000 samples and of test digits;
     and to the nearest of equally many training and validation digits: for copies the first of the two is much smaller. `ratio`: of those medians."""
     train, valid, test = (_here(run, getattr(run.dataset, split)) for split in ("train", "valid", "test"))
@@ -155,12 +156,12 @@ def memorising(run, samples):
     return dict(samples_to_train=_quartiles(nearest_distance(few, train)), test_to_train=_quartiles(nearest_distance(test[:min(_FEW, test.shape[0]), :], train)),
                 samples_to_part_of_train=seen, samples_to_valid=unseen, part=n, ratio=seen[2] / unseen[2])
 
-def nearest_digits(samples, train):
+def nearest_digits(samples: Array, train: Array) -> np.ndarray[Any, Any]:
     "The rows of `train` that are nearest to each of a few `samples`: both (n, n_0) NumPy arrays -> (n_samples, n_0)."
     return np.stack([train[np.argmin(((train - s) ** 2).sum(axis=1))] for s in samples])
 
 # %% ../nbs/13_experiments.ipynb #081a411d
-def train_classifier(train, labels, *, rng, n_features=2000, ridge=1e-3):
+def train_classifier(train: Array, labels: Array, *, rng: Random, n_features: int = 2000, ridge: float = 1e-3) -> Callable[[Array], np.ndarray[Any, Any]]:
     """A simple classifier: fixed random features of the pixels, and a ridge regression from them to the ten labels. Returns predict(x) -> labels.
 
     train : (n, n_0) NumPy array in [0, 1], labels : (n,) integers; `ridge` is relative to the features' mean square."""
@@ -177,11 +178,11 @@ def train_classifier(train, labels, *, rng, n_features=2000, ridge=1e-3):
     readout = np.linalg.solve(A, B).astype(train.dtype)
     return lambda x: classes[np.concatenate([(features(block) @ readout).argmax(axis=1) for block in _blocks(x)])]
 
-def class_balance(run, samples):
+def class_balance(run: Run, samples: Array) -> dict[str, Any]:
     "How evenly the ten classes occur: histogram and `class_entropy` for each entry of `samples`, {name: (n, n_0)}, and for the test digits, by a classifier whose `accuracy` on test digits is told."
     data = run.dataset
     predict = train_classifier(data.train, data.train_labels, rng=run.rng.stream("experiments", "classifier"))
-    found = {"accuracy": float((predict(data.test) == data.test_labels).mean())}
+    found: dict[str, Any] = {"accuracy": float((predict(data.test) == data.test_labels).mean())}
     for name, x in {**samples, "test digits": data.test}.items():
         x = to_numpy(x)
         labels = predict(x) if np.isfinite(x).all() else None
@@ -189,12 +190,12 @@ def class_balance(run, samples):
     return found
 
 # %% ../nbs/13_experiments.ipynb #1f087169
-def pack(images):
+def pack(images: Array) -> dict[str, Any]:
     "A few pictures (n, n_0) with ink in [0, 1], as text: 8 bits per pixel, compressed. `unpack` gives them back to within 1/510."
     pixels = np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
     return {"shape": list(pixels.shape), "pixels": base64.b64encode(zlib.compress(pixels.tobytes(), 9)).decode()}
 
-def unpack(packed):
+def unpack(packed: dict[str, Any]) -> np.ndarray[Any, Any]:
     "The pictures (n, n_0), float32, that `pack` has made text of."
     return np.frombuffer(zlib.decompress(base64.b64decode(packed["pixels"])), np.uint8).reshape(packed["shape"]) / np.float32(255)
 
@@ -204,7 +205,7 @@ def _pictures(run, samples, n=20):
     return dict(image_shape=list(run.dataset.image_shape), samples=pack(few), neighbours=pack(nearest_digits(few, run.dataset.train))) if np.isfinite(few).all() else None
 
 # %% ../nbs/13_experiments.ipynb #5fd1fb9f
-def measure(run, *, full=True, progress=True):
+def measure(run: Run, *, full: bool = True, progress: bool = True) -> dict[str, Any]:
     """Everything this page asks of one trained `Run`, on the test digits, as a dict ready for JSON (None for what is not finite).
 
     rounds : `score` of the chain after 0 (directed sampling), 1, 3 (GENERATE), 10 and, if `full`, 100 rounds, keys as text; otherwise : GENERATE
@@ -242,11 +243,11 @@ def _no_nan(x):
 MEASUREMENT = 1                                   # raise it when what is measured, or how, changes: older files are then made anew
 LEVELS = ("finite", "most", "full")               # how much is measured: only whether training stays finite; all but 100 rounds; all
 
-def result_path(out, variant, seed):
+def result_path(out: str | Path, variant: str, seed: int) -> Path:
     "Where the result of that variant and seed lies in the output folder `out`."
     return Path(out) / "experiments" / f"{variant.replace(' ', '-')}-seed{seed}.json"
 
-def read_result(path):
+def read_result(path: str | Path) -> dict[str, Any] | None:
     "The result in the file at `path` as a dict; None if there is none, or if it is not one."
     try: result = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError): return None
@@ -258,7 +259,7 @@ def _good_enough(result, key, level):
         not result["finite"] or LEVELS.index(result["level"]) >= LEVELS.index(level))
 
 # %% ../nbs/13_experiments.ipynb #2fc7582e
-def run_experiment(profile, variant, seed, *, device="auto", out="", full=True, only_finite=False, keep=True, progress=True):
+def run_experiment(profile: str | Profile, variant: str, seed: int, *, device: str = "auto", out: str | Path = "", full: bool = True, only_finite: bool = False, keep: bool = True, progress: bool = True) -> dict[str, Any]:
     """Train one variant with one seed, measure it, write <out>/experiments/<variant>-seed<seed>.json in one step, and return what it holds.
 
     A run that is there already, made by the same code and settings and measured as fully, is read and not repeated. A run that diverges gives a file that says so.
@@ -267,7 +268,7 @@ def run_experiment(profile, variant, seed, *, device="auto", out="", full=True, 
     out, key, level = output_folder(out, profile), run_key(profile, seed, backend), LEVELS[0 if only_finite else 1 + full]
     path = result_path(out, variant, seed)
     old = read_result(path)
-    if _good_enough(old, key, level): return old
+    if old and _good_enough(old, key, level): return old
     result = {"key": key, "variant": variant, "seed": seed, "profile": profile.name, "device": backend.name, "level": level, "measurement": MEASUREMENT}
     try: result |= _train_and_measure(profile, seed, device, out, level, progress)
     except DivergenceError as e: result |= {"finite": False, "diverged": str(e)}
@@ -286,7 +287,7 @@ def _train_and_measure(profile, seed, device, out, level, progress):
     return {"finite": True, "diverged": None, "seconds": seconds, "peak_memory_mib": max(about["peak_memory_mib"] or 0, peak_memory() or 0) or None, **found}
 
 # %% ../nbs/13_experiments.ipynb #854e29fd
-def run_controls(profile, *, device="auto", out=""):
+def run_controls(profile: str | Profile, *, device: str = "auto", out: str | Path = "") -> dict[str, Any]:
     """Parzen scores of the sets without a model (`evaluation.CONTROLS`) on the test digits, written to <out>/experiments/controls.json and returned.
 
     They depend on the data and the number of samples alone, and are computed once."""
@@ -305,7 +306,7 @@ def run_controls(profile, *, device="auto", out=""):
     return made
 
 # %% ../nbs/13_experiments.ipynb #6cd922d5
-def spread(per_seed):
+def spread(per_seed: dict[int, Any]) -> dict[str, Any]:
     "`{seed: number}` with its `mean`, its standard deviation over seeds `sd` (None for fewer than two) and the number `n` of seeds that have a number."
     there = [v for v in per_seed.values() if v is not None]
     return dict(per_seed={str(s): v for s, v in per_seed.items()}, n=len(there), mean=statistics.fmean(there) if there else None,
@@ -323,7 +324,7 @@ def _fill_ratio(result, kind, fill):
     ours, theirs = (_dig(result, "inpainting", kind, name, "mean") for name in ("network", fill))
     return None if ours is None else ours / theirs
 
-METRICS = {      # name: (its value in a result, 1 where more is better and -1 where less is, how to print it)
+METRICS: dict[str, tuple[Callable[[dict[str, Any]], Any], int, str]] = {      # name: (its value in a result, 1 where more is better and -1 where less is, how to print it)
     "GENERATE (nats)": (lambda r: _dig(r, "rounds", "3", "mean"), 1, "{:.1f}"),
     "directed (nats)": (lambda r: _dig(r, "rounds", "0", "mean"), 1, "{:.1f}"),
     "variety": (lambda r: _dig(r, "rounds", "3", "variety"), 1, "{:.2f}"),
@@ -340,10 +341,10 @@ class Target:
     """One number to reach: `value(result)` of every seed. It holds if the mean over seeds is `at_least` so much, or, where `reached(result)` is given,
     if that is true of every seed. Not judged with fewer than `seeds` seeds, nor, if `mnist`, on other data."""
     name: str
-    paper: object
-    value: Callable
-    at_least: float = None
-    reached: Callable = None
+    paper: Any
+    value: Callable[[dict[str, Any]], Any]
+    at_least: float | None = None
+    reached: Callable[[dict[str, Any]], bool] | None = None
     seeds: int = 3
     mnist: bool = False
 
@@ -367,7 +368,7 @@ TARGETS = (
     Target("training stays finite (share of 20 seeds)", "not said", lambda r: float(r["finite"]), reached=lambda r: r["finite"], seeds=20),
 )
 
-def judge(target, results):
+def judge(target: Target, results: list[dict[str, Any]]) -> dict[str, Any]:
     "The row of a table for `target`: name, paper, per_seed, mean, sd, n, and `holds` (None: not judged) with the reason in `note`. `results`: of the paper's variant."
     about_training = target.seeds == 20
     results = sorted((r for r in results if about_training or r["level"] != "finite"), key=lambda r: r["seed"])
@@ -399,7 +400,7 @@ _VERDICTS = {("worse", "worse"): "supported", ("worse", "same"): "not supported"
              ("not worse", "worse"): "contradicted", ("not worse", "same"): "supported", ("not worse", "better"): "supported"}
 _IF_DIVERGED = {"worse": "supported", "not better": "not decided", "not worse": "contradicted"}      # where most seeds of the variant diverge
 
-def outcome(ours, reference, better=1):
+def outcome(ours: dict[str, Any], reference: dict[str, Any], better: int = 1) -> str | None:
     """How the `spread` of a variant compares with that of the reference: 'worse', 'better', or 'same' if the means are within three standard errors
     of their difference; None where either has fewer than two seeds. `better` is -1 where less is better."""
     if min(ours["n"], reference["n"]) < 2: return None
@@ -408,7 +409,7 @@ def outcome(ours, reference, better=1):
     return "same" if abs(apart) <= max(3 * error, 1e-9 * abs(reference["mean"])) else "better" if apart > 0 else "worse"
 
 # %% ../nbs/13_experiments.ipynb #661260c0
-def verdict(variant, ours, reference):
+def verdict(variant: str, ours: dict[str, Any], reference: dict[str, Any]) -> str:
     "One sentence on what a variant says about the paper's claim, from the two entries of `summarise`'s `variants`: chosen by the numbers, neutral where they do not decide."
     question, n, gone = QUESTIONS[variant], len(ours["seeds"]), len(ours["diverged"])
     if not n: return f"{question.claim}: not run."
@@ -430,7 +431,7 @@ def _differences(ours, reference, came):
     return ("; " + "; ".join(said) if said else "") + "."
 
 # %% ../nbs/13_experiments.ipynb #6014bef9
-def read_results(folder, profile=None):
+def read_results(folder: str | Path, profile: str | Profile | None = None) -> tuple[list[dict[str, Any]], list[str]]:
     """All results in `folder` and the names of those left out: (list of dicts, list of texts).
 
     With a `profile` only results made by its settings count; without, all of a variant must have the same settings, or a ValueError names them."""
@@ -468,7 +469,7 @@ def _of_otherwise(results):
     names = sorted({name for r in results for name in r.get("otherwise") or {}})
     return {name: spread({r["seed"]: _dig(r, "otherwise", name, "mean") for r in results if "otherwise" in r}) for name in names}
 
-def summarise(folder, profile=None):
+def summarise(folder: str | Path, profile: str | Profile | None = None) -> dict[str, Any]:
     """What all results in `folder` say together, as a dict: `targets` (rows of `judge`), `controls` and `quoted` Parzen scores, `rounds` of GENERATE and
     GENERATE `otherwise` (spreads over seeds of the paper's variant), `variants` (per variant: seeds, diverged, metrics, sentence), `seconds`, and `left_out`.
 
@@ -492,7 +493,7 @@ def summarise(folder, profile=None):
 QUOTED = {"contractive auto-encoder": 121, "deep GSN": 214, "GAN": 225}      # Parzen scores that the paper quotes (Section 8)
 
 # %% ../nbs/13_experiments.ipynb #44c26cf6
-def write_results(profile, out="", path=""):
+def write_results(profile: str | Profile, out: str | Path = "", path: str | Path = "") -> dict[str, Any]:
     "Write `summarise` of <out>/experiments to `path` (default: `results_path`) in one step; returns the summary."
     profile = get_profile(profile)
     folder = output_folder(out, profile) / "experiments"
@@ -500,13 +501,13 @@ def write_results(profile, out="", path=""):
     with write_whole(path) as temporary: temporary.write_text(_json(summary, path.name), encoding="utf-8", newline="\n")
     return summary
 
-def results_path(profile, out=""):
+def results_path(profile: str | Profile, out: str | Path = "") -> Path:
     "figures/results.json for the paper's profile in its own folder, else <out>/experiments/results.json."
     folder = output_folder(out, profile)
     return folder.parent / "results.json" if get_profile(profile).name == "paper" and not out else folder / "experiments" / "results.json"
 
 # %% ../nbs/13_experiments.ipynb #bda0252b
-def seed_list(text):
+def seed_list(text: str) -> list[int]:
     "Seeds from a text like '0-4' or '0,2,7-9', in order and without repeats."
     seeds = []
     for part in text.split(","):
@@ -517,14 +518,14 @@ def seed_list(text):
         seeds += [s for s in range(first, last + 1) if s not in seeds]
     return seeds
 
-def variant_list(text):
+def variant_list(text: str) -> list[str]:
     "Names of variants from a text like 'paper,no-inference' ('all': all of them); a hyphen may stand for a space."
     names = list(VARIANTS) if text == "all" else [name.strip().replace("-", " ") for name in text.split(",")]
     unknown = [name for name in names if name not in VARIANTS]
     if unknown: raise argparse.ArgumentTypeError(f"there is no variant {unknown[0]!r}; there are {', '.join(v.replace(' ', '-') for v in VARIANTS)}, and all")
     return names
 
-def result_line(result):
+def result_line(result: dict[str, Any]) -> str:
     "One line about a finished run."
     name = f"{result['variant']} seed {result['seed']}: "
     if not result["finite"]: return name + "DIVERGED, " + result["diverged"].split(":")[0]
@@ -533,7 +534,7 @@ def result_line(result):
     return name + "; ".join(["finite", *values, took])
 
 # %% ../nbs/13_experiments.ipynb #a81f2ce1
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The options of `biolearn experiments`."
     command.describe(parser, """Train variants of the recipe with several seeds, measure them on the test digits, and keep one file per run; what is there is not repeated.
              Two processes may share the work.""",
@@ -568,7 +569,7 @@ def _run_list(asked, todo):
     return failed
 
 # %% ../nbs/13_experiments.ipynb #bd30cb06
-def run(asked):
+def run(asked: argparse.Namespace) -> int:
     "`biolearn experiments`; returns the exit code: 0 done, 1 something failed. What is finished is kept: the same command goes on where it stopped."
     todo = [] if asked.only_results else [(variant, seed) for seed in asked.seeds for variant in asked.variants]
     failed = _run_list(asked, todo)
@@ -577,18 +578,18 @@ def run(asked):
     print(targets_text(summary) + f"\n\nSee {results_path(asked.profile, asked.out)}")
     return int(failed > 0)
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     "`python -m biolearn.experiments`: the command `biolearn experiments` under its older name; returns its exit code."
     return command.main(["experiments", *(sys.argv[1:] if argv is None else argv)])
 
-def claims(summary):
+def claims(summary: dict[str, Any]) -> list[Claim]:
     "The targets of a summary as `Claim`s for a figure notebook's record."
     def said(row):
         if row["mean"] is None: return "–"
         return f"{row['mean']:.4g}" + (f" ± {row['sd']:.2g}" if row["sd"] is not None else "") + f" ({row['n']} seed{'s' * (row['n'] != 1)})"
     return [Claim(row["name"], row["paper"], said(row), row["holds"], row["note"]) for row in summary["targets"]]
 
-def coverage(summary):
+def coverage(summary: dict[str, Any]) -> str:
     "Which variants and seeds a summary rests on, a line each."
     lines = []
     for name, entry in summary["variants"].items():
@@ -596,14 +597,14 @@ def coverage(summary):
         lines.append(f"{name}: seeds {seeds}" + (f"; diverged: {', '.join(map(str, entry['diverged']))}" if entry["diverged"] else ""))
     return "\n".join(lines + [f"left out: {text}" for text in summary["left_out"]])
 
-def targets_text(summary):
+def targets_text(summary: dict[str, Any]) -> str:
     "The targets of a summary for a terminal, a line each."
     mark = {True: "yes", False: "no", None: "–"}
     return "\n".join(f"{mark[c.holds]:4}{c.name}: {c.measured}  [paper: {c.paper}]" + f"  {c.note}" * bool(c.note) for c in claims(summary))
 
 # %% ../nbs/13_experiments.ipynb #ab41bb42
 if __name__ == "__main__" and getattr(globals().get("__spec__"), "name", "") == "biolearn.experiments":     # a program, not a notebook
-    faster = kernel_environment()
+    faster: dict[str, str] = kernel_environment()
     if "OPENBLAS_CORETYPE" in faster:                          # NumPy reads this when it is imported: start again with it
         os.environ.update(faster)
         os.execv(sys.executable, [sys.executable, "-m", "biolearn.experiments", *sys.argv[1:]])

@@ -6,10 +6,13 @@
 __all__ = ['sample_directed', 'inference_chain', 'generate', 'joint_step', 'inpaint_steps', 'inpaint', 'half_masks']
 
 # %% ../nbs/08_generation.ipynb #b07db57b
-from .backend import array_namespace, check_array, check_number
-from .inference import infer
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .backend import Array, Backend, Random, array_namespace, check_array, check_number
+from .inference import Direction, infer
 from .layers import corrupt
-from .model import decode, sample_prior
+from .model import Model, decode, sample_prior
 
 # %% ../nbs/08_generation.ipynb #f6f51b6f
 _BLOCK = 1000     # samples are made in blocks, so that memory stays bounded and the first n of N samples are those of a smaller call
@@ -20,7 +23,7 @@ def _in_blocks(make, n, rng):
     parts = [make(_BLOCK, rng.stream("block", i))[:min(_BLOCK, n - i * _BLOCK), :] for i in range(-(-n // _BLOCK))]
     return array_namespace(parts[0]).concat(parts)
 
-def sample_directed(model, n, *, rng):
+def sample_directed(model: Model, n: int, *, rng: Random) -> Array:
     "`n` pictures (n, n_0) from the directed model, Eq. 7: h_M from the top prior, then the means down to x."
     return _in_blocks(lambda size, rng: _paint(model, size, rng), n, rng)
 
@@ -29,7 +32,7 @@ def _paint(model, size, rng):
     return decode(model, sample_prior(model.prior, size, rng=rng))[0]
 
 # %% ../nbs/08_generation.ipynb #0c7f615d
-def inference_chain(model, x, *, rounds, alpha=0.3, n_steps=15, delta=0.1, direction=None, noise=0.0, rng=None):
+def inference_chain(model: Model, x: Array, *, rounds: int, alpha: float = 0.3, n_steps: int = 15, delta: float = 0.1, direction: Direction | None = None, noise: float = 0.0, rng: Random | None = None) -> Iterator[Array]:
     """The chain of Section 5.2 from the pictures `x` (batch, n_0): yields x after 0, 1, ..., `rounds` rounds of INFERENCE and painting.
 
     `alpha`, `n_steps`, `delta` and `direction` are those of `infer`. `noise` is the standard deviation of Gaussian noise on h_1 before it is painted (0: the means, as in GENERATE); it needs `rng`."""
@@ -38,11 +41,11 @@ def inference_chain(model, x, *, rounds, alpha=0.3, n_steps=15, delta=0.1, direc
     yield x
     for _ in range(rounds):
         h = infer(model, x, n_steps=n_steps, delta=delta, alpha=alpha, direction=direction)
-        x = model.g(1, corrupt(h[1], noise, rng=rng))
+        x = model.g(1, corrupt(h[1], noise, rng=rng))    # type: ignore[arg-type]  # None only without noise
         yield x
 
 # %% ../nbs/08_generation.ipynb #8da4c124
-def generate(model, n, *, rounds=3, rng, **settings):
+def generate(model: Model, n: int, *, rounds: int = 3, rng: Random, **settings: Any) -> Array:
     "GENERATE of Algorithm 2: `n` pictures (n, n_0), each a directed sample after `rounds` rounds of `inference_chain` (whose `settings` it takes: alpha=0.3)."
     def make(size, rng):
         for x in inference_chain(model, _paint(model, size, rng), rounds=rounds, rng=rng.stream("noise"), **settings): pass
@@ -50,7 +53,7 @@ def generate(model, n, *, rounds=3, rng, **settings):
     return _in_blocks(make, n, rng)
 
 # %% ../nbs/08_generation.ipynb #600cb2f4
-def joint_step(model, h, noise, *, rng):
+def joint_step(model: Model, h: Sequence[Array], noise: Sequence[float | str], *, rng: Random) -> list[Array]:
     """One step of the joint denoising auto-encoder's chain (Section 5.1, Eqs. 9-11): corrupt all layers of `h` with `noise` (one entry per layer,
     see `corrupt`), then reconstruct each; middle layers from above or below with probability ½, per example."""
     M, xp = len(model.pairs), array_namespace(h[0])
@@ -63,7 +66,7 @@ def joint_step(model, h, noise, *, rng):
     return new + [model.f(M, noisy[M - 1])]
 
 # %% ../nbs/08_generation.ipynb #8f38efa6
-def inpaint_steps(model, x, visible, *, rounds=20, alpha=0.001, n_steps=15, delta=0.1, rng):
+def inpaint_steps(model: Model, x: Array, visible: Array, *, rounds: int = 20, alpha: float = 0.001, n_steps: int = 15, delta: float = 0.1, rng: Random) -> Iterator[Array]:
     """In-painting of Figure 5: yields the pictures (batch, n_0) after 0, 1, ..., `rounds` rounds; round 0 has random missing pixels.
 
     `visible`: booleans (batch, n_0) or (n_0,), true where the pixel of `x` is known; those pixels never change, and the others of `x` are never read."""
@@ -78,7 +81,7 @@ def inpaint_steps(model, x, visible, *, rounds=20, alpha=0.001, n_steps=15, delt
         x = xp.where(visible, x, model.g(1, h[1]))
         yield x
 
-def inpaint(model, x, visible, *, rng, **settings):
+def inpaint(model: Model, x: Array, visible: Array, *, rng: Random, **settings: Any) -> Array:
     "`x` with its pixels that are not `visible` filled in: the last of `inpaint_steps`, whose settings these are."
     for filled in inpaint_steps(model, x, visible, rng=rng, **settings): pass
     return filled
@@ -93,7 +96,7 @@ def _check_mask(visible, x, model):
         raise ValueError(f"visible must have shape {tuple(x.shape)} or {(x.shape[1],)}, got {tuple(visible.shape)}.")
     return visible
 
-def half_masks(image_shape, backend):
+def half_masks(image_shape: Sequence[int], backend: Backend) -> dict[str, Array]:
     "Four masks for pictures of `image_shape`, a dict of booleans (n_0,): the named half ('left', 'right', 'top', 'bottom') is visible."
     rows, columns = image_shape
     row, column = [i // columns for i in range(rows * columns)], [i % columns for i in range(rows * columns)]

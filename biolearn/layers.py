@@ -12,19 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import Random, array_namespace, check_choice, check_number, kernels
+from .backend import Array, Random, array_namespace, check_choice, check_number, kernels
 
 # %% ../nbs/04_layers.ipynb #1c95dce7
-def softplus(a):
+def softplus(a: Array) -> Array:
     "log(1 + exp(a)), without overflow for any `a`."
     xp = array_namespace(a)
     return xp.maximum(a, xp.zeros_like(a)) + xp.log1p(xp.exp(-xp.abs(a)))
 
-def sigmoid(a):
+def sigmoid(a: Array) -> Array:
     "1 / (1 + exp(-a)), without overflow: half a turn of tanh."
     return 0.5 + 0.5 * array_namespace(a).tanh(0.5 * a)
 
-def relu(a):
+def relu(a: Array) -> Array:
     "max(a, 0)."
     xp = array_namespace(a)
     return xp.maximum(a, xp.zeros_like(a))
@@ -52,9 +52,9 @@ class Unit:
     """A kind of neuron: its `rate` as a function of its summed input, and its `slope` as a function of that rate.
 
     `overwrite(a, spare)` replaces `a` by `rate(a)`, on NumPy and CuPy arrays; `spare` has the shape of `a`."""
-    rate: Callable
-    slope: Callable
-    overwrite: Callable
+    rate: Callable[[Array], Array]
+    slope: Callable[[Array], Array]
+    overwrite: Callable[[Array, Array], None]
 
 UNITS = {
     "softplus": Unit(softplus, lambda y: 1 - array_namespace(y).exp(-y), _overwrite_softplus),
@@ -72,16 +72,16 @@ class Dense:
     b: Any
     unit: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice(self.unit, "unit", tuple(UNITS))
         if self.W.ndim != 2 or self.b.shape != (self.W.shape[1],):
             raise ValueError(f"W must be (n_in, n_out) and b (n_out,), got {self.W.shape} and {self.b.shape}.")
 
-    def __call__(self, h):
+    def __call__(self, h: Array) -> Array:
         "Rates (batch, n_out) for the activities `h` (batch, n_in) of the layer it starts from."
         return UNITS[self.unit].rate(h @ self.W + self.b)
 
-    def into(self, h, out, spare, kit=None):
+    def into(self, h: Array, out: Array, spare: Array, kit: Any = None) -> None:
         "The same rates written to `out` (batch, n_out), on NumPy and CuPy arrays. `spare` is a flat array with room for `out`; `kit`: `kernels` that serve `out` and b."
         array_namespace(h).matmul(h, self.W, out=out)
         if kit and self.unit in kit.UNITS: kit.rates(out, self.b, kit.UNITS[self.unit])
@@ -90,7 +90,7 @@ class Dense:
             UNITS[self.unit].overwrite(out, spare[:out.size].reshape(out.shape))
 
 # %% ../nbs/04_layers.ipynb #288434d9
-def local_gradient(dense, inputs, targets, out=None):
+def local_gradient(dense: Dense, inputs: Array, targets: Array, out: Array | None = None) -> tuple[Array, Array, Array]:
     """Gradient of the local loss ½|dense(inputs) - targets|², averaged over the batch: the M-step of Algorithm 2.
 
     inputs (batch, n_in), targets (batch, n_out); returns dW (n_in, n_out), written to `out` if it is given (NumPy and CuPy), db (n_out,) and the loss, a 0-d array."""
@@ -114,25 +114,25 @@ class LayerPair:
     f: Dense
     g: Dense
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.f.W.shape != self.g.W.shape[::-1]:
             raise ValueError(f"f maps {self.f.W.shape[0]} to {self.f.W.shape[1]} units, "
                              f"but g maps {self.g.W.shape[0]} to {self.g.W.shape[1]}.")
 
 # %% ../nbs/04_layers.ipynb #5ee9b9c2
-def init_dense(n_in, n_out, unit, *, rng, gain=1.0):
+def init_dense(n_in: int, n_out: int, unit: str, *, rng: Random, gain: float = 1.0) -> Dense:
     "A map with `gain` × Glorot-uniform weights, drawn from `rng` (its backend decides where they live), and zero biases."
     for n in (n_in, n_out): check_number(n, "number of units", integer=True, low=1)
     limit = gain * (6 / (n_in + n_out)) ** 0.5
     return Dense((2 * rng.uniform((n_in, n_out)) - 1) * limit, rng.backend.asarray([0.0] * n_out), unit)
 
-def init_pair(n_below, n_above, unit_below, unit_above, *, rng):
+def init_pair(n_below: int, n_above: int, unit_below: str, unit_above: str, *, rng: Random) -> LayerPair:
     "An untrained pair between layers of `n_below` and `n_above` units; each map has the unit of the layer it leads to. f to sigmoid units starts with gain 4."
     return LayerPair(init_dense(n_below, n_above, unit_above, rng=rng.stream("f"), gain=4.0 if unit_above == "sigmoid" else 1.0),
                      init_dense(n_above, n_below, unit_below, rng=rng.stream("g")))
 
 # %% ../nbs/04_layers.ipynb #fef1535f
-def corrupt(h, noise, *, rng):
+def corrupt(h: Array, noise: float | str, *, rng: Random) -> Array:
     """A noisy copy of the activities `h` (Algorithm 2): `noise` is the standard deviation of added Gaussian noise, or
     'spikes' for the mean of three Bernoulli(h) draws (values outside [0, 1] count as 0 and 1)."""
     if noise == "spikes":
@@ -145,19 +145,19 @@ def corrupt(h, noise, *, rng):
     return noisy
 
 # %% ../nbs/04_layers.ipynb #fceb2e91
-def target_step(pair, below, h):
+def target_step(pair: LayerPair, below: Array, h: Array) -> Array:
     "The direction f(below) - f(g(h)) in which `h` explains the layer `below` better (Eq. 12 times its noise variance)."
     return pair.f(below) - pair.f(pair.g(h))
 
 # %% ../nbs/04_layers.ipynb #179f4059
-def exact_gradient(pair, below, h):
+def exact_gradient(pair: LayerPair, below: Array, h: Array) -> Array:
     """DIAGNOSTIC: the exact gradient of log p(below | h) in h (batch, n_above), for unit variance: the term of Eq. 8 that Eq. 12 stands in for.
 
     Not biologically plausible: it reads the transposed weights of g and the slopes of the layer below. No default path calls it."""
     y = pair.g(h)
     return ((below - y) * UNITS[pair.g.unit].slope(y)) @ pair.g.W.T
 
-def angle(a, b):
+def angle(a: Array, b: Array) -> Array:
     "The angle in degrees (batch,) between rows of `a` and `b` (batch, n); 90 where one of them has no length: it does not help to climb."
     xp = array_namespace(a, b)
     lengths = xp.sqrt(xp.sum(a * a, axis=-1) * xp.sum(b * b, axis=-1))

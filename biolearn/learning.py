@@ -8,11 +8,13 @@ __all__ = ['OPTIMIZERS', 'Recipe', 'Books', 'new_books', 'local_step', 'train_st
 
 # %% ../nbs/07_learning.ipynb #7c116234
 import hashlib, json, math, re, time, warnings
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from .backend import Workers, array_namespace, check_array, check_choice, check_number, is_cupy_array, is_numpy_array, kernels, to_numpy, workers, write_whole
+from .backend import Array, Backend, Random, Workers, array_namespace, check_array, check_choice, check_number, is_cupy_array, is_numpy_array, kernels, to_numpy, workers, write_whole
 from .data import minibatches
 from .inference import infer
 from .layers import Dense, LayerPair, corrupt, exact_gradient, local_gradient
@@ -47,7 +49,7 @@ def _adam_scales(rate, t):
     v_scale = math.sqrt((1 - 0.999**t) / 0.001)
     return rate * 0.1 / (1 - 0.9**t) * v_scale, 1e-8 * v_scale
 
-OPTIMIZERS = {"sgd": (_sgd, 0), "momentum": (_momentum, 1), "rmsprop": (_rmsprop, 3), "adam": (_adam, 2)}   # rule, arrays in its books
+OPTIMIZERS: dict[str, tuple[Callable[..., None], int]] = {"sgd": (_sgd, 0), "momentum": (_momentum, 1), "rmsprop": (_rmsprop, 3), "adam": (_adam, 2)}   # rule, arrays in its books
 
 # %% ../nbs/07_learning.ipynb #3e697d2b
 def _update(optimizer, w, grad, books, rate, t):
@@ -69,15 +71,15 @@ class Recipe:
     n_steps: int = 15                              # N, inference steps
     delta: float = 0.1
     alpha: float = 0.001
-    noise: tuple = (0.5, 0.1, "spikes")            # corruption of x, h_1, ..., h_M: Gaussian sd, or 'spikes'
-    noise_end: tuple = None                        # what the noise falls to, linearly, over the whole of training; None: it stays
-    rate_f: tuple = (3e-4, 1e-3)                   # learning rate of f_1, ..., f_M
-    rate_g: tuple = (1e-3, 1e-3)                   # learning rate of g_1, ..., g_M
+    noise: tuple[float | str, ...] = (0.5, 0.1, "spikes")       # corruption of x, h_1, ..., h_M: Gaussian sd, or 'spikes'
+    noise_end: tuple[float | str, ...] | None = None            # what the noise falls to, linearly, over the whole of training; None: it stays
+    rate_f: tuple[float, ...] = (3e-4, 1e-3)       # learning rate of f_1, ..., f_M
+    rate_g: tuple[float, ...] = (1e-3, 1e-3)       # learning rate of g_1, ..., g_M
     optimizer: str = "adam"
     decay: bool = True                             # rates fall linearly to 0; False: they stay
     direction: str = "target"                      # what inference climbs by: the target step of Eq. 12, or 'exact', the gradient of Eq. 8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         python = lambda n: n.item() if hasattr(n, "item") else n         # a NumPy number would widen every float32 array that it meets
         for name, value in vars(self).items():
             several = name in ("noise", "noise_end", "rate_f", "rate_g") and value is not None
@@ -97,17 +99,17 @@ class Recipe:
         check_choice(self.direction, "direction", ("target", "exact"))
 
     @property
-    def inference(self):
+    def inference(self) -> dict[str, Any]:
         "The settings of INFERENCE in training, as keyword arguments of `infer` and `inference_steps`."
         return dict(n_steps=self.n_steps, delta=self.delta, alpha=self.alpha, direction=exact_gradient if self.direction == "exact" else None)
 
-    def at(self, done):
+    def at(self, done: float) -> "Recipe":
         "The recipe for one step after a share `done` of training, from 0 to 1: its rates and its noise as they are then."
-        noise = tuple(n if n == "spikes" else n + (end - n) * done for n, end in zip(self.noise, self.noise_end or self.noise))
+        noise = tuple(n if n == "spikes" else n + (end - n) * done for n, end in zip(self.noise, self.noise_end or self.noise))    # type: ignore[operator]  # both numbers
         left = 1 - done if self.decay else 1.0
         return replace(self, noise=noise, noise_end=None, rate_f=tuple(left * r for r in self.rate_f), rate_g=tuple(left * r for r in self.rate_g))
 
-    def check_depth(self, model):
+    def check_depth(self, model: Model) -> None:
         "Raise ValueError unless there is one noise per layer and one rate per pair of `model`."
         M = len(model.pairs)
         for name, n in (("noise", M + 1), ("rate_f", M), ("rate_g", M)):
@@ -118,16 +120,16 @@ class Recipe:
 @dataclass(frozen=True)
 class Books:
     "What the synapses of one map remember: arrays shaped like its weights `W` and its biases `b`, and one more for their gradient `dW`."
-    W: tuple
-    b: tuple
-    dW: object
+    W: tuple[Array, ...]
+    b: tuple[Array, ...]
+    dW: Array
 
-def new_books(dense, optimizer):
+def new_books(dense: Dense, optimizer: str) -> Books:
     "Empty `Books` of a map."
     n, zeros_like = OPTIMIZERS[optimizer][1], array_namespace(dense.W).zeros_like
-    return Books(*(tuple(zeros_like(w) for _ in range(n)) for w in (dense.W, dense.b)), zeros_like(dense.W))
+    return Books(*(tuple(zeros_like(w) for _ in range(n)) for w in (dense.W, dense.b)), zeros_like(dense.W))    # type: ignore[call-arg]  # two arrays
 
-def local_step(dense, books, inputs, targets, *, optimizer, rate, t):
+def local_step(dense: Dense, books: Books, inputs: Array, targets: Array, *, optimizer: str, rate: float, t: int) -> Array:
     "M-step of one map (Algorithm 2): rewrites its weights, to reduce ½|dense(inputs) - targets|², and its `books`; returns the loss before. `t` counts the steps from 1."
     out = books.dW if is_numpy_array(dense.W) or is_cupy_array(dense.W) else None
     dW, db, loss = local_gradient(dense, inputs, targets, out)
@@ -136,7 +138,7 @@ def local_step(dense, books, inputs, targets, *, optimizer, rate, t):
     return loss
 
 # %% ../nbs/07_learning.ipynb #42beee8d
-def train_step(model, books, x, recipe, *, t, rngs, crew=Workers(1)):
+def train_step(model: Model, books: Sequence[Books], x: Array, recipe: Recipe, *, t: int, rngs: Sequence[Random], crew: Workers = Workers(1)) -> tuple[list[Array], list[Array]]:
     """One minibatch of TRAIN (Algorithm 2): rewrites the weights of `model` and their `books`; returns the settled h and the losses [f_1, g_1, f_2, ...].
 
     `books`: those of f_1, g_1, f_2, ...; `t` counts the steps from 1; `rngs`: one stream of noise per layer."""
@@ -149,12 +151,12 @@ def train_step(model, books, x, recipe, *, t, rngs, crew=Workers(1)):
     return h, crew.map(learn, jobs, books)                                                                   # M-step
 
 # %% ../nbs/07_learning.ipynb #bd252700
-def copy_model(model):
+def copy_model(model: Model) -> Model:
     "`model` with weight arrays of its own."
-    copy = lambda dense: Dense(*(array_namespace(w).asarray(w, copy=True) for w in (dense.W, dense.b)), dense.unit)
+    copy = lambda dense: Dense(*(array_namespace(w).asarray(w, copy=True) for w in (dense.W, dense.b)), dense.unit)    # type: ignore[call-arg]  # two arrays
     return Model(tuple(LayerPair(copy(pair.f), copy(pair.g)) for pair in model.pairs), model.prior)
 
-def fit(model, x, recipe=Recipe(), *, rng, progress=True, on_epoch=None, checkpoint=None):
+def fit(model: Model, x: Array, recipe: Recipe = Recipe(), *, rng: Random, progress: bool = True, on_epoch: Callable[[Model, list[dict[str, Any]]], object] | None = None, checkpoint: str | Path | None = None) -> tuple[Model, list[dict[str, Any]]]:
     """TRAIN (Algorithm 2) on the rows of `x` (n, n_0): returns the trained model, with its top prior, and one dict of measurements per epoch:
     epoch, loss_f and loss_g (per pair), log_p_start and log_p_end (before and after inference), rms (of each layer's activity).
 
@@ -181,7 +183,7 @@ def fit(model, x, recipe=Recipe(), *, rng, progress=True, on_epoch=None, checkpo
                 history.append(_measure(model, first, recipe, epoch, to_numpy(sums) / n_batches))
                 watch.end(history[-1], arrays, epoch)
                 if kept: kept.save(arrays, history, last=epoch + 1 == recipe.epochs)
-                bar.set_postfix_str("epoch {epoch}, log p(x,h) {log_p_start:.2f} → {log_p_end:.2f}".format(**history[-1]))
+                bar.set_postfix_str(_in_words(history[-1]))
                 if on_epoch: on_epoch(model, history)
             return replace(model, prior=_top_prior(model, x, recipe, crew)), history
 
@@ -199,6 +201,11 @@ def _progress_bar(total, what, shown, done=0):
     "A progress bar on standard error, silent unless `shown`; `done` steps were made before."
     from tqdm import tqdm
     return tqdm(total=total, initial=done, desc=what, unit="step", disable=not shown, dynamic_ncols=True, mininterval=0.5)
+
+def _in_words(epoch):
+    "The losses of one epoch's measurements, and log p(x, h) before and after inference, for the bar."
+    losses = (f"{map_}_{k} {loss:.3g}" for map_ in "fg" for k, loss in enumerate(epoch[f"loss_{map_}"], 1))
+    return f"epoch {epoch['epoch']}: loss {', '.join(losses)}; log p(x,h) {epoch['log_p_start']:.2f} → {epoch['log_p_end']:.2f}"
 
 def _measure(model, x, recipe, epoch, losses):
     "What `fit` reports of one epoch; `x` is the fixed batch on which log p(x, h) is measured."
@@ -284,7 +291,7 @@ def _flat(settings, above=""):
     for name, value in settings.items(): flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
     return flat
 
-def differences(there, here):
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     "What differs between two (nested) dicts of settings, as a list of texts like 'recipe.delta is 0.1 there and 0.2 here'."
     there, here = _flat(there), _flat(here)
     def show(side, name): return (f"{side[name][:12]}…" if name.endswith("sha256") else repr(side[name])) if name in side else "missing"
@@ -422,13 +429,13 @@ def _advice(x, recipe, kept):
                           f"Use a smaller batch_size, or a narrower network.{left()}") from e
 
 # %% ../nbs/07_learning.ipynb #770f9c19
-def save_model(path, model, **notes):
+def save_model(path: str | Path, model: Model, **notes: Any) -> None:
     "Write `model` to `path` (.safetensors), whole or not at all; `notes` are kept as JSON beside the weights."
     prior = {} if model.prior is None else {"prior.mean": model.prior.mean, "prior.var": model.prior.var}
     _write_arrays(path, _weights(model) | prior, format=_MODEL, units=json.dumps(model.units), notes=json.dumps(notes))
 
 # %% ../nbs/07_learning.ipynb #9ca47df6
-def load_model(path, backend):
+def load_model(path: str | Path, backend: Backend) -> Model:
     "The model saved at `path` by `save_model`, or in a checkpoint (it has no prior yet), on `backend`. Raises ValueError, naming the file, for anything that is not a whole one."
     from safetensors import SafetensorError, safe_open
     try:

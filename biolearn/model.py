@@ -8,10 +8,11 @@ __all__ = ['TopPrior', 'Model', 'init_model', 'encode', 'decode', 'log_gaussian'
 
 # %% ../nbs/05_model.ipynb #07beb782
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .backend import array_namespace, check_array, check_number
+from .backend import Array, Random, array_namespace, check_array, check_number
 from .layers import LayerPair, init_pair
 
 # %% ../nbs/05_model.ipynb #a566fdc8
@@ -25,84 +26,84 @@ class TopPrior:
 @dataclass(frozen=True)
 class Model:
     "The deep generative model of Eq. 7: `pairs[k-1]` joins layers k-1 and k; `prior` is p(h_M), None until it is fitted."
-    pairs: tuple
-    prior: TopPrior = None
+    pairs: tuple[LayerPair, ...]
+    prior: TopPrior | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.pairs: raise ValueError("a model needs at least one pair of layers.")
         for k, (low, high) in enumerate(zip(self.pairs, self.pairs[1:]), start=1):
             if low.f.W.shape[1] != high.f.W.shape[0]:
                 raise ValueError(f"pair {k} ends in {low.f.W.shape[1]} units, pair {k + 1} starts from {high.f.W.shape[0]}.")
 
     @property
-    def sizes(self):
+    def sizes(self) -> tuple[int, ...]:
         "Number of units in each layer, from the pixels up: (n_0, ..., n_M)."
         return (self.pairs[0].f.W.shape[0], *(pair.f.W.shape[1] for pair in self.pairs))
 
     @property
-    def units(self):
+    def units(self) -> tuple[str, ...]:
         "Kind of unit in each layer, from the pixels up."
         return (self.pairs[0].g.unit, *(pair.f.unit for pair in self.pairs))
 
-    def f(self, k, h):
+    def f(self, k: int, h: Array) -> Array:
         "f_k: mean of q(h_k | h_{k-1}); layers are numbered from 1 as in the paper."
         return self.pairs[k - 1].f(h)
 
-    def g(self, k, h):
+    def g(self, k: int, h: Array) -> Array:
         "g_k: mean of p(h_{k-1} | h_k)."
         return self.pairs[k - 1].g(h)
 
 # %% ../nbs/05_model.ipynb #cbdeca65
-def init_model(sizes, units, *, rng):
+def init_model(sizes: Sequence[int], units: Sequence[str], *, rng: Random) -> Model:
     "An untrained model with `sizes` (n_0, ..., n_M) and one kind of unit per layer, e.g. (784, 1000, 100), ('sigmoid', 'softplus', 'sigmoid')."
     if len(sizes) < 2 or len(sizes) != len(units):
         raise ValueError(f"need at least two layers and one unit per layer, got sizes {tuple(sizes)} and units {tuple(units)}.")
-    return Model(tuple(init_pair(*sizes[k - 1:k + 1], *units[k - 1:k + 1], rng=rng.stream("pair", k)) for k in range(1, len(sizes))))
+    return Model(tuple(init_pair(*sizes[k - 1:k + 1], *units[k - 1:k + 1], rng=rng.stream("pair", k)) for k in range(1, len(sizes))))    # type: ignore[arg-type]  # two numbers, two names
 
 # %% ../nbs/05_model.ipynb #79e8c824
-def encode(model, x):
+def encode(model: Model, x: Array) -> list[Array]:
     "The feedforward guess: h with h[0] = x (batch, n_0) and h[k] = f_k(h[k-1])."
     h = [x]
     for k in range(1, len(model.sizes)): h.append(model.f(k, h[-1]))
     return h
 
-def decode(model, h_top):
+def decode(model: Model, h_top: Array) -> list[Array]:
     "The picture painted from the top: h with h[M] = h_top (batch, n_M) and h[k-1] = g_k(h[k])."
     h = [h_top]
     for k in range(len(model.sizes) - 1, 0, -1): h.insert(0, model.g(k, h[0]))
     return h
 
 # %% ../nbs/05_model.ipynb #38ad4989
-def log_gaussian(h, mean, constants=False):
+def log_gaussian(h: Array, mean: Array, constants: bool = False) -> Array:
     "Log density (batch,) in nats of the rows of `h` under N(mean, 1); without `constants`, minus half the squared error."
     xp = array_namespace(h)
     half_square = -0.5 * xp.sum((h - mean) ** 2, axis=-1)
     return half_square - 0.5 * h.shape[-1] * math.log(2 * math.pi) if constants else half_square
 
-def log_p_joint(model, h, *, constants=False, prior=False):
+def log_p_joint(model: Model, h: Sequence[Array], *, constants: bool = False, prior: bool = False) -> Array:
     "log p(x, h) in nats (batch,), Eq. 7, for h from the pixels up; with log p(h_M) if `prior`, and log 2π terms if `constants`."
     total = sum(log_gaussian(h[k - 1], model.g(k, h[k]), constants) for k in range(1, len(h)))
     return total + log_prior(model.prior, h[-1]) if prior else total
 
-def log_q(model, h, *, constants=False):
+def log_q(model: Model, h: Sequence[Array], *, constants: bool = False) -> Array:
     "log q(h | x) in nats (batch,), Eq. 7: how far each layer is from the feedforward guess below it."
     return sum(log_gaussian(h[k], model.f(k, h[k - 1]), constants) for k in range(1, len(h)))
 
 # %% ../nbs/05_model.ipynb #e8cf19c3
-def fit_top_prior(h_top, *, widen=4.0):
+def fit_top_prior(h_top: Array, *, widen: float = 4.0) -> TopPrior:
     "The paper's p(h_M): mean and `widen` × variance of the rows of `h_top` (n, n_M) (end of TRAIN in Algorithm 2)."
     check_array(h_top, "h_top"); check_number(widen, "widen", low=0)
     xp = array_namespace(h_top)
     return TopPrior(xp.mean(h_top, axis=0), widen * xp.var(h_top, axis=0))
 
-def sample_prior(prior, n, *, rng):
+def sample_prior(prior: TopPrior | None, n: int, *, rng: Random) -> Array:
     "`n` draws (n, n_M) from the top prior. Not clipped: a draw for a sigmoid unit may lie outside [0, 1]."
     if prior is None: raise ValueError("the model has no top prior yet: `fit` sets it, or replace(model, prior=fit_top_prior(h_top)).")
     check_number(n, "number of samples", integer=True, low=1)
     xp = array_namespace(prior.mean)
     return prior.mean + xp.sqrt(prior.var) * rng.normal((n, prior.mean.shape[0]))
 
-def log_prior(prior, h_top):
+def log_prior(prior: TopPrior | None, h_top: Array) -> Array:
     "log p(h_M) in nats (batch,), constants included."
     if prior is None: raise ValueError("the model has no top prior yet: train it, or use prior=False.")
     xp = array_namespace(h_top)

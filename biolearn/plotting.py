@@ -9,10 +9,15 @@ __all__ = ['COLORS', 'STYLE_FILE', 'style', 'save_figure', 'digit_sheet', 'sheet
 
 # %% ../nbs/10_plotting.ipynb #93f09030
 import functools, io, time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from .backend import Array
+
+if TYPE_CHECKING: from matplotlib.figure import Figure          # drawing imports it when it draws
 
 # %% ../nbs/10_plotting.ipynb #5acc1ce5
 __all__ = ["Animation", "COLORS", "LiveCurves", "STYLE_FILE", "digit_sheet", "inference_curve", "inference_walk", "inpainting_strips", "latent_walk",
@@ -31,7 +36,7 @@ def _settings():
     return matplotlib.rc_params_from_file(STYLE_FILE, use_default_template=False)
 
 @contextmanager
-def style():
+def style() -> Iterator[None]:
     "Within this context matplotlib draws in the style of this book, whatever the reader's own settings; outside nothing changes."
     import matplotlib
     with matplotlib.rc_context():
@@ -66,7 +71,7 @@ def _write(fig, target, kind, dpi):
     nothing = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
     with style(): fig.savefig(target, format=kind, dpi=dpi, metadata=nothing)
 
-def save_figure(fig, path):
+def save_figure(fig: Any, path: str | Path) -> Path:
     """Write `fig` to `path`, PNG (200 pixels per inch) or SVG by its suffix; the same figure gives the same bytes each time. An `Animation` can also be
     written as GIF; as PNG or SVG it is its last frame.
 
@@ -119,7 +124,7 @@ def _draw_sheet(ax, images, image_shape, rows, labels=None, gap=0.06):
     return (right + gap) / (bottom + gap)
 
 # %% ../nbs/10_plotting.ipynb #1525203d
-def digit_sheet(images, image_shape, *, rows=10, title=None, labels=None):
+def digit_sheet(images: Array, image_shape: Sequence[int], *, rows: int = 10, title: str | None = None, labels: Sequence[Any] | None = None) -> "Figure":
     """A sheet of digits, filled row by row. Ink is drawn from 0 (white) to 1 (black); values outside are drawn as the nearer end.
 
     images : (n, rows of pixels * columns of pixels), image_shape : (rows, columns) of one digit, rows : rows of the sheet,
@@ -138,7 +143,7 @@ def digit_sheet(images, image_shape, *, rows=10, title=None, labels=None):
         return _done(fig)
 
 # %% ../nbs/10_plotting.ipynb #89568c07
-def sheet_pair(left, right, image_shape, *, titles=("GENERATE", "directed"), rows=10, title=None):
+def sheet_pair(left: Array, right: Array, image_shape: Sequence[int], *, titles: Sequence[str] = ("GENERATE", "directed"), rows: int = 10, title: str | None = None) -> "Figure":
     """Two sheets of digits side by side, `titles` above them: left, right (n, pixels), as in `digit_sheet` -> Figure.
 
     Raises ValueError where the shapes do not fit."""
@@ -157,7 +162,7 @@ def sheet_pair(left, right, image_shape, *, titles=("GENERATE", "directed"), row
         return _done(fig)
 
 # %% ../nbs/10_plotting.ipynb #f348eabc
-def inference_curve(trace, *, singles=4, title=None):
+def inference_curve(trace: Array, *, singles: int | Sequence[int] = 4, title: str | None = None) -> "Figure":
     """log p(x, h) over the steps of INFERENCE, as in Figure 4: mean with a band of one standard error, and some single examples, dashed.
 
     trace : (steps + 1, n_examples), nats, constants dropped, row 0 before the first step; n_examples >= 2.
@@ -191,7 +196,7 @@ def _tint(image, visible):
     orange = np.array([0xE6, 0x9F, 0x00]) / 255
     return np.where(visible[..., None], grey, 0.45 * grey + 0.55 * orange)
 
-def inpainting_strips(original, masked_start, snapshots, steps, image_shape, *, visible=None, title=None):
+def inpainting_strips(original: Array, masked_start: Array, snapshots: Array, steps: Sequence[int], image_shape: Sequence[int], *, visible: Array | None = None, title: str | None = None) -> "Figure":
     """Rows of digits being filled in, as in Figure 5; columns: original, what the network sees, and the rounds in `steps`.
 
     original, masked_start : (n, pixels); snapshots : (len(steps), n, pixels); steps : round numbers, e.g. (1, 2, 5, 20);
@@ -222,7 +227,7 @@ def _picture(ax, image):
     ax.spines[:].set(visible=True, color="#BFBFBF", linewidth=0.5)
 
 # %% ../nbs/10_plotting.ipynb #1c3a3ece
-def parzen_bars(rows, *, title=None):
+def parzen_bars(rows: Sequence[dict[str, Any]], *, title: str | None = None) -> "Figure":
     """Horizontal bars of Parzen log-likelihoods with their standard errors; a diamond marks the paper's value.
 
     rows : dicts with `name`, `mean` (nats), and if there are any `stderr` (nats), `paper` (nats) and `kind`, "model" (the default)
@@ -272,7 +277,7 @@ def _bar_legend(fig, rows, color):
     fig.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.2, columnspacing=1.4)
 
 # %% ../nbs/10_plotting.ipynb #e365fab5
-def training_curves(history, *, title=None):
+def training_curves(history: Sequence[dict[str, Any]], *, title: str | None = None) -> "Figure":
     """Four panels over epochs: local errors of every g_k and f_k, log p(x, h) before and after INFERENCE, and the size of every h_k.
 
     history : dicts, one per epoch, with `epoch`, `loss_f`, `loss_g` (lists, one number per pair), `rms` (one per layer, from x = h0 up), `log_p_start`,
@@ -322,10 +327,16 @@ class LiveCurves:
     """Training curves that grow in a notebook: `fit(model, x, recipe, rng=rng, on_epoch=LiveCurves(recipe.epochs))`.
 
     `epochs`: how many there will be, so that the last is drawn for sure; `every`: seconds between two drawings; `title` as in `training_curves`."""
-    def __init__(self, epochs, *, every=2.0, title=None):
+    epochs: int
+    every: float
+    title: str | None
+    drawn: float
+    output: Any
+
+    def __init__(self, epochs: int, *, every: float = 2.0, title: str | None = None) -> None:
         self.epochs, self.every, self.title, self.drawn, self.output = epochs, every, title, -float("inf"), None
 
-    def __call__(self, model, history):
+    def __call__(self, model: Any, history: list[dict[str, Any]]) -> None:
         if not _in_notebook() or time.monotonic() - self.drawn < self.every and len(history) < self.epochs: return
         from IPython.display import display
         fig = training_curves(history, title=self.title)
@@ -363,7 +374,7 @@ def _two_signs():
     from matplotlib.colors import LinearSegmentedColormap
     return LinearSegmentedColormap.from_list("two_signs", [COLORS["blue"], "#FFFFFF", COLORS["vermilion"]])
 
-def receptive_fields(fields, image_shape, *, rows=5, title=None):
+def receptive_fields(fields: dict[str, Array], image_shape: Sequence[int], *, rows: int = 5, title: str | None = None) -> "Figure":
     """Sheets of weights side by side, each with a scale of its own that is symmetric about zero.
 
     fields : {title of the sheet: (n, pixels)}, the same n in each; image_shape : (rows, columns) of one field -> Figure. Raises ValueError where shapes do not fit."""
@@ -389,14 +400,20 @@ class Animation:
     """A short film: `show(t)` puts the figure `fig` into the state of frame t = 0, ..., n - 1. A notebook shows its last frame, and `play()` the film. `alt` says in words what is seen.
 
     `seconds`: how long a frame stays; the last one stays two seconds longer."""
-    def __init__(self, fig, show, n, *, alt, seconds=0.25): self.fig, self.show, self.n, self.alt, self.seconds = fig, show, n, alt, seconds
+    fig: "Figure"
+    show: Callable[[int], object]
+    n: int
+    alt: str
+    seconds: float
 
-    def still(self, t=-1):
+    def __init__(self, fig: "Figure", show: Callable[[int], object], n: int, *, alt: str, seconds: float = 0.25) -> None: self.fig, self.show, self.n, self.alt, self.seconds = fig, show, n, alt, seconds
+
+    def still(self, t: int = -1) -> "Figure":
         "The figure in the state of frame `t`."
         self.show(t % self.n)
         return self.fig
 
-    def frame(self, t):
+    def frame(self, t: int) -> Any:
         "Frame `t` as an image of Pillow's, 100 pixels per inch."
         from PIL import Image
         buffer = io.BytesIO()
@@ -411,19 +428,19 @@ class Animation:
         first.save(buffer, format="GIF", save_all=True, append_images=others, duration=stay, loop=0)
         return buffer.getvalue()
 
-    def gif(self):
+    def gif(self) -> bytes:
         "The film as the bytes of a GIF that plays for ever."
         return self._gif
 
     def _repr_png_(self): return self.still()._repr_png_()
 
-    def play(self):
+    def play(self) -> Any:
         "The film as an output that moves in a notebook; pages that are only looked at show the last frame."
         from IPython.display import Image
         return Image(self.gif(), format="gif", alt=self.alt)
 
 # %% ../nbs/10_plotting.ipynb #fb323f19
-def inference_walk(x, paintings, trace, image_shape):
+def inference_walk(x: Array, paintings: Array, trace: Array, image_shape: Sequence[int]) -> Animation:
     """The walk of INFERENCE as an `Animation`, a frame per step: what is seen, what the network paints of it, the difference, and log p(x, h) so far.
 
     x : (n, pixels), a few pictures; paintings : (steps + 1, n, pixels), g_1(h_1) after each step; trace : (steps + 1, n), nats, constants dropped.
@@ -465,7 +482,7 @@ def _walk_curves(ax, trace):
     return list(zip(*pairs))
 
 # %% ../nbs/10_plotting.ipynb #12845a45
-def latent_walk(walks, blends, image_shape, *, title=None):
+def latent_walk(walks: Array, blends: Array, image_shape: Sequence[int], *, title: str | None = None) -> "Figure":
     """Walks from one digit to another, each above the blend of pixels between the same ends.
 
     walks, blends : (n, steps, pixels), the ends in the first and the last place; image_shape : (rows, columns) -> Figure. Raises ValueError where shapes do not fit."""

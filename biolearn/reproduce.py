@@ -11,10 +11,12 @@ __all__ = ['PROFILES', 'TRAINING_MODULES', 'SUFFIXES', 'PARAMETERS', 'REPORT_STY
            'reproduce', 'add_arguments', 'claims_text', 'run']
 
 # %% ../nbs/11_reproduce.ipynb #659b47a6
-import base64, hashlib, html, importlib.metadata, importlib.util, json, os, platform, re, shutil, subprocess, sys, tempfile, textwrap, time
+import argparse, base64, hashlib, html, importlib.metadata, importlib.util, json, os, platform, re, shutil, subprocess, sys, tempfile, textwrap, time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import biolearn
 from .backend import Backend, Random, check_choice, check_number, flush_folder, to_numpy, use_device, write_whole
@@ -31,14 +33,14 @@ class Profile:
     `n_samples` and `sigma` belong to the Parzen estimate of Section 8; `threads` is for matrix products, 0 for the library's own choice."""
     name: str
     dataset: str
-    hidden: tuple
-    units: tuple
+    hidden: tuple[int, ...]
+    units: tuple[str, ...]
     recipe: Recipe
     n_samples: int = 10_000
     sigma: float = 0.2
     threads: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("hidden", "units"): object.__setattr__(self, name, tuple(getattr(self, name)))
         for width in self.hidden: check_number(width, "hidden", integer=True, low=1)
         check_number(self.n_samples, "n_samples", integer=True, low=1)
@@ -51,7 +53,7 @@ class Profile:
                                ("rate_f", self.recipe.rate_f, M), ("rate_g", self.recipe.rate_g, M)):
             if found is not None and len(found) != n: raise ValueError(f"{name} needs {n} entries for {M} hidden layers, got {found!r}.")
 
-    def sizes(self, n_0):
+    def sizes(self, n_0: int) -> tuple[int, ...]:
         "The widths of all layers, for an input of `n_0` pixels."
         return (n_0, *self.hidden)
 
@@ -64,7 +66,7 @@ PROFILES = {p.name: p for p in (
             recipe=Recipe(epochs=20, batch_size=100, noise=(0.5, 0.1, "spikes"), noise_end=(0.4, 0.1, "spikes"), rate_f=(3e-4, 1e-3), rate_g=(1e-3, 2e-3)), n_samples=10_000),
 )}
 
-def get_profile(profile, changes=None):
+def get_profile(profile: str | Profile, changes: dict[str, Any] | None = None) -> Profile:
     """The `Profile` of that name (a `Profile` is taken as it is), with the fields in `changes`, {name: value}, of the profile or of its recipe set.
     Raises ValueError or TypeError for an unknown profile, an unknown field or a value that cannot be."""
     if not isinstance(profile, Profile):
@@ -73,7 +75,7 @@ def get_profile(profile, changes=None):
     return profile if changes is None else _changed(profile, changes)
 
 # %% ../nbs/11_reproduce.ipynb #c4a96e51
-def changeable(profile="quick"):
+def changeable(profile: str | Profile = "quick") -> dict[str, Any]:
     "What `changes` may name, {field: its value in this profile}: the fields of the profile, but for its name, and of its recipe."
     profile = get_profile(profile)
     return {f.name: getattr(owner, f.name) for owner in (profile, profile.recipe) for f in fields(owner) if f.name not in ("name", "recipe")}
@@ -92,16 +94,16 @@ def _changed(profile, changes):
     except (TypeError, ValueError) as e: raise type(e)(f"changes: {e}") from None
 
 # %% ../nbs/11_reproduce.ipynb #08dfc3ef
-def checkout():
+def checkout() -> Path | None:
     "The root of the repository this package is imported from, or None if it was installed from a wheel."
     root = Path(biolearn.__file__).resolve().parent.parent
     return root if (root / "settings.ini").is_file() and (root / "nbs" / "figures").is_dir() else None
 
-def output_path(out="", profile="quick"):
+def output_path(out: str | Path = "", profile: str | Profile = "quick") -> Path:
     "The absolute path of `out`, or of figures/<profile> if `out` is empty."
     return (Path(out).expanduser() if out else (checkout() or Path.cwd()) / "figures" / get_profile(profile).name).resolve()
 
-def output_folder(out="", profile="quick"):
+def output_folder(out: str | Path = "", profile: str | Profile = "quick") -> Path:
     "The folder at `output_path`, which is made if it is not there."
     folder = output_path(out, profile)
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,7 @@ def _source(module):
     name = f"biolearn.{module}"
     return importlib.util.find_spec(name).loader.get_source(name)
 
-def run_key(profile, seed, backend):
+def run_key(profile: str | Profile, seed: int, backend: Backend) -> str:
     "The name of a trained model: profile, seed, kind of device, and a fingerprint of all settings and of the code that trains."
     profile = get_profile(profile)
     made_of = json.dumps(_plain(profile), sort_keys=True) + "".join(_source(m) for m in TRAINING_MODULES)
@@ -143,7 +145,7 @@ class Run:
     random streams, `history` as plain lists and dicts, `folder` where the model lies, `out` where pictures go."""
     model: Model
     dataset: Dataset
-    history: object
+    history: list[dict[str, Any]]
     profile: Profile
     backend: Backend
     rng: Random
@@ -177,14 +179,14 @@ def _train(profile, dataset, rng, folder):
     flush_folder(folder.parent)
 
 # %% ../nbs/11_reproduce.ipynb #1a15b4c8
-def peak_memory(children=False):
+def peak_memory(children: bool = False) -> float | None:
     "The most memory this process (or the largest of its finished children) has held, in MiB; None where the system does not say."
     try: import resource
     except ImportError: return None          # Windows
     used = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
     return round(used / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
-def versions():
+def versions() -> dict[str, str]:
     "The versions of what the numbers depend on, by package name; a package that is not installed is left out."
     found = {"python": platform.python_version(), "biolearn": biolearn.__version__}
     for name in ("numpy", "cupy", "cupy-cuda12x", "cupy-cuda13x", "array-api-compat", "scikit-learn", "matplotlib", "papermill"):
@@ -229,7 +231,7 @@ def _read_run(profile, folder):
     return about
 
 # %% ../nbs/11_reproduce.ipynb #ba48adba
-def trained_run(profile="quick", *, seed=0, device="auto", out="", changes=None):
+def trained_run(profile: str | Profile = "quick", *, seed: int = 0, device: str = "auto", out: str | Path = "", changes: dict[str, Any] | None = None) -> Run:
     """The `Run` of this profile and seed: loaded from <out>/runs/<key> if it was trained before by this very code and settings,
     else trained now, from where an interrupted training stopped. `profile` is a name in PROFILES or a `Profile`; `device` as in `use_device`; `out` as in `output_folder`; `changes` as in `get_profile`."""
     profile, backend = get_profile(profile, changes), use_device(device)
@@ -245,12 +247,12 @@ def trained_run(profile="quick", *, seed=0, device="auto", out="", changes=None)
 class Claim:
     "What the paper claims (text or number), what was measured, and whether it `holds`: True, False, or None for a row only reported."
     name: str
-    paper: object
-    measured: object
-    holds: object
+    paper: Any
+    measured: Any
+    holds: bool | None
     note: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("paper", "measured", "holds"): object.__setattr__(self, field, _plain(getattr(self, field)))
         if self.holds not in (True, False, None) or isinstance(self.holds, (int, float)) and not isinstance(self.holds, bool):
             raise TypeError(f"claim {self.name!r}: holds must be True, False or None, got {self.holds!r}.")
@@ -267,7 +269,7 @@ def _cells(claim):
     "The columns of a table of claims, as text."
     return claim.name, _show(claim.paper), _show(claim.measured), _show(claim.holds), claim.note
 
-def claims_markdown(claims):
+def claims_markdown(claims: Iterable[Claim]) -> str:
     "A Markdown table of `claims`."
     lines = ["| claim | paper | measured | holds | note |", "|---|---|---|---|---|"]
     for claim in claims: lines.append("| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in _cells(claim)) + " |")
@@ -279,14 +281,14 @@ class Record:
     "What one figure notebook has to say; a notebook shows it as the table of its claims."
     name: str
     caption: str
-    claims: tuple
-    values: object = None
+    claims: tuple[Claim, ...]
+    values: Any = None
 
-    def _repr_markdown_(self): return claims_markdown(self.claims)
+    def _repr_markdown_(self) -> str: return claims_markdown(self.claims)
 
 SUFFIXES = (".json", ".png", ".svg", ".gif")     # of the files that belong to one record
 
-def record(name, fig, claims, *, out, caption, values=None):
+def record(name: str, fig: Any, claims: Sequence[Claim], *, out: str | Path, caption: str, values: Any = None) -> Record:
     """Write <name>.png, <name>.svg and <name>.json to the folder `out`, each in one step; the same figure gives the same bytes.
     `fig` is a Matplotlib figure, an `Animation` (which is also written as <name>.gif), or None for numbers alone; `values` is anything made of numbers, text, arrays, lists and dicts."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name): raise ValueError(f"record: {name!r} cannot be a file's name; use letters, digits, _ and -.")
@@ -309,7 +311,7 @@ class ReproduceError(RuntimeError):
 class UnknownNotebook(ReproduceError, UsageError):
     "No notebook has the name asked for."
 
-def notebook_problems(path):
+def notebook_problems(path: str | Path) -> list[str]:
     "What would make papermill run the notebook at `path` with other settings than those asked for: a list of sentences, empty if nothing."
     import nbformat, papermill
     try: cells = nbformat.read(path, as_version=4).cells
@@ -322,12 +324,12 @@ def notebook_problems(path):
     return [f"its 'parameters' cell (cell {tagged[0]}) does not set {', '.join(lacks)}"] if lacks else []
 
 # %% ../nbs/11_reproduce.ipynb #919dba35
-def notebook_folder():
+def notebook_folder() -> Path:
     "Where the figure notebooks are: in the repository, or, installed from a wheel, inside the package."
     root = checkout()
     return root / "nbs" / "figures" if root else Path(biolearn.__file__).resolve().parent / "notebooks"
 
-def find_notebooks(folder):
+def find_notebooks(folder: str | Path) -> list[Path]:
     "The figure notebooks in `folder`, in the order of their names; each has been checked. Raises ReproduceError with every problem found."
     paths = sorted(p for p in Path(folder).glob("*.ipynb") if p.name[0] not in "._")
     if not paths: raise ReproduceError(f"There are no notebooks in {folder}.")
@@ -335,7 +337,7 @@ def find_notebooks(folder):
     if problems: raise ReproduceError("Nothing was run, because of\n  " + "\n  ".join(problems))
     return paths
 
-def select(paths, only=None):
+def select(paths: Sequence[Path], only: Sequence[str] | None = None) -> list[Path]:
     "The notebooks whose names begin with `only` (a text or several; None: all). Raises UnknownNotebook, naming what there is."
     wanted = [only] if isinstance(only, str) else list(only or [""])
     for start in wanted:
@@ -386,11 +388,11 @@ class _LogLines:
     def flush(self): self.stream.flush()
 
 # %% ../nbs/11_reproduce.ipynb #e884d20d
-def kernel_environment(threads=0, cpuinfo="/proc/cpuinfo"):
+def kernel_environment(threads: int = 0, cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, str]:
     """Environment variables for the notebooks' kernels: OpenBLAS's AVX-512 kernels where the processor has them, and its number of
     `threads`, both only if the user has not chosen; a quiet start; this very package; and BIOLEARN_DATA made absolute, because kernels run in another folder."""
     env = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
-    if openblas_core(cpuinfo): env["OPENBLAS_CORETYPE"] = openblas_core(cpuinfo)
+    if core := openblas_core(cpuinfo): env["OPENBLAS_CORETYPE"] = core
     if threads: env["OPENBLAS_NUM_THREADS"] = str(threads)
     env = {name: value for name, value in env.items() if name not in os.environ}
     if os.environ.get("BIOLEARN_DATA"): env["BIOLEARN_DATA"] = str(Path(os.environ["BIOLEARN_DATA"]).expanduser().resolve())
@@ -410,7 +412,7 @@ def _environ(env):
 
 # %% ../nbs/11_reproduce.ipynb #f39a0c57
 @contextmanager
-def kernel_sockets():
+def kernel_sockets() -> Iterator[dict[str, Any] | None]:
     "Settings for papermill's `config`: the kernel's channels are socket files in a folder of its own, not TCP ports; None on Windows, which has no such files."
     if sys.platform == "win32": yield None
     else:
@@ -420,7 +422,7 @@ def kernel_sockets():
             yield Config(KernelManager={"transport": "ipc", "connection_file": f"{folder}/kernel.json"})
 
 # %% ../nbs/11_reproduce.ipynb #1029284c
-def drawn_by(stem, stems, out, suffixes=SUFFIXES):
+def drawn_by(stem: str, stems: Sequence[str], out: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     "The files in `out` that the notebook `stem` has recorded: named `stem` or `stem`_..., unless a longer name in `stems` fits better."
     def owner(name): return max((s for s in stems if name == s or name.startswith(s + "_")), key=len, default=None)
     return sorted(p for p in Path(out).iterdir() if p.suffix in suffixes and owner(p.stem) == stem)
@@ -430,7 +432,7 @@ def _told_elsewhere(loop, context):
     from nbclient.exceptions import DeadKernelError
     if not isinstance(context.get("exception"), DeadKernelError): loop.default_exception_handler(context)
 
-def run_notebook(path, parameters, out, *, stems=(), stderr=None):
+def run_notebook(path: Path, parameters: dict[str, Any], out: str | Path, *, stems: Sequence[str] = (), stderr: Any = None) -> None:
     "Run one notebook through papermill in the folder <out>/notebooks; what it prints to the error stream goes to `stderr`. Raises NotebookFailed."
     import papermill
     from jupyter_core.utils import ensure_event_loop
@@ -450,7 +452,7 @@ def run_notebook(path, parameters, out, *, stems=(), stderr=None):
         raise NotebookFailed(f"{path.name} has run but recorded nothing: it should end with record({path.stem!r}, ...).")
 
 # %% ../nbs/11_reproduce.ipynb #b95dca7e
-def git_revision():
+def git_revision() -> dict[str, Any] | None:
     "The commit this package is used from and whether tracked files (figures aside) differ from it; None outside a repository or without git."
     root = checkout()
     def git(*args): return subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=True).stdout.strip()
@@ -475,7 +477,7 @@ def _kept(old, key, out, ran):
     pictures = {name: e for name, e in old.get("pictures", {}).items() if e["notebook"] not in ran and intact(e)}
     return {e["notebook"]: {**old["notebooks"][e["notebook"]], "ran_now": False} for e in pictures.values()}, pictures
 
-def write_manifest(out, *, about, seconds, stems, failed=None):
+def write_manifest(out: Path, *, about: dict[str, Any], seconds: dict[str, float], stems: Sequence[str], failed: str | None = None) -> dict[str, Any]:
     """Write manifest.json to `out` and return it. `about` is what is known of the run as a whole, `seconds` the wall time of each notebook
     that has run now, `stems` the names of all notebooks in order, `failed` the message of the failure that ended the run."""
     path = out / "manifest.json"
@@ -494,7 +496,7 @@ def write_manifest(out, *, about, seconds, stems, failed=None):
     return made
 
 # %% ../nbs/11_reproduce.ipynb #6fe409a6
-def all_claims(manifest):
+def all_claims(manifest: dict[str, Any]) -> list[tuple[str, Claim]]:
     "The claims of all pictures of a manifest, in order: pairs of (picture's name, Claim)."
     return [(name, Claim(**c)) for name, entry in manifest["pictures"].items() for c in entry["claims"]]
 
@@ -520,7 +522,7 @@ def _shown(name, entry):
     "The file that shows the picture `name` in a report, the moving one where there is one: a list of one or none."
     return [f"{name}{suffix}" for suffix in (".gif", ".png") if f"{name}{suffix}" in entry["files"]][:1]
 
-def report_markdown(manifest):
+def report_markdown(manifest: dict[str, Any]) -> str:
     "The report as Markdown, with relative links to the pictures."
     parts = [f"# biolearn: the {manifest['profile']} figures", *_headline(manifest), "## Claims", claims_markdown(c for _, c in all_claims(manifest))]
     for name, entry in manifest["pictures"].items():
@@ -551,7 +553,7 @@ def _html_figure(name, entry, out):
                     for picture in _shown(name, entry))
     return f'<figure id="{name}"><h2>{name}</h2>{image}<figcaption>{html.escape(entry["caption"])}</figcaption></figure>'
 
-def report_html(manifest, out):
+def report_html(manifest: dict[str, Any], out: str | Path) -> str:
     "The report as one self-contained HTML page."
     title, lines = f"biolearn: the {manifest['profile']} figures", [html.escape(l) for l in _headline(manifest)]
     if manifest["failed"]: lines[0] = f'<span class="failed">{lines[0]}</span>'
@@ -586,14 +588,14 @@ def _run_all(paths, parameters, out, stems, seconds):
         bar.set_description("figures")
 
 # %% ../nbs/11_reproduce.ipynb #38ac6065
-def reproduce(profile="quick", only=None, device="auto", seed=0, out="", *, changes=None, notebooks=None):
+def reproduce(profile: str | Profile = "quick", only: Sequence[str] | None = None, device: str = "auto", seed: int = 0, out: str | Path = "", *, changes: dict[str, Any] | None = None, notebooks: str | Path | None = None) -> dict[str, Any]:
     """Run the figure notebooks (those whose names begin with `only`, or all) in the order of their names, and write pictures, manifest.json,
     report.html and report.md to `out` (see `output_folder`); returns the manifest. `notebooks` is a folder of other notebooks to run, `changes` as in `get_profile`.
     Raises ValueError, TypeError or ReproduceError before anything runs if a notebook would ignore its parameters, and NotebookFailed at the first cell that fails."""
     profile, changes, backend, start = get_profile(profile, changes), dict(changes or {}), use_device(device), time.perf_counter()
     paths = find_notebooks(notebooks or notebook_folder())
     stems, chosen, out, env = [p.stem for p in paths], select(paths, only), output_folder(out, profile), kernel_environment(profile.threads)
-    about = {"profile": profile.name, "seed": seed, "device": backend.name, "key": run_key(profile, seed, backend), "versions": versions(),
+    about: dict[str, Any] = {"profile": profile.name, "seed": seed, "device": backend.name, "key": run_key(profile, seed, backend), "versions": versions(),
              "system": platform.platform(), "revision": git_revision(), "environment": {k: v for k, v in (os.environ | env).items() if k.startswith("OPENBLAS_")},
              "changes": changes, "settings": profile}
     seconds, failed = {}, "interrupted"
@@ -602,7 +604,7 @@ def reproduce(profile="quick", only=None, device="auto", seed=0, out="", *, chan
     try:
         given = {"profile": profile.name, "seed": seed, "device": backend.name, "out": str(out), "changes": _plain(changes)}
         with _environ(env): _run_all(chosen, given, out, stems, seconds)
-        failed = None
+        failed = None    # type: ignore[assignment]
     except ReproduceError as e:
         failed = str(e)
         raise
@@ -614,7 +616,7 @@ def reproduce(profile="quick", only=None, device="auto", seed=0, out="", *, chan
     return manifest
 
 # %% ../nbs/11_reproduce.ipynb #951676b0
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The options of `biolearn reproduce`."
     describe(parser, "Run the figure notebooks in the order of their names, train once, and write every picture, manifest.json and report.html.",
              **{"the 8x8 digits, three minutes": "biolearn reproduce",
@@ -629,7 +631,7 @@ def add_arguments(parser):
     parser.add_argument("--notebooks", metavar="DIR", help="run the notebooks of this folder instead of the package's own")
 
 # %% ../nbs/11_reproduce.ipynb #7073d414
-def claims_text(manifest, width=110):
+def claims_text(manifest: dict[str, Any], width: int = 110) -> str:
     "The claims of a manifest for a terminal: under each figure, whether a claim holds, the claim, what was measured, and the paper's word."
     lines, figure = [], None
     for name, claim in all_claims(manifest):
@@ -638,7 +640,7 @@ def claims_text(manifest, width=110):
         lines.append(textwrap.fill(f"{holds:3}  {what}: {measured}  [paper: {paper}]", width, initial_indent="  ", subsequent_indent=" " * 7, break_long_words=False))
     return "\n".join(lines)
 
-def run(asked):
+def run(asked: argparse.Namespace) -> int:
     "`biolearn reproduce`: the figures, the claims on standard output; returns 0."
     manifest = reproduce(asked.profile, asked.only, asked.device, asked.seed, asked.out, notebooks=asked.notebooks)
     judged = [c.holds for _, c in all_claims(manifest) if c.holds is not None]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .backend import check_number
 
 # %% ../nbs/12_stability.ipynb #1bdf44d9
-def painted_share(gain, *, delta=0.1, n_steps=15, alpha=0.0):
+def painted_share(gain: float, *, delta: float = 0.1, n_steps: int = 15, alpha: float = 0.0) -> float:
     """T(u): the share R of x that g(h) paints after INFERENCE (Algorithm 2) in a linear pair with loop gain u = f g, both numbers without unit.
 
     `alpha` is the pull of a layer above that understands nothing of this direction (times 1 - κ if it paints a share κ)."""
@@ -37,7 +37,7 @@ def _settings(variance, sigma_x, sigma_h=0.0):
     if not variance: raise ValueError("variance must be greater than 0: in a direction in which x does not vary there is nothing to code.")
     for value, name in ((sigma_x, "sigma_x"), (sigma_h, "sigma_h")): check_number(value, name, low=0)
 
-def fixed_point(variance, sigma_x, sigma_h, *, delta=0.1, n_steps=15, alpha=0.0):
+def fixed_point(variance: float, sigma_x: float, sigma_h: float, *, delta: float = 0.1, n_steps: int = 15, alpha: float = 0.0) -> FixedPoint:
     """The `FixedPoint` u = r T(u), r = s²/(s² + σ_x²), of TRAIN (Algorithm 2) on one linear pair, by bisection.
 
     `variance` s² of x; `sigma_x`, `sigma_h`: corruption of x and h; the others as in `painted_share`. ValueError for a step so long (delta + alpha > 1) that inference overshoots."""
@@ -54,7 +54,7 @@ def fixed_point(variance, sigma_x, sigma_h, *, delta=0.1, n_steps=15, alpha=0.0)
     return FixedPoint(low, low / r, sigma_h * math.sqrt(low / (r - low)))
 
 # %% ../nbs/12_stability.ipynb #f008d449
-def mean_drift(f, g, *, variance, sigma_x, sigma_h, rate_f, rate_g, delta=0.1, n_steps=15, alpha=0.0):
+def mean_drift(f: float, g: float, *, variance: float, sigma_x: float, sigma_h: float, rate_f: float, rate_g: float, delta: float = 0.1, n_steps: int = 15, alpha: float = 0.0) -> tuple[float, float]:
     "The mean change (of f, of g) in one step of TRAIN's plain delta rules on one linear pair, h = c x after INFERENCE; arguments as in `fixed_point`. ValueError for g = 0."
     _settings(variance, sigma_x, sigma_h)
     if not g: raise ValueError("g must not be 0.")
@@ -62,7 +62,7 @@ def mean_drift(f, g, *, variance, sigma_x, sigma_h, rate_f, rate_g, delta=0.1, n
     return rate_f * (variance * c - (variance + sigma_x**2) * f), rate_g * (variance * c - (variance * c * c + sigma_h**2) * g)
 
 # %% ../nbs/12_stability.ipynb #dbe89a72
-def edge_noise(variance, share, *, delta=0.1, n_steps=15, alpha=0.0):
+def edge_noise(variance: float, share: float, *, delta: float = 0.1, n_steps: int = 15, alpha: float = 0.0) -> float:
     """The corruption σ_x of x at which a code that paints the `share` R of a direction with variance s² stops growing: s √(R/u - 1) with T(u) = R.
 
     Below it h grows, above it h shrinks; 0 if inference alone would not paint more than that. ValueError unless 0 < share < 1, or if delta + alpha > 1."""

@@ -10,11 +10,13 @@ __all__ = ['Window', 'stdp_window', 'eq1_update', 'nudge', 'ou_noise', 'poisson_
 
 # %% ../nbs/02_stdp.ipynb #7efc6d00
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .backend import array_namespace, check_array, check_choice, check_number, to_numpy
+from .backend import Array, Random, array_namespace, check_array, check_choice, check_number, to_numpy
 
 # %% ../nbs/02_stdp.ipynb #b3b5f169
 __all__ = ["Curve", "RateParams", "TrialParams", "Window", "balanced_window", "central_slope", "correlation",
@@ -32,10 +34,10 @@ class Window:
     a_minus: float = 16.8 / 33.7
     tau_minus: float = 33.7
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items(): check_number(value, name, low=1e-12)
 
-def stdp_window(delta_t, window=Window()):
+def stdp_window(delta_t: Array, window: Window = Window()) -> Array:
     "Weight change of one pair of spikes for any array `delta_t` = t_post - t_pre in ms; 0 at delta_t = 0."
     xp = array_namespace(delta_t)
     grow = window.a_plus * xp.exp(-xp.abs(delta_t) / window.tau_plus)
@@ -43,7 +45,7 @@ def stdp_window(delta_t, window=Window()):
     return xp.where(delta_t > 0, grow, xp.where(delta_t < 0, shrink, xp.zeros_like(delta_t)))
 
 # %% ../nbs/02_stdp.ipynb #390f84ed
-def eq1_update(S, V):
+def eq1_update(S: Array, V: Array) -> Array:
     """Eq. 1, accumulated: the sum over steps t and examples of S_i(t) (V_j(t+1) - V_j(t)), shape (n_in, n_out), in mV.
     S : (n_steps, batch, n_in) spikes, 0 or 1, or expected numbers of spikes;  V : (n_steps + 1, batch, n_out) mV."""
     check_array(S, "S", ndim=3); check_array(V, "V", ndim=3)
@@ -53,7 +55,7 @@ def eq1_update(S, V):
     dV = V[1:, ...] - V[:-1, ...]
     return xp.reshape(S, (-1, S.shape[2])).T @ xp.reshape(dV, (-1, dV.shape[2]))
 
-def nudge(V, dJ_dV, *, beta, dt, n_steps):
+def nudge(V: Array, dJ_dV: Callable[[Array], Array], *, beta: float, dt: float, n_steps: int) -> Array:
     """The voltage while feedback moves it uphill, dV/dt = beta dJ/dV (Section 2): (n_steps + 1, batch, n_out) mV.
     V : (batch, n_out) mV at the start;  dJ_dV : function of V;  beta : speed in 1/ms;  dt : step in ms."""
     check_array(V, "V"); check_number(n_steps, "n_steps", integer=True, low=1)
@@ -62,7 +64,7 @@ def nudge(V, dJ_dV, *, beta, dt, n_steps):
     return array_namespace(V).stack(path)
 
 # %% ../nbs/02_stdp.ipynb #c9de700a
-def ou_noise(n, n_steps, *, sigma, tau, dt, rng):
+def ou_noise(n: int, n_steps: int, *, sigma: float, tau: float, dt: float, rng: Random) -> Array:
     """Stationary Ornstein-Uhlenbeck noise, (n, n_steps) float32 on the backend of `rng`.
     sigma : standard deviation, in the unit of the result;  tau : correlation time, ms;  dt : step, ms."""
     for value, name in ((sigma, "sigma"), (tau, "tau"), (dt, "dt")): check_number(value, name, low=0 if name == "sigma" else 1e-9)
@@ -72,7 +74,7 @@ def ou_noise(n, n_steps, *, sigma, tau, dt, rng):
     kicks[1:] *= math.sqrt(-math.expm1(-2 * dt / tau))                # the first kick alone has the full, stationary size
     return rng.normal((n, n_steps)) @ rng.backend.asarray(sigma * kicks)
 
-def poisson_spikes(rate, dt, *, rng):
+def poisson_spikes(rate: Array, dt: float, *, rng: Random) -> Array:
     "Spikes (0 or 1, float32) drawn with probability rate x dt; rate : any shape, Hz; dt : ms. Raises ValueError for rates below 0 or above 1000 / dt Hz."
     xp = array_namespace(rate)
     if bool(xp.any(~((rate >= 0) & (rate * dt <= 1000)))):            # written so that NaN fails too
@@ -93,27 +95,27 @@ class TrialParams:
     half_width: float = 50.0     # ms: a trial runs from -half_width to +half_width
     dt: float = 0.25             # ms: time step
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             check_number(value, name, low=None if name == "threshold" else 0.0 if name == "noise" else 1e-9)
         if not 2 * self.dt <= self.window <= 2 * self.half_width:
             raise ValueError(f"window must be between 2 dt and 2 half_width, got {self.window} ms with dt = {self.dt} ms.")
 
     @property
-    def times(self):
+    def times(self) -> np.ndarray[Any, Any]:
         "The times of the steps, NumPy (n_t,) in ms; the one in the middle is 0."
         half = round(self.half_width / self.dt)
         return np.arange(-half, half + 1) * self.dt
 
 # %% ../nbs/02_stdp.ipynb #c7df678e
-def draw_trials(n, p, *, rng):
+def draw_trials(n: int, p: TrialParams, *, rng: Random) -> tuple[Array, Array]:
     "Gaps (n,) in mV and slopes (n,) in mV/ms of n trials; half of the slopes rise, half fall."
     z, up = rng.stream("slope").normal((n,)), rng.stream("sign").uniform((n,)) < 0.5
     xp = array_namespace(z)
     slope = xp.where(up, p.slope_up * xp.abs(z), -p.slope_down * xp.abs(z))
     return p.gap * xp.abs(rng.stream("gap").normal((n,))), slope
 
-def voltage(gap, slope, p, *, rng):
+def voltage(gap: Array, slope: Array, p: TrialParams, *, rng: Random) -> Array:
     "V(t) = threshold - gap + slope t + noise for each trial, (n, n_t) mV, at the times `p.times`."
     t = rng.backend.asarray(p.times)
     noise = ou_noise(gap.shape[0], t.shape[0], sigma=p.noise, tau=p.noise_tau, dt=p.dt, rng=rng)
@@ -130,7 +132,7 @@ def _first_crossing(V, p):
     time = (xp.astype(k - 1, V.dtype) + (p.threshold - low) / rise) * p.dt
     return xp.where(k > 0, time, xp.full_like(time, math.inf))[:, 0]
 
-def nearest_spike(V, p):
+def nearest_spike(V: Array, p: TrialParams) -> Array:
     "delta_T = t_post - t_pre (n,) in ms of the threshold crossing nearest to t = 0; NaN where V starts above threshold or never reaches it."
     xp, middle = array_namespace(V), V.shape[1] // 2
     after = _first_crossing(V[:, middle:], p)
@@ -138,13 +140,13 @@ def nearest_spike(V, p):
     delta_t = xp.where(after < before, after, -before)
     return xp.where(xp.isfinite(delta_t), delta_t, xp.full_like(delta_t, math.nan))
 
-def weight_change(V, p):
+def weight_change(V: Array, p: TrialParams) -> Array:
     "Eq. 1 at the presynaptic spike: the mean slope of V over the window around t = 0, (n,) mV/ms."
     k, middle = max(1, round(p.window / (2 * p.dt))), V.shape[1] // 2
     return (V[:, middle + k] - V[:, middle - k]) / (2 * k * p.dt)
 
 # %% ../nbs/02_stdp.ipynb #9d2821f3
-def simulate_trials(n, p=TrialParams(), *, rng, chunk=10_000):
+def simulate_trials(n: int, p: TrialParams = TrialParams(), *, rng: Random, chunk: int = 10_000) -> tuple[Array, ...]:
     """n trials of Fig. 1: (delta_T in ms, delta_W in mV/ms), each (n,) float32 on the backend of `rng`, NaN delta_T where
     there was no postsynaptic spike in the trial. Memory: about 5 arrays of chunk x n_t numbers, whatever n."""
     check_number(n, "n", integer=True, low=1); check_number(chunk, "chunk", integer=True, low=1)
@@ -159,13 +161,13 @@ def simulate_trials(n, p=TrialParams(), *, rng, chunk=10_000):
 @dataclass(frozen=True)
 class Curve:
     "Mean, spread and standard error of a weight change against spike-time difference; NumPy arrays (n_bins,), times in ms."
-    centre: np.ndarray
-    mean: np.ndarray
-    sd: np.ndarray
-    stderr: np.ndarray
-    count: np.ndarray
+    centre: np.ndarray[Any, Any]
+    mean: np.ndarray[Any, Any]
+    sd: np.ndarray[Any, Any]
+    stderr: np.ndarray[Any, Any]
+    count: np.ndarray[Any, Any]
 
-def stdp_curve(delta_t, delta_w, edges):
+def stdp_curve(delta_t: Array, delta_w: Array, edges: Array) -> Curve:
     "The `Curve` of delta_W (any unit) binned by delta_T at `edges` (ms, increasing). NaNs are left out; a bin with fewer than 2 trials is an error."
     t, w, edges = (to_numpy(a).astype(np.float64) for a in (delta_t, delta_w, np.asarray(edges)))
     inside = (t >= edges[0]) & (t < edges[-1])                        # False for NaN
@@ -177,14 +179,14 @@ def stdp_curve(delta_t, delta_w, edges):
     return Curve((edges[1:] + edges[:-1]) / 2, mean, sd, sd / np.sqrt(count), count)
 
 # %% ../nbs/02_stdp.ipynb #98b444ff
-def expected_curve(delta_t, p=TrialParams()):
+def expected_curve(delta_t: Array, p: TrialParams = TrialParams()) -> np.ndarray[Any, Any]:
     "The exact mean of Eq. 1 given delta_T (NumPy, ms) for trials without noise: a signed sqrt(pi/2) slope / sqrt(1 + (delta_T slope/gap)^2), in mV/ms."
     delta_t = np.asarray(delta_t, dtype=np.float64)
     slope = np.where(delta_t > 0, p.slope_up, p.slope_down)
     return np.sign(delta_t) * math.sqrt(math.pi / 2) * slope / np.sqrt(1 + (delta_t * slope / p.gap) ** 2)
 
 # %% ../nbs/02_stdp.ipynb #8b6b483e
-def fit_exponential(curve, side=1):
+def fit_exponential(curve: Curve, side: int = 1) -> tuple[float, float, float]:
     "Fit +-A exp(-|delta_T| / tau) to the positive (side=1) or negative (side=-1) half of a `Curve`: (A, tau in ms, standard error of tau)."
     keep = (side * curve.centre > 0) & (side * curve.mean > 0)
     if np.sum(keep) < 3: raise ValueError("fewer than three bins with the expected sign: nothing to fit.")
@@ -204,15 +206,15 @@ class RateParams:
     duration: float = 200.0      # ms: length of one sequence
     dt: float = 1.0              # ms: time step
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items(): check_number(value, name, low=1e-9)
 
-def random_rates(n, p, *, rng):
+def random_rates(n: int, p: RateParams, *, rng: Random) -> Array:
     "Firing rates of n sequences, (n, n_t) Hz: mean x exp(OU noise), with the mean exactly `p.mean`."
     log_rate = ou_noise(n, round(p.duration / p.dt), sigma=p.depth, tau=p.tau, dt=p.dt, rng=rng)
     return p.mean * array_namespace(log_rate).exp(log_rate - p.depth**2 / 2)
 
-def central_slope(x, *, window, dt):
+def central_slope(x: Array, *, window: float, dt: float) -> Array:
     "(x(t + window/2) - x(t - window/2)) / window along the last axis of x (n, n_t), per ms; 0 where the window leaves the sequence."
     check_array(x, "x")
     xp, k = array_namespace(x), max(1, round(window / (2 * dt)))
@@ -221,7 +223,7 @@ def central_slope(x, *, window, dt):
     return xp.concat([edge, (x[:, 2 * k:] - x[:, :-2 * k]) / (2 * k * dt), edge], axis=1)
 
 # %% ../nbs/02_stdp.ipynb #01ada058
-def update_by_lag(pre, post, change, *, dt, max_lag=20.0, pairing="all"):
+def update_by_lag(pre: Array, post: Array, change: Array, *, dt: float, max_lag: float = 20.0, pairing: str = "all") -> Curve:
     """The mean of `change` at presynaptic spikes that have a postsynaptic spike at each lag up to `max_lag` ms: a `Curve`.
     pre, post : (n, n_t) spikes; change : (n, n_t) update if the presynaptic neuron spikes at t.
     pairing : 'all' pairs, or only the 'nearest' postsynaptic spike on either side. Standard errors take sequences as the independent unit."""
@@ -251,14 +253,14 @@ def _ratio(total, square, number):
     return mean, sd, math.sqrt(np.sum((total - mean * number) ** 2)) / count, count
 
 # %% ../nbs/02_stdp.ipynb #ad4a790c
-def expected_rate_window(lag, p=RateParams(), *, window=2.0):
+def expected_rate_window(lag: Array, p: RateParams = RateParams(), *, window: float = 2.0) -> Array:
     "The exact mean of the rate rule's update (Hz/ms) over all pairs at `lag` (NumPy, ms), for the slope over `window` ms."
     def autocorrelation(u): return p.mean**2 * np.exp(p.depth**2 * np.exp(-np.abs(u) / p.tau))
     lag = np.asarray(lag, dtype=np.float64)
     return (autocorrelation(lag - window / 2) - autocorrelation(lag + window / 2)) / (window * p.mean)
 
 # %% ../nbs/02_stdp.ipynb #2eeadc05
-def balanced_window(rate=0.0, *, tau_plus=16.8, tau_minus=33.7):
+def balanced_window(rate: float = 0.0, *, tau_plus: float = 16.8, tau_minus: float = 33.7) -> Window:
     "A `Window` with a_plus = 1 and the a_minus at which unrelated Poisson spikes cause no drift: nearest pairs at `rate` Hz; rate=0 for all pairs."
     check_number(rate, "rate", low=0.0)
     return Window(1.0, tau_plus, (rate / 1000 + 1 / tau_minus) / (rate / 1000 + 1 / tau_plus), tau_minus)
@@ -273,7 +275,7 @@ def _trace(spikes, tau, dt, pairing):
         trace, k = combine(trace, earlier(trace, k)), 2 * k
     return earlier(trace, 1)
 
-def pairwise_stdp(pre, post, window=Window(), *, dt, pairing="nearest"):
+def pairwise_stdp(pre: Array, post: Array, window: Window = Window(), *, dt: float, pairing: str = "nearest") -> Array:
     """The classic STDP update at every step, (n, n_t) in the window's unit of weight; sum over the last axis for the total.
     pre, post : (n, n_t) floating 0/1 spikes; pairing : 'nearest' (each spike with the latest one of the other neuron) or 'all'.
     Spikes in the same step do not pair."""
@@ -284,7 +286,7 @@ def pairwise_stdp(pre, post, window=Window(), *, dt, pairing="nearest"):
     return grow - window.a_minus * pre * _trace(post, window.tau_minus, dt, pairing)
 
 # %% ../nbs/02_stdp.ipynb #18760577
-def correlation(a, b, n_groups=10):
+def correlation(a: Array, b: Array, n_groups: int = 10) -> tuple[float, float]:
     "Pearson's correlation of a and b (NumPy, (n,)): its mean and standard error over `n_groups` independent groups of sequences."
     if len(a) != len(b) or len(a) < 4 * n_groups: raise ValueError(f"need two arrays of one length, at least {4 * n_groups}, got {len(a)} and {len(b)}.")
     r = [np.corrcoef(part_a, part_b)[0, 1] for part_a, part_b in zip(np.array_split(a, n_groups), np.array_split(b, n_groups))]

@@ -10,12 +10,14 @@ __all__ = ['MODULES', 'ATTEMPTS', 'read_value', 'read_axis', 'grid', 'read_list'
 
 # %% ../nbs/16_sweep.ipynb #d0e0f23b
 import argparse, ast, collections, contextlib, csv, hashlib, itertools, json, os, re, shutil, signal, socket, statistics, subprocess, sys, textwrap, threading, time, traceback
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .backend import check_number, use_device, write_whole
 from .command import UsageError, describe
 from .experiments import seed_list
-from .reproduce import (PROFILES, TRAINING_MODULES, ReproduceError, UnknownNotebook, _json, _plain, _source, changeable, find_notebooks, get_profile, kernel_environment,
+from .reproduce import (PROFILES, TRAINING_MODULES, Profile, ReproduceError, UnknownNotebook, _json, _plain, _source, changeable, find_notebooks, get_profile, kernel_environment,
                                 notebook_folder, reproduce, select)
 
 # %% ../nbs/16_sweep.ipynb #d9302e0f
@@ -30,13 +32,13 @@ def _as_list(x):
     "Tuples become lists, which is what JSON has."
     return [_as_list(v) for v in x] if isinstance(x, (list, tuple)) else x
 
-def read_value(text):
+def read_value(text: str) -> Any:
     "One value of a parameter: a JSON or Python literal, or a bare word."
     text = text.strip()
     if re.fullmatch(r"[A-Za-z_][\w-]*", text) and text not in ("true", "false", "null", "True", "False", "None", "NaN", "Infinity"): return text
     return _read(text)
 
-def read_axis(text):
+def read_axis(text: str) -> tuple[str, list[Any]]:
     "An axis of a grid from the command line, 'name=value,value,...', as (name, [values]). Commas inside brackets and quotes belong to a value. Raises ValueError."
     name, equals, values = text.partition("=")
     name = name.strip()
@@ -55,11 +57,11 @@ def _split(text):
     return parts
 
 # %% ../nbs/16_sweep.ipynb #f1fb2f0f
-def grid(axes):
+def grid(axes: dict[str, Sequence[Any]]) -> list[dict[str, Any]]:
     "Every combination of `axes`, {name: values}, the last name running fastest: a list of dicts."
     return [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
 
-def read_list(path):
+def read_list(path: str | Path) -> list[dict[str, Any]]:
     "The parameter sets in a CSV file (a column each, an empty cell: not set) or in a JSON file (a list of objects): a list of dicts. Raises ValueError, OSError."
     path = Path(path)
     text = path.read_text(encoding="utf-8-sig")
@@ -77,7 +79,7 @@ def read_list(path):
     return sets
 
 # %% ../nbs/16_sweep.ipynb #b85be154
-def run_name(changes, seed):
+def run_name(changes: dict[str, Any], seed: int) -> str:
     "The name of a run, which can be a folder's: parameters and seed, and a fingerprint where the parameters do not fit into a name as they are."
     asked = ",".join(f"{name}={value}" for name, value in changes.items())
     name = re.sub(r"[^\w.,=+-]+", "_", asked, flags=re.ASCII)[:80]
@@ -96,7 +98,7 @@ def _code(notebooks, only):
     "A fingerprint of the code of a run: these modules and the chosen notebooks."
     return _fingerprint(*map(_source, MODULES), *(path.read_bytes() for path in select(find_notebooks(notebooks or notebook_folder()), only)))
 
-def plan(profile="quick", sets=({},), seeds=(0,), *, only=("00_train", "table1_parzen"), device="auto", notebooks=None):
+def plan(profile: str | Profile = "quick", sets: Sequence[dict[str, Any]] = ({},), seeds: Sequence[int] = (0,), *, only: Sequence[str] = ("00_train", "table1_parzen"), device: str = "auto", notebooks: str | Path | None = None) -> list[dict[str, Any]]:
     """The runs of a sweep, a list of dicts that JSON can hold: every parameter set of `sets` with every seed, or with its own entry 'seed'. `only` and `notebooks` as in
     `reproduce`. Raises ValueError, TypeError or ReproduceError, before anything is written, for what cannot be run."""
     notebooks, runs = str(Path(notebooks).resolve()) if notebooks else None, []
@@ -117,12 +119,12 @@ def plan(profile="quick", sets=({},), seeds=(0,), *, only=("00_train", "table1_p
     return runs
 
 # %% ../nbs/16_sweep.ipynb #8be52961
-def cores():
+def cores() -> int:
     "How many processor cores this process may use: the machine's, less what an affinity mask or a container's quota takes away."
     import joblib
     return joblib.cpu_count()
 
-def share(n_cores, n_runs, workers=None, threads=None, wanted=0):
+def share(n_cores: int, n_runs: int, workers: int | None = None, threads: int | None = None, wanted: int = 0) -> tuple[int, int]:
     """(workers, threads): how many runs at a time, and how many threads each. Fewer runs than cores get more threads, but not more than the profile has `wanted` (0: any number).
     Raises ValueError if what was asked for needs more than `n_cores`."""
     for name, value in (("workers", workers), ("threads", threads)):
@@ -135,7 +137,7 @@ def share(n_cores, n_runs, workers=None, threads=None, wanted=0):
         raise ValueError(f"{workers} runs at a time with {threads} threads each need {workers * threads} cores, and there are {n_cores}: they would wait for each other. Ask for fewer.")
     return workers, threads
 
-def thread_environment(threads):
+def thread_environment(threads: int) -> dict[str, str]:
     "Environment variables that hold every library that multiplies matrices to `threads` threads."
     return dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), str(threads))
 
@@ -147,7 +149,7 @@ def _watch_master():
     while os.read(0, 4096): pass
     os._exit(_CUT)
 
-def serve():
+def serve() -> None:
     "The process of one run: reads the run from its standard input, performs it, and leaves result.json in the current folder."
     task = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_watch_master, daemon=True).start()
@@ -170,7 +172,7 @@ def _numbers(x, path=""):
         for name, value in x.items(): yield from _numbers(value, f"{path}.{name}" if path else str(name))
     elif isinstance(x, (int, float)) and not isinstance(x, bool): yield path, x
 
-def metrics(manifest, folder):
+def metrics(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
     "All numbers that the notebooks of a `manifest` in `folder` have recorded, {'picture: name': number}: the measured values of the claims, then what stands among the values."
     found = {}
     for picture, entry in manifest["pictures"].items():
@@ -179,7 +181,7 @@ def metrics(manifest, folder):
             found |= {f"{picture}: {name}": number for name, number in _numbers(values)}
     return found
 
-def perform(task, folder):
+def perform(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     "Do one run in `folder`, in this process: its result, a dict. Whatever goes wrong in it is a result too, with status 'failed'."
     starts, start, status, error = _started(folder), time.perf_counter(), "done", ""
     (folder / "manifest.json").unlink(missing_ok=True)         # that of an earlier start
@@ -242,7 +244,7 @@ class _Master:
             with contextlib.suppress(BrokenPipeError): child.stdin.close()
 
 # %% ../nbs/16_sweep.ipynb #c6282660
-def run_apart(task, master=None):
+def run_apart(task: dict[str, Any], master: Any = None) -> dict[str, Any]:
     "Perform the run `task` in a process of its own and return its result; a process that dies is started again in the same folder. This is the task that a worker of a cluster is given."
     master = master or _Master()
     folder = Path(task["folder"] or _cache(task["out"]) / task["name"])
@@ -266,7 +268,11 @@ def _cache(out):
 
 class Place:
     "Where the results of a sweep go: a folder, or an address with '://' that fsspec can write to."
-    def __init__(self, out):
+    out: str
+    fs: Any
+    root: Any            # a Path, or a path of fsspec's
+
+    def __init__(self, out: str | Path) -> None:
         self.out, self.fs = str(out), None
         if "://" in self.out:
             try: import fsspec
@@ -278,11 +284,11 @@ class Place:
             self.root.mkdir(parents=True, exist_ok=True)
 
     @property
-    def folder(self):
+    def folder(self) -> Path | None:
         "The folder, or None if the results go to an address."
         return None if self.fs else self.root
 
-    def results(self, names):
+    def results(self, names: Iterable[str]) -> dict[str, Any]:
         "The results that are there already, {name of the run: result}."
         if not self.fs: found = {name: _load(self.root / name / "result.json") for name in names}
         else:
@@ -290,7 +296,7 @@ class Place:
             found = {path.split("/")[-2]: json.loads(text) for path, text in there.items()}
         return {name: result for name, result in found.items() if result}
 
-    def put(self, path, name):
+    def put(self, path: Path, name: str) -> None:
         "Copy the local file `path` to `name` in this place, in one step where it is a folder."
         if self.fs:
             self.fs.makedirs(f"{self.root}/{name}".rpartition("/")[0], exist_ok=True)
@@ -299,7 +305,7 @@ class Place:
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             with write_whole(self.root / name) as temporary: shutil.copyfile(path, temporary)
 
-    def take(self, folder, name, result):
+    def take(self, folder: Path, name: str, result: dict[str, Any]) -> None:
         "Put the files of the run `name` from its working folder here, the result last; the folder of a run that is done is then deleted."
         files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "result.json" and not any(part.startswith(".") for part in p.relative_to(folder).parts)]
         for path in files: self.put(path, f"{name}/{path.relative_to(folder).as_posix()}")
@@ -308,14 +314,14 @@ class Place:
         if result["status"] == "done": shutil.rmtree(folder)
 
 # %% ../nbs/16_sweep.ipynb #f4b71edb
-def spread_rows(results):
+def spread_rows(results: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     "The rows 'mean' and 'sd' of results that share their parameters, over those that are done: pairs (name, {column: number})."
     done = [r for r in results if r["status"] == "done"]
     columns = {name: [r["metrics"][name] for r in done if name in r["metrics"]] for r in done for name in r["metrics"]} | {"seconds": [r["seconds"] for r in done]}
     sd = lambda v: statistics.stdev(v) if len(v) > 1 else None
     return [(row, {"n": len(done)} | {name: of(v) for name, v in columns.items() if v}) for row, of in (("mean", statistics.fmean), ("sd", sd))]
 
-def table(runs, results, profile="quick"):
+def table(runs: Sequence[dict[str, Any]], results: dict[str, dict[str, Any]], profile: str | Profile = "quick") -> list[dict[str, Any]]:
     "The table of a sweep, a list of dicts with the same columns: the runs in the order of `runs`, those that are not finished with status 'waiting', and mean and sd of each parameter set."
     named = list(dict.fromkeys(name for run in runs for name in run["changes"]))
     measured = list(dict.fromkeys(name for run in runs for name in results.get(run["name"], {}).get("metrics", ())))
@@ -339,7 +345,7 @@ def _column(values):
     if kinds <= {int, float} and len(kinds) > 1: return [None if v is None else float(v) for v in values]
     return values if len(kinds) <= 1 else [None if v is None else str(v) for v in values]
 
-def write_table(rows, path):
+def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
     "Write `rows`, dicts with the same columns, to `path`: .csv or .parquet."
     if path.suffix == ".csv":
         with open(path, "w", newline="", encoding="utf-8") as file:
@@ -350,7 +356,7 @@ def write_table(rows, path):
         import pyarrow, pyarrow.parquet
         pyarrow.parquet.write_table(pyarrow.table({c: _column([row[c] for row in rows]) for c in rows[0]}), path)
 
-def check_table(name):
+def check_table(name: str) -> None:
     "Raise ValueError unless a table can be written under that name."
     if Path(name).name != name or not name.endswith((".csv", ".parquet")): raise ValueError(f"table must be a file's name that ends with .csv or .parquet, got {name!r}.")
     if name.endswith(".parquet"):
@@ -388,10 +394,11 @@ def _machine():
     "What the processes on this machine share: its name, the cores this process may use (None: all), and how many there are for it."
     return socket.gethostname(), str(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None, cores()
 
-def cluster_threads(client, threads=None, wanted=0):
+def cluster_threads(client: Any, threads: int | None = None, wanted: int = 0) -> tuple[int, int]:
     """(slots, threads): how many runs the cluster performs at a time, and how many threads each run may have so that no machine's cores are oversubscribed.
     Raises ValueError if some machine has too few cores for what was asked, or for one thread per slot."""
-    slots, machine = {}, client.run(_machine)
+    slots: dict[Any, list[int]] = {}
+    machine = client.run(_machine)
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         slots.setdefault(tuple(machine[address]), []).append(worker["nthreads"])
     most = min(n // sum(each) for (_, _, n), each in slots.items())
@@ -435,7 +442,7 @@ def _temporary(suffix):
     with tempfile.TemporaryDirectory() as folder: yield Path(folder) / f"table{suffix}"
 
 # %% ../nbs/16_sweep.ipynb #5fc26252
-def result_line(result):
+def result_line(result: dict[str, Any]) -> str:
     "One line about a finished run."
     error = textwrap.shorten(result["error"].partition("\n")[0], 200, placeholder=" ...")         # the whole of it stands in the table and in log.txt
     said = f"done in {result['seconds']:.0f} s" if result["status"] == "done" else f"FAILED, {error}"
@@ -457,8 +464,8 @@ def _bar(total, done, progress):
         yield say
 
 # %% ../nbs/16_sweep.ipynb #475ad6d6
-def sweep(profile="quick", sets=({},), seeds=(0,), *, out, only=("00_train", "table1_parzen"), device="auto", scheduler=None, workers=None, threads=None, table="results.csv",
-          notebooks=None, progress=True):
+def sweep(profile: str | Profile = "quick", sets: Sequence[dict[str, Any]] = ({},), seeds: Sequence[int] = (0,), *, out: str | Path, only: Sequence[str] = ("00_train", "table1_parzen"), device: str = "auto", scheduler: str | None = None, workers: int | None = None, threads: int | None = None, table: str = "results.csv",
+          notebooks: str | Path | None = None, progress: bool = True) -> list[dict[str, Any]]:
     """Run every parameter set with every seed through the figure notebooks, and write one folder per run and one table to `out` (a folder, or an address for fsspec); returns
     the results, a list of dicts in the order of the runs.
 
@@ -477,7 +484,7 @@ def sweep(profile="quick", sets=({},), seeds=(0,), *, out, only=("00_train", "ta
         todo = [run | {"threads": threads, "out": place.out, "folder": place.folder and str(place.folder / run["name"])} for run in runs if run["name"] not in results]
         kept = _Table(place, table, runs, profile)
         with _bar(len(runs), len(runs) - len(todo), progress) as say:
-            say(None, f"{len(todo)} runs, {slots} at a time with {threads} thread{'s' * (threads > 1)} each, {'on the cluster ' + scheduler if client else 'here'}, into {place.out}")
+            say(None, f"{len(todo)} runs, {slots} at a time with {threads} thread{'s' * (threads > 1)} each, {'on the cluster ' + str(scheduler) if client else 'here'}, into {place.out}")
             try:
                 with contextlib.closing(_run_there(todo, client) if client else _run_here(todo, slots)) as finished:
                     for result in finished:
@@ -503,7 +510,7 @@ def _typed(read):
         except (ValueError, OSError) as e: raise argparse.ArgumentTypeError(str(e)) from None
     return typed
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The options of `biolearn sweep`."
     describe(parser, """Run the figure notebooks with every combination of parameters and seeds, each run in a process of its own, and gather all numbers in one table with means and
              standard deviations. Runs that are done are not repeated: the same command goes on where it stopped. Runs whose process or machine dies are started again and go on from their checkpoint.""",
@@ -524,7 +531,7 @@ def add_arguments(parser):
     parser.add_argument("--notebooks", metavar="DIR", help="run the notebooks of this folder instead of the package's own")
 
 # %% ../nbs/16_sweep.ipynb #e97de6c1
-def summary_text(results, most=20):
+def summary_text(results: list[dict[str, Any]], most: int = 20) -> str:
     "The means of the first parameter sets, and what failed, for a terminal."
     sets, lines = {}, []
     for r in results: sets.setdefault(json.dumps(r["changes"]), []).append(r)
@@ -535,7 +542,7 @@ def summary_text(results, most=20):
     if len(sets) > most: lines.append(f"... and {len(sets) - most} parameter sets more: see the table.")
     return "\n".join(lines + [result_line(r) for r in results if r["status"] != "done"])
 
-def run(asked):
+def run(asked: argparse.Namespace) -> int:
     "`biolearn sweep`; returns the exit code: 0 all done, 1 something failed, 130 interrupted."
     axes = dict(asked.grid)
     try:

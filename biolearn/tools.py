@@ -8,7 +8,8 @@ __all__ = ['INFO', 'TRAIN', 'SAMPLE', 'INPAINT', 'EVALUATE', 'target_file', 'not
            'measure', 'measured_text']
 
 # %% ../nbs/18_tools.ipynb #bcd01ea0
-import json, math, os, platform, shutil, sys
+import argparse, json, math, os, platform, shutil, sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +19,14 @@ import numpy as np
 import biolearn
 from .backend import Random, _gpu_problem, check_array, to_numpy, use_device, write_whole
 from .command import Command, UsageError, describe, whole_number
-from .data import MNIST_FILES, DataError, _find, _places, from_arrays, load_dataset, read_idx
+from .data import MNIST_FILES, DataError, Dataset, _find, _places, from_arrays, load_dataset, read_idx
 from .generation import generate, half_masks, inpaint_steps, sample_directed
 from .learning import fit, load_model, save_model
 from .model import init_model
 from .reproduce import PROFILES, Run, _json, _plain, get_profile, output_path, run_key, trained_run, versions
 
 # %% ../nbs/18_tools.ipynb #fb1c8efd
-def target_file(path, suffixes, force):
+def target_file(path: str | Path, suffixes: Sequence[str], force: bool) -> Path:
     "The `Path` to write to, checked before any work: its suffix, its folder, and that nothing is lost. Raises UsageError or OSError."
     path = Path(path).expanduser()
     if path.suffix.lower() not in suffixes: raise UsageError(f"{path}: the name must end in {' or '.join(suffixes)}")
@@ -34,12 +35,12 @@ def target_file(path, suffixes, force):
     if path.exists() and not force: raise FileExistsError(f"{path} exists already; choose another name, or --force to replace it")
     return path
 
-def note(text):
+def note(text: str) -> None:
     "Tell something that is not the result: on standard error."
     print(f"biolearn: {text}", file=sys.stderr)
 
 # %% ../nbs/18_tools.ipynb #721605a3
-def read_png(path):
+def read_png(path: str | Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Brightness and opacity of the PNG at `path`: two (rows, columns) arrays in [0, 1], float32; colours become grey.
 
     Raises ValueError for anything that is not a whole PNG picture, OSError if it cannot be read."""
@@ -53,14 +54,14 @@ def read_png(path):
             raise ValueError(f"{path} is not a PNG picture that can be read ({e})") from e
     return (pixels / 65535, np.ones_like(pixels)) if deep else (pixels[..., 0] / 255, pixels[..., 1] / 255)
 
-def dark_ink(brightness, ink="auto"):
+def dark_ink(brightness: np.ndarray[Any, Any], ink: str = "auto") -> bool:
     "Is the ink of pictures (..., rows, columns) dark on a bright ground? `ink`: 'dark' or 'bright' overrule the look at their borders."
     if ink != "auto": return ink == "dark"
     edge = np.ones(brightness.shape[-2:], bool)
     edge[1:-1, 1:-1] = False
     return bool(np.median(brightness[..., edge]) > 0.5)
 
-def write_png(path, brightness):
+def write_png(path: str | Path, brightness: np.ndarray[Any, Any]) -> None:
     "Write brightness (rows, columns) in [0, 1] to `path` as a grey PNG with 8 bits, in one step."
     from PIL import Image
     pixels = np.round(np.clip(brightness, 0, 1) * 255).astype(np.uint8)
@@ -92,7 +93,7 @@ def _from_numpy(path):
         try: return found[names[0]]
         except ValueError as e: raise DataError(f"{path}, {names[0]}: {e}") from e
 
-def load_pictures(data, *, ink="auto"):
+def load_pictures(data: str | Path, *, ink: str = "auto") -> Dataset:
     """The `Dataset` behind `data`: 'digits', 'mnist', a folder of PNGs, or a .npy, .npz or IDX file of pictures (n, rows, columns) or (n, pixels).
 
     Pictures of your own are shuffled, always alike, and the last fifth is the test split. `ink` as in `dark_ink`. Raises DataError or OSError."""
@@ -114,15 +115,15 @@ class Network(NamedTuple):
     "A trained model with what the commands need to know about it: `notes` has data, image_shape, recipe, profile, seed as far as they are known."
     model: Any
     path: Path
-    notes: dict
+    notes: dict[str, Any]
     backend: Any
 
-def read_notes(path):
+def read_notes(path: str | Path) -> dict[str, Any]:
     "The notes in the header of a saved model: a dict, empty if there are none. The file has been checked by `load_model`."
     from safetensors import safe_open
     with safe_open(str(path), "numpy") as file: return json.loads((file.metadata() or {}).get("notes", "{}"))
 
-def find_network(asked):
+def find_network(asked: argparse.Namespace) -> Network:
     "The `Network` that the options `model`, or else `profile`, `seed`, `device` and `out`, ask for. Raises UsageError if none was trained yet."
     backend, profile = use_device(asked.device), get_profile(asked.profile)
     if asked.model:
@@ -154,7 +155,7 @@ def _network_arguments(parser):
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto takes a GPU where CuPy finds one (default: %(default)s)")
 
 # %% ../nbs/18_tools.ipynb #6bb25fc7
-def blas():
+def blas() -> dict[str, Any]:
     "The library of NumPy's matrix products: its name, version, kernels and threads. Empty values where it does not tell."
     from threadpoolctl import threadpool_info
     lib = next((lib for lib in threadpool_info() if lib["user_api"] == "blas"), {})
@@ -176,7 +177,7 @@ def _networks():
     "How many networks were trained for each profile, in the default folders."
     return {name: len(list(output_path("", name).glob("runs/*/run.json"))) for name in PROFILES}
 
-def about(kernels):
+def about(kernels: str) -> dict[str, Any]:
     "What `biolearn info` tells, as a dict; `kernels` says who chose the kernels."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"biolearn": f"{biolearn.__version__}, from {Path(biolearn.__file__).resolve().parent}", "versions": versions(), "system": platform.platform(), "cores": cores,
@@ -305,7 +306,7 @@ def _write_sheet(path, x, image_shape):
 SAMPLE = Command(_sample_arguments, _sample)
 
 # %% ../nbs/18_tools.ipynb #d8e9e234
-def fit_into(picture, shape, ground):
+def fit_into(picture: np.ndarray[Any, Any], shape: Sequence[int], ground: float) -> np.ndarray[Any, Any]:
     "`picture` (rows, columns) scaled to fit into `shape`, keeping its proportions, and centred on `ground` brightness."
     from PIL import Image
     scale = min(shape[0] / picture.shape[0], shape[1] / picture.shape[1])
@@ -316,7 +317,7 @@ def fit_into(picture, shape, ground):
     made[top:top + rows, left:left + columns] = np.clip(small, 0, 1)
     return made
 
-def hidden_pixels(opacity, mask, hide):
+def hidden_pixels(opacity: np.ndarray[Any, Any], mask: np.ndarray[Any, Any] | None, hide: str | None) -> np.ndarray[Any, Any]:
     "Which pixels (rows, columns) are missing: the transparent ones, those where `mask` is bright, and the half named by `hide`; mask and hide may be None."
     hidden = opacity < 0.5
     if mask is not None:
@@ -398,7 +399,7 @@ def _profile_of(network):
     "The profile that a network was trained by, or whose pictures are nearest in size."
     return get_profile(network.notes["profile"]) if network.notes.get("profile") in PROFILES else _nearest_profile(network.model.sizes[0])
 
-def measure(network, dataset, *, seed, n_samples=None):
+def measure(network: Network, dataset: Dataset, *, seed: int, n_samples: int | None = None) -> dict[str, Any]:
     """What `biolearn evaluate` tells about a `Network`, as a dict: `parzen` of its samples and of the controls (nats, mean and stderr), `climb` of log p(x,h) (nats),
     `inpainting` (squared error per missing pixel), on the test split of `dataset`. Raises ValueError if the pictures do not fit the network."""
     from biolearn.evaluation import control_samples
@@ -415,7 +416,7 @@ def measure(network, dataset, *, seed, n_samples=None):
             "parzen": parzen, "climb": climb(run), "inpainting": inpainting(run)}
 
 # %% ../nbs/18_tools.ipynb #0551ff96
-def measured_text(m):
+def measured_text(m: dict[str, Any]) -> str:
     "The measurements of `measure` for a terminal."
     lines = [f"{m['model']} ({'–'.join(map(str, m['layers']))})", f"{m['n_test']:,} test pictures of {m['data']}", "",
              f"Parzen log-likelihood (nats; {m['n_samples']:,} samples, σ = {m['sigma']:g})"]

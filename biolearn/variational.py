@@ -11,12 +11,13 @@ __all__ = ['BinaryNet', 'binary_states', 'init_binary', 'sample_binary', 'logsum
 
 # %% ../nbs/03_variational.ipynb #a479e78c
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from array_api_compat import device
 
-from .backend import array_namespace, check_array, check_number
+from .backend import Array, Random, array_namespace, check_array, check_number
 
 # %% ../nbs/03_variational.ipynb #7dfed387
 __all__ = ["BinaryNet", "LinearGaussian", "algorithm1", "binary_states", "bound_terms", "criterion_j", "em", "exact_e_step",
@@ -35,7 +36,7 @@ class BinaryNet:
     b: Any
     a: Any
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_array(self.W, "W"); check_array(self.b, "b", ndim=1); check_array(self.a, "a", ndim=1)
         if self.W.shape != (self.b.shape[0], self.a.shape[0]):
             raise ValueError(f"W must have shape (len(b), len(a)) = ({self.b.shape[0]}, {self.a.shape[0]}), got {tuple(self.W.shape)}.")
@@ -50,18 +51,18 @@ def _dtype(a):
     "The dtype's name, such as 'float32', for `Random`."
     return str(a.dtype).rsplit(".", 1)[-1]
 
-def binary_states(n, like):
+def binary_states(n: int, like: Array) -> Array:
     "All 2**n vectors of n zeros and ones : (2**n, n), in the namespace, dtype and device of the array `like`."
     xp = array_namespace(like)
     codes = xp.arange(2**n, device=device(like))
     bits = [codes // 2**j % 2 for j in range(n)]
     return xp.astype(xp.stack(bits, axis=1), like.dtype)
 
-def init_binary(n_x, n_h, *, rng, scale=0.5, dtype="float64"):
+def init_binary(n_x: int, n_h: int, *, rng: Random, scale: float = 0.5, dtype: str = "float64") -> BinaryNet:
     "A `BinaryNet` with weights of standard deviation `scale`, so that no two causes begin alike."
     return BinaryNet(W=scale * rng.normal((n_x, n_h), dtype), b=0 * rng.normal((n_x,), dtype), a=0 * rng.normal((n_h,), dtype))
 
-def sample_binary(net, n, *, rng):
+def sample_binary(net: BinaryNet, n: int, *, rng: Random) -> tuple[Array, Array]:
     "Draw n times from p(x,h) : x (n, n_x), h (n, n_h), zeros and ones."
     xp, dtype = array_namespace(net.W), _dtype(net.W)
     h = xp.astype(rng.uniform((n, net.a.shape[0]), dtype) < _sigmoid(net.a), net.W.dtype)
@@ -69,13 +70,13 @@ def sample_binary(net, n, *, rng):
     return x, h
 
 # %% ../nbs/03_variational.ipynb #fdbfe9de
-def logsumexp(a):
+def logsumexp(a: Array) -> Array:
     "log of the sum of exp(a) over the last axis, without overflow : (..., n) -> (...)."
     xp = array_namespace(a)
     top = xp.max(a, axis=-1, keepdims=True)
     return top[..., 0] + xp.log(xp.sum(xp.exp(a - top), axis=-1))
 
-def log_p_states(net, x):
+def log_p_states(net: BinaryNet, x: Array) -> Array:
     "log p(x,h) in nats for every state h, ordered as in `binary_states`. x : (batch, n_x) in [0,1] -> (batch, 2**n_h)."
     check_array(x, "x", width=net.b.shape[0], low=0, high=1)
     xp = array_namespace(x, net.W)
@@ -85,13 +86,13 @@ def log_p_states(net, x):
     log_prior = h @ net.a - xp.sum(softplus(net.a))                 # log p(h)
     return x @ drive.T - xp.sum(softplus(drive), axis=1) + log_prior
 
-def posterior_states(log_p):
+def posterior_states(log_p: Array) -> Array:
     "p(h|x), Bayes' rule: every row of the table log p(x,h) normalised. (batch, states) -> (batch, states)."
     xp = array_namespace(log_p)
     return xp.exp(log_p - logsumexp(log_p)[..., None])
 
 # %% ../nbs/03_variational.ipynb #c377db9c
-def bound_terms(log_p, q):
+def bound_terms(log_p: Array, q: Array) -> tuple[Array, Array, Array]:
     """The three terms of Eq. 2: E_q[log p(x,h)], entropy of q, KL(q || p(h|x)), each (batch,) nats; their sum is log p(x).
 
     log_p : (batch, states) from `log_p_states`; q : (batch, states), rows sum to 1. 0 log 0 counts as 0. Raises ValueError if rows do not."""
@@ -103,7 +104,7 @@ def bound_terms(log_p, q):
     return xp.sum(q * log_p, axis=-1), -xp.sum(q * log_q, axis=-1), xp.sum(q * (log_q - log_posterior), axis=-1)
 
 # %% ../nbs/03_variational.ipynb #2065c656
-def learn_binary(net, x, q, *, epsilon, n_steps=1):
+def learn_binary(net: BinaryNet, x: Array, q: Array, *, epsilon: float, n_steps: int = 1) -> BinaryNet:
     """M-step of Algorithm 1 for a `BinaryNet`: `n_steps` gradient steps up the mean over x of E_q[log p(x,h)]; returns a new net.
 
     x : (batch, n_x), q : (batch, 2**n_h). The objective is concave; it cannot fall if epsilon < 8 / (n_h + 1)."""
@@ -120,12 +121,12 @@ def learn_binary(net, x, q, *, epsilon, n_steps=1):
     return net
 
 # %% ../nbs/03_variational.ipynb #987f64b0
-def factorised_q(m):
+def factorised_q(m: Array) -> Array:
     "The table of prod_j q(h_j) for causes that are on with probability m : (batch, n_h) -> (batch, 2**n_h)."
     xp, h = array_namespace(m), binary_states(m.shape[1], m)
     return xp.prod(h * m[:, None, :] + (1 - h) * (1 - m[:, None, :]), axis=-1)
 
-def mean_field(log_p, m, *, n_sweeps=5):
+def mean_field(log_p: Array, m: Array, *, n_sweeps: int = 5) -> Array:
     """The factorised guess improved by `n_sweeps` rounds of coordinate ascent on the bound of Eq. 3 (inference as in Eq. 5).
 
     log_p : (batch, 2**n_h), m : (batch, n_h) probabilities to start from -> (batch, n_h). The bound never falls."""
@@ -152,7 +153,7 @@ class LinearGaussian:
     c: Any
     s: Any
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         xp = array_namespace(self.W)
         for name in ("sigma", "s"):
             value = xp.asarray(getattr(self, name), dtype=self.W.dtype, device=device(self.W))
@@ -165,7 +166,7 @@ class LinearGaussian:
             if got != shape: raise ValueError(f"{name} must have shape {shape}, got {got}.")
 
 # %% ../nbs/03_variational.ipynb #46afa2a9
-def init_linear_gaussian(n_x, n_h, *, rng, sigma=1.0, s=1.0, scale=0.1, dtype="float64"):
+def init_linear_gaussian(n_x: int, n_h: int, *, rng: Random, sigma: float = 1.0, s: float = 1.0, scale: float = 0.1, dtype: str = "float64") -> LinearGaussian:
     "A `LinearGaussian` with small random weights W, F (standard deviation `scale`) and zero biases."
     return LinearGaussian(W=scale * rng.normal((n_x, n_h), dtype), b=0 * rng.normal((n_x,), dtype), sigma=sigma,
                           F=scale * rng.normal((n_h, n_x), dtype), c=0 * rng.normal((n_h,), dtype), s=s)
@@ -176,16 +177,16 @@ def _log_gauss(e, sd):
     xp = array_namespace(e)
     return -0.5 * xp.sum((e / sd)**2, axis=-1) - e.shape[-1] * (xp.log(sd) + 0.5 * math.log(2 * math.pi))
 
-def log_p_joint(model, x, h):
+def log_p_joint(model: LinearGaussian, x: Array, h: Array) -> Array:
     "log p(x,h) in nats. x : (batch, n_x), h : (batch, n_h) -> (batch,)."
     xp = array_namespace(x, h)
     return _log_gauss(x - h @ model.W.T - model.b, model.sigma) + _log_gauss(h, xp.ones_like(model.sigma))
 
-def log_q(model, x, h):
+def log_q(model: LinearGaussian, x: Array, h: Array) -> Array:
     "log q(h|x), the density of the first guess, in nats -> (batch,)."
     return _log_gauss(h - x @ model.F.T - model.c, model.s)
 
-def log_p_x(model, x):
+def log_p_x(model: LinearGaussian, x: Array) -> Array:
     "log p(x) in nats, the causes integrated out exactly: N(b, W W^T + sigma^2 I). x : (batch, n_x) -> (batch,)."
     check_array(x, "x", width=model.b.shape[0])
     xp = array_namespace(x, model.W)
@@ -199,33 +200,33 @@ def _eye_like(square):
     return array_namespace(square).eye(square.shape[0], dtype=square.dtype, device=device(square))
 
 # %% ../nbs/03_variational.ipynb #93573ede
-def sample_linear_gaussian(model, n, *, rng):
+def sample_linear_gaussian(model: LinearGaussian, n: int, *, rng: Random) -> tuple[Array, Array]:
     "Draw n times from p(x,h) : x (n, n_x), h (n, n_h)."
     h = rng.normal((n, model.c.shape[0]), _dtype(model.W))
     return h @ model.W.T + model.b + model.sigma * rng.normal((n, model.b.shape[0]), _dtype(model.W)), h
 
-def q_sample(model, x, *, rng):
+def q_sample(model: LinearGaussian, x: Array, *, rng: Random) -> Array:
     "h ~ q(h|x), the first line of Algorithm 1. x : (batch, n_x) -> (batch, n_h)."
     mean = x @ model.F.T + model.c
     return mean + model.s * rng.normal(mean.shape, _dtype(mean))
 
 # %% ../nbs/03_variational.ipynb #8ee0009e
-def criterion_j(model, x, h, alpha=0.0):
+def criterion_j(model: LinearGaussian, x: Array, h: Array, alpha: float = 0.0) -> Array:
     "J = log p(x,h) + alpha log q(h|x), Eq. 6, in nats -> (batch,)."
     return log_p_joint(model, x, h) + alpha * log_q(model, x, h)
 
-def grad_j(model, x, h, alpha=0.0):
+def grad_j(model: LinearGaussian, x: Array, h: Array, alpha: float = 0.0) -> Array:
     "dJ/dh, the exact gradient of Eq. 6. x : (batch, n_x), h : (batch, n_h) -> (batch, n_h)."
     from_p = (x - h @ model.W.T - model.b) @ model.W / model.sigma**2 - h
     return from_p + alpha * (x @ model.F.T + model.c - h) / model.s**2
 
 # %% ../nbs/03_variational.ipynb #1500301c
-def precision(model, alpha=0.0):
+def precision(model: LinearGaussian, alpha: float = 0.0) -> Array:
     "Lambda = W^T W / sigma^2 + (1 + alpha / s^2) I, minus the second derivative of J : (n_h, n_h)."
     gram = model.W.T @ model.W
     return gram / model.sigma**2 + (1 + alpha / model.s**2) * _eye_like(gram)
 
-def exact_posterior(model, x, alpha=0.0):
+def exact_posterior(model: LinearGaussian, x: Array, alpha: float = 0.0) -> tuple[Array, Array]:
     """Mean (batch, n_h) and covariance (n_h, n_h) of the Gaussian exp(J): for alpha = 0 the posterior p(h|x).
 
     For alpha > 0 the mean is where Algorithm 1 settles: the average of the posterior's and q's means, weighted by precision."""
@@ -235,7 +236,7 @@ def exact_posterior(model, x, alpha=0.0):
     return pull @ cov, cov
 
 # %% ../nbs/03_variational.ipynb #9e2361ad
-def map_inference(model, x, h, *, n_steps, delta, alpha=0.0):
+def map_inference(model: LinearGaussian, x: Array, h: Array, *, n_steps: int, delta: float, alpha: float = 0.0) -> Array:
     """The E-step of Algorithm 1 without noise (MAP): h <- h + delta dJ/dh, `n_steps` times -> (batch, n_h).
 
     Diverges if delta exceeds 2 / (largest eigenvalue of `precision`)."""
@@ -245,7 +246,7 @@ def map_inference(model, x, h, *, n_steps, delta, alpha=0.0):
     return h
 
 # %% ../nbs/03_variational.ipynb #b6f84bbf
-def langevin(model, x, h, *, n_steps, delta, alpha=0.0, noise=1.0, rng):
+def langevin(model: LinearGaussian, x: Array, h: Array, *, n_steps: int, delta: float, alpha: float = 0.0, noise: float = 1.0, rng: Random) -> Array:
     """The E-step of Algorithm 1 with noise: h <- h + delta dJ/dh + noise sqrt(2 delta) xi, without rejection -> (batch, n_h).
 
     noise : 1 for samples of exp(J), 0 for MAP, between them a colder chain. Every row is a chain of its own."""
@@ -258,7 +259,7 @@ def langevin(model, x, h, *, n_steps, delta, alpha=0.0, noise=1.0, rng):
     return h
 
 # %% ../nbs/03_variational.ipynb #aa71c755
-def langevin_covariance(precision, delta, n_steps=None):
+def langevin_covariance(precision: Array, delta: float, n_steps: int | None = None) -> Array:
     """Covariance of unadjusted Langevin on a Gaussian: inv(L) inv(I - delta/2 L) in the limit, with L the (n, n) `precision`;
     after `n_steps` from a fixed start if given. Raises ValueError if delta is not in (0, 2 / largest eigenvalue of L)."""
     xp = array_namespace(precision)
@@ -272,7 +273,7 @@ def langevin_covariance(precision, delta, n_steps=None):
     return (axes * var) @ axes.T
 
 # %% ../nbs/03_variational.ipynb #f951929e
-def grad_theta(model, x, h, alpha=0.0):
+def grad_theta(model: LinearGaussian, x: Array, h: Array, alpha: float = 0.0) -> dict[str, Array]:
     "dJ/dtheta averaged over the batch, a dict: W, b, F, c shaped as in the model; log_sigma, log_s : 0-d, of the logarithm of the deviation."
     xp, n = array_namespace(x, h), x.shape[0]
     e = (x - h @ model.W.T - model.b) / model.sigma
@@ -280,7 +281,7 @@ def grad_theta(model, x, h, alpha=0.0):
     return {"W": e.T @ h / (n * model.sigma), "b": xp.mean(e, axis=0) / model.sigma, "log_sigma": xp.sum(e**2) / n - x.shape[1],
             "F": alpha * (r.T @ x) / (n * model.s), "c": alpha * xp.mean(r, axis=0) / model.s, "log_s": alpha * (xp.sum(r**2) / n - h.shape[1])}
 
-def algorithm1(model, x, *, n_steps, delta, alpha, epsilon, noise=0.0, learn=("W", "b", "F", "c"), rng):
+def algorithm1(model: LinearGaussian, x: Array, *, n_steps: int, delta: float, alpha: float, epsilon: float, noise: float = 0.0, learn: Sequence[str] = ("W", "b", "F", "c"), rng: Random) -> tuple[LinearGaussian, Array]:
     """Algorithm 1, once through, for a batch x : (batch, n_x). Returns (the new model, the h it learned from).
 
     h ~ q(h|x); `n_steps` of inference with step `delta` (MAP for noise 0, Langevin for 1); one step `epsilon` up dJ/dtheta for
@@ -295,7 +296,7 @@ def algorithm1(model, x, *, n_steps, delta, alpha, epsilon, noise=0.0, learn=("W
     return replace(model, **new), h
 
 # %% ../nbs/03_variational.ipynb #0d9601a0
-def ppca(x, n_h, *, sigma=None):
+def ppca(x: Array, n_h: int, *, sigma: float | None = None) -> LinearGaussian:
     """The best `LinearGaussian` for x : (n, n_x), in closed form (Tipping & Bishop 1999); its q has the posterior's mean.
 
     sigma : the noise deviation if it is given; None finds the best one (needs n_h < n_x). s is set to 1. Needs n > n_x."""
@@ -311,7 +312,7 @@ def ppca(x, n_h, *, sigma=None):
     F = (W / (gain + sigma2)).T
     return LinearGaussian(W=W, b=b, sigma=xp.sqrt(sigma2), F=F, c=-(F @ b), s=1.0)
 
-def subspace_angle(a, b):
+def subspace_angle(a: Array, b: Array) -> float:
     "The largest angle, in radians, between the spaces spanned by the columns of a and b : (n, k) each."
     xp = array_namespace(a, b)
     qa, qb = xp.linalg.qr(a)[0], xp.linalg.qr(b)[0]
@@ -319,7 +320,7 @@ def subspace_angle(a, b):
     return math.asin(min(1.0, sine))
 
 # %% ../nbs/03_variational.ipynb #1562dcd5
-def m_step(model, x, h, cov=None):
+def m_step(model: LinearGaussian, x: Array, h: Array, cov: Array | None = None) -> LinearGaussian:
     """The best W, b and sigma for guessed causes h : (n, n_h), each with covariance `cov` (n_h, n_h) around it; None for none.
 
     What Algorithm 1's gradient steps in W, b and log_sigma would reach if repeated for ever with h held. F, c, s stay."""
@@ -334,22 +335,22 @@ def m_step(model, x, h, cov=None):
     return replace(model, W=W, b=x_mean - W @ h_mean, sigma=xp.sqrt(left_over / x.shape[1]))
 
 # %% ../nbs/03_variational.ipynb #4761f3f5
-def exact_e_step(model, x):
+def exact_e_step(model: LinearGaussian, x: Array) -> tuple[Array, Array]:
     "The whole posterior: its mean and its covariance. With `m_step` this is exact EM."
     return exact_posterior(model, x)
 
-def map_e_step(model, x):
+def map_e_step(model: LinearGaussian, x: Array) -> tuple[Array, None]:
     "The most probable causes as if they were certain: where `map_inference` ends if it runs for ever."
     return exact_posterior(model, x)[0], None
 
-def langevin_e_step(*, n_steps, delta, noise=1.0, rng):
+def langevin_e_step(*, n_steps: int, delta: float, noise: float = 1.0, rng: Random) -> Callable[[LinearGaussian, Array], tuple[Array, None]]:
     "An E-step that hands over one Langevin sample per x, begun at h ~ q(h|x), as if it were certain."
     def e_step(model, x):
         start = q_sample(model, x, rng=rng)
         return langevin(model, x, start, n_steps=n_steps, delta=delta, noise=noise, rng=rng), None
     return e_step
 
-def em(model, x, e_step, *, n_epochs):
+def em(model: LinearGaussian, x: Array, e_step: Callable[[LinearGaussian, Array], tuple[Array, Array | None]], *, n_epochs: int) -> list[LinearGaussian]:
     "Alternate `e_step(model, x) -> (h, cov)` and `m_step`; returns the models after 0 to n_epochs epochs, a list of n_epochs + 1."
     check_number(n_epochs, "n_epochs", integer=True, low=0)
     models = [model]

@@ -4,6 +4,7 @@ import signal
 
 os.environ.setdefault("MPLBACKEND", "Agg")              # no test opens a window
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+os.environ.setdefault("SCIPY_ARRAY_API", "1")         # read when SciPy is imported; without it scikit-learn skips one of its own checks
 
 # A shell that starts pytest in the background makes it, and all its children, deaf to Ctrl-C; the tests of interruption need ears.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -72,7 +72,7 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_the_modules_and_the_figure_notebooks(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {f"biolearn/{p.name}" for p in (ROOT / "biolearn").glob("*.py")}
+    modules = {f"biolearn/{p.name}" for kind in ("*.py", "*.mplstyle", "py.typed") for p in (ROOT / "biolearn").glob(kind)}
     notebooks = {f"biolearn/notebooks/{p.name}" for p in (ROOT / "nbs" / "figures").glob("*.ipynb")} | {"biolearn/notebooks/fig0_extra.ipynb"}
     assert {n for n in names if ".dist-info/" not in n} == modules | notebooks | {"biolearn/biolearn.mplstyle"}
     assert any(n.endswith("LICENSE") for n in names)
