@@ -11,7 +11,7 @@ __all__ = ['COMMANDS', 'ABOUT', 'FIRST_STEPS', 'AVX512', 'COMPLETION', 'Command'
 import argparse, importlib, os, re, sys, textwrap, traceback
 from contextlib import redirect_stderr
 from pathlib import Path
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import biolearn

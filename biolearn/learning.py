@@ -9,7 +9,7 @@ __all__ = ['OPTIMIZERS', 'Recipe', 'Books', 'new_books', 'local_step', 'train_st
 # %% ../nbs/07_learning.ipynb #7c116234
 import hashlib, json, math, re, time, warnings
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any

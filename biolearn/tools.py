@@ -20,7 +20,7 @@ import biolearn
 from .backend import Random, _gpu_problem, check_array, to_numpy, use_device, write_whole
 from .command import Command, UsageError, describe, whole_number
 from .data import MNIST_FILES, DataError, Dataset, _find, _places, from_arrays, load_dataset, read_idx
-from .generation import generate, half_masks, inpaint_steps, sample_directed
+from .generation import generate, half_masks, inpaint_steps
 from .learning import fit, load_model, save_model
 from .model import init_model
 from .reproduce import PROFILES, Run, _json, _plain, get_profile, output_path, run_key, trained_run, versions
