@@ -382,7 +382,7 @@ def test_killed_anywhere_and_started_again_the_outcome_is_the_same(nursery, tmp_
         assert [name for name in wanted if found[name] != wanted[name]] == []
         assert not [p for p in (out / "runs").iterdir() if "." in p.name], "a finished run leaves nothing behind"
     print(f"\n{sum(hits.values())} kills in {n} runs of {seconds:.1f} s: " + ", ".join(f"{count} {what}" for what, count in sorted(hits.items())))
-    if nightly: assert len(hits) >= 4, "the kills did not reach all kinds of moments"
+    if nightly: assert {"between writes", "while a file of the run was written", "while the figure was drawn or written"} <= hits.keys(), "the kills missed a kind of moment"
 
 
 MOMENTS = {8: "in the middle of a checkpoint", 10: "before it is flushed", 11: "before it is renamed", 12: "before its folder is flushed"}      # of the second file that is written
