@@ -110,7 +110,7 @@ def output_folder(out: str | Path = "", profile: str | Profile = "quick") -> Pat
     return folder
 
 # %% ../nbs/11_reproduce.ipynb #89a2960c
-TRAINING_MODULES = ("backend", "data", "layers", "model", "inference", "learning")
+TRAINING_MODULES = ("backend", "data", "layers", "model", "inference", "learning", "compiled")
 
 def _source(module):
     "The source text of `biolearn.<module>`."
