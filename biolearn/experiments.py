@@ -275,7 +275,8 @@ def run_experiment(profile: str | Profile, variant: str, seed: int, *, device: s
     result |= {"versions": versions(), "revision": git_revision(), "settings": _plain(profile)}
     path.parent.mkdir(exist_ok=True)
     with write_whole(path) as temporary: temporary.write_text(_json(result, path.name), encoding="utf-8", newline="\n")
-    if not keep and seed: shutil.rmtree(out / "runs" / key, ignore_errors=True)
+    if not keep and seed:
+        for left in (key, key + ".unfinished"): shutil.rmtree(out / "runs" / left, ignore_errors=True)          # a diverged run is unfinished
     return result
 
 def _train_and_measure(profile, seed, device, out, level, progress):

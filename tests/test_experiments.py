@@ -1,6 +1,7 @@
 "Seeds and ablations: every number of a run against a direct computation, the verdicts against sums done by hand, and runs that diverge, break, are interrupted or meet another process."
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -399,6 +400,10 @@ def test_a_diverging_run_says_so_and_is_not_repeated(tmp_path, monkeypatch):
     wild = replace(TINY, recipe=replace(TINY.recipe, epochs=30, batch_size=20, noise=(0.0, 0.0, 0.0), rate_f=(1e-2, 1e-2), n_steps=15, delta=5.0))
     result = experiment(tmp_path, profile=wild)
     assert result["finite"] is False and "h_" in result["diverged"] and "rounds" not in result and result["level"] == "most"
+    unfinished = lambda: list((tmp_path / "runs").glob("*seed1*.unfinished"))
+    assert not experiment(tmp_path, profile=wild, seed=1)["finite"] and unfinished()
+    (tmp_path / "experiments" / "paper-seed1.json").unlink()
+    assert not experiment(tmp_path, profile=wild, seed=1, keep=False)["finite"] and not unfinished()
     monkeypatch.setattr(E, "_train_and_measure", lambda *a: pytest.fail("repeated"))
     assert experiment(tmp_path, profile=wild, full=True) == result
     assert "DIVERGED, layer h_" in E.result_line(result) and "\n" not in E.result_line(result)
@@ -478,8 +483,8 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_command_goes_on(tmp_path):
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
-    left = [p for p in tmp_path.rglob("*") if p.is_file()]
-    assert left == []
+    left = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()]
+    assert all(re.fullmatch(r"runs/[\w-]+(\.lock|\.unfinished/checkpoints/(lock|epoch-\d+\.safetensors))", name) for name in left), left      # to go on from, nothing else
     again = process(tmp_path, "--seeds", "0")
     assert again.communicate(timeout=120) and again.returncode == 0
 
