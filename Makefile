@@ -60,9 +60,9 @@ $(READY): settings.ini setup.py constraints.txt
 figures: $(READY) ## train the network and draw every figure (the second time the trained model is there already)
 	@$(BIN)/biolearn reproduce --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(OUT),--out "$(OUT)") $(if $(ONLY),--only $(ONLY))
 
-# The figure notebooks are left to the end-to-end test among the tests of pytest.
+# One process per core, and one thread in each, since threads that wait for each other spin. The figure notebooks are left to the end-to-end test among the tests of pytest.
 test: $(READY)    ## run the tests, then the notebooks of the library, whose cells are tests too
-	$(BIN)/python -m pytest -q tests
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder tests
 	OPENBLAS_NUM_THREADS=1 $(BIN)/nbdev_test --skip_folder_re '^([_.]|figures$$)' --do_print
 
 nightly: $(READY) ## the tests of kills, damaged files and made-up inputs again, with many more of each (minutes)
@@ -124,7 +124,7 @@ clean-notebooks: $(READY)  ## strip from the notebooks what changes at every run
 export FENCES = /^```/ { open = !open; if (open && $$0 == "```") $$0 = "```python" } { print }
 readme: $(READY)  ## write README.md from nbs/index.ipynb
 	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown nbs/index.ipynb --output-dir . --output README --RegexRemovePreprocessor.patterns '\s*#\s*\|\s*hide'
-	@sed -e 's#](\.\./#](#g' -e 's#src="\.\./#src="#g' -e 's#](\([^):/]*\.ipynb\)#](nbs/\1#g' -e 's#](figures/\([^)]*\.ipynb\)#](nbs/figures/\1#g' README.md | awk "$$FENCES" > .README.part
+	@sed -e 's#](\.\./#](#g' -e 's#src="\.\./#src="#g' -e 's#](\([^):/]*\.ipynb\)#](nbs/\1#g' -e 's#](figures/\([^)]*\.ipynb\)#](nbs/figures/\1#g' -e 's#](figures/)#](nbs/figures/)#g' README.md | awk "$$FENCES" > .README.part
 	@mv .README.part README.md
 
 FILES = find biolearn nbs README.md pyproject.toml -type f ! -path '*/__pycache__/*' ! -path '*/.ipynb_checkpoints/*' -exec cksum {} +

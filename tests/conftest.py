@@ -24,9 +24,10 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "end_to_end: runs the whole quick profile through the command line (about three minutes)")
 
 
-def pytest_collection_modifyitems(items):
-    "The quick tests first: who breaks something should hear of it early."
-    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is not None)
+def pytest_collection_modifyitems(config, items):
+    "The quick tests first: who breaks something should hear of it early. Shared among processes, the longest first: nobody has to wait for it at the end."
+    shared = hasattr(config, "workerinput")
+    items.sort(key=lambda item: (item.get_closest_marker("end_to_end") is not None) != shared)
 
 
 # ---- the backends on which everything must run -------------------------------------------------------------------------
