@@ -62,8 +62,12 @@ def _figure(width, height, **kwargs):
 
 def _done(fig):
     "Arrange the figure and keep it so: drawing it again must not move anything. The first pass may still change which ticks are labelled."
+    from matplotlib.transforms import Bbox
     for _ in range(3): fig.draw_without_rendering()
     fig.set_layout_engine("none")
+    exact = lambda box: Bbox(np.round(box.get_points(), 9))     # the solver's last bits vary, and the names of an SVG's clip paths are made of them
+    for part in fig.subfigs: part.bbox_relative.set(exact(part.bbox_relative))
+    for ax in fig.axes: ax.set_position(exact(ax.get_position()))
     return fig
 
 def _write(fig, target, kind, dpi):
