@@ -1,6 +1,5 @@
 "Results on paper and on disk: the tables that a person reads, bench/results.json, and the pictures drawn from it."
 import json
-import os
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -33,9 +32,8 @@ def merge(results, section, measured, machine, other=None, quick=False):
 
 def write(results, path=RESULTS):
     "Write the results, whole or not at all."
-    part = Path(path).with_suffix(".part")
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    from biolearn.backend import write_whole          # here, not above: it loads NumPy, and the benchmark settles its environment first
+    with write_whole(path) as part: part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 # ---- tables --------------------------------------------------------------------------------------------------------------

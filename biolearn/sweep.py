@@ -17,7 +17,7 @@ from typing import Any
 from .backend import check_number, use_device, write_whole
 from .command import UsageError, describe
 from .experiments import seed_list
-from .reproduce import (PROFILES, TRAINING_MODULES, Profile, ReproduceError, UnknownNotebook, _json, _plain, _source, changeable, find_notebooks, get_profile, kernel_environment,
+from .reproduce import (PROFILES, TRAINING_MODULES, Profile, ReproduceError, UnknownNotebook, _json, _plain, _source, _write as _write_text, changeable, find_notebooks, get_profile, kernel_environment,
                                 notebook_folder, reproduce, select)
 
 # %% ../nbs/16_sweep.ipynb #d9302e0f
@@ -158,7 +158,7 @@ def serve() -> None:
 
 def _write(path, x):
     "Write `x` as JSON to `path` in one step."
-    with write_whole(path) as temporary: temporary.write_text(_json(x, Path(path).name), encoding="utf-8", newline="\n")
+    _write_text(path, _json(x, Path(path).name))
 
 def _load(path):
     "What the JSON file at `path` holds; None if there is none, or no JSON in it."
