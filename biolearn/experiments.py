@@ -13,7 +13,7 @@ __all__ = ['SGD_RATES', 'VARIANTS', 'MEASUREMENT', 'LEVELS', 'METRICS', 'FILLS',
 # %% ../nbs/13_experiments.ipynb #ba1bf7a3
 import argparse, base64, json, math, os, re, shutil, statistics, sys, time, zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +432,11 @@ def _differences(ours, reference, came):
     return ("; " + "; ".join(said) if said else "") + "."
 
 # %% ../nbs/13_experiments.ipynb #6014bef9
+def _agree(a, b):
+    "Are two sets of settings the same? A file older than a field of the profile does not name it: then it was made with what is the field's default."
+    before = {f.name: f.default for f in fields(Profile) if f.default is not MISSING}
+    return before | a == before | b
+
 def read_results(folder: str | Path, profile: str | Profile | None = None) -> tuple[list[dict[str, Any]], list[str]]:
     """All results in `folder` and the names of those left out: (list of dicts, list of texts).
 
@@ -442,12 +447,12 @@ def read_results(folder: str | Path, profile: str | Profile | None = None) -> tu
         if result is None: out.append(f"{path.name}: not a result"); continue
         if result["measurement"] != MEASUREMENT: out.append(f"{path.name}: measured by older rules"); continue
         if result["variant"] not in VARIANTS: out.append(f"{path.name}: of an unknown variant"); continue
-        if profile is not None and result["settings"] != json.loads(_json(variant_profile(profile, result["variant"]), "settings")):
+        if profile is not None and not _agree(result["settings"], json.loads(_json(variant_profile(profile, result["variant"]), "settings"))):
             out.append(f"{path.name}: made with other settings"); continue
         found.append(result)
     for variant in {r["variant"] for r in found}:
         files = [r for r in found if r["variant"] == variant]
-        if any(r["settings"] != files[0]["settings"] for r in files):
+        if any(not _agree(r["settings"], files[0]["settings"]) for r in files):
             raise ValueError(f"{folder}: the results of {variant!r} were made with different settings (seeds {', '.join(str(r['seed']) for r in files)}): "
                              "delete those that no longer count, or name the profile whose settings do.")
     return sorted(found, key=lambda r: (list(VARIANTS).index(r["variant"]), r["seed"])), out

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TopPrior', 'Model', 'init_model', 'encode', 'decode', 'log_gaussian', 'log_p_joint', 'log_q', 'fit_top_prior',
-           'sample_prior', 'log_prior']
+           'sample_prior', 'log_prior', 'log_components', 'fit_mixture_prior']
 
 # %% ../nbs/05_model.ipynb #07beb782
 import math
@@ -18,9 +18,11 @@ from .layers import LayerPair, init_pair
 # %% ../nbs/05_model.ipynb #a566fdc8
 @dataclass(frozen=True)
 class TopPrior:
-    "p(h_M): a Gaussian with independent units, mean (n_M,) and variance (n_M,)."
+    """p(h_M): a Gaussian with independent units, mean (n_M,) and variance (n_M,), which is the paper's; or a mixture of K of them,
+    mean (K, n_M), variance (K, n_M) and `weight` (K,), which sum to 1 (not in the paper: `fit_mixture_prior`)."""
     mean: Any
     var: Any
+    weight: Any = None
 
 # %% ../nbs/05_model.ipynb #9cfad13a
 @dataclass(frozen=True)
@@ -100,11 +102,55 @@ def sample_prior(prior: TopPrior | None, n: int, *, rng: Random) -> Array:
     "`n` draws (n, n_M) from the top prior. Not clipped: a draw for a sigmoid unit may lie outside [0, 1]."
     if prior is None: raise ValueError("the model has no top prior yet: `fit` sets it, or replace(model, prior=fit_top_prior(h_top)).")
     check_number(n, "number of samples", integer=True, low=1)
-    xp = array_namespace(prior.mean)
-    return prior.mean + xp.sqrt(prior.var) * rng.normal((n, prior.mean.shape[0]))
+    xp, mean, var = array_namespace(prior.mean), prior.mean, prior.var
+    if prior.weight is not None:
+        below = xp.astype(rng.stream("component").uniform((n, 1)) > xp.cumulative_sum(prior.weight)[None, :-1], xp.int64)
+        which = xp.sum(below, axis=1)                        # the component in whose share of [0, 1] the draw falls
+        mean, var = xp.take(mean, which, axis=0), xp.take(var, which, axis=0)
+    return mean + xp.sqrt(var) * rng.normal((n, mean.shape[-1]))
 
 def log_prior(prior: TopPrior | None, h_top: Array) -> Array:
     "log p(h_M) in nats (batch,), constants included."
     if prior is None: raise ValueError("the model has no top prior yet: train it, or use prior=False.")
     xp = array_namespace(h_top)
+    if prior.weight is not None:
+        logs = log_components(prior, h_top)
+        top = xp.max(logs, axis=1)
+        return top + xp.log(xp.sum(xp.exp(logs - top[:, None]), axis=1))
     return -0.5 * xp.sum((h_top - prior.mean) ** 2 / prior.var + xp.log(2 * math.pi * prior.var), axis=-1)
+
+# %% ../nbs/05_model.ipynb #e0489234
+def log_components(prior: TopPrior, h_top: Array) -> Array:
+    "log of weight × density of each of the K components of a mixture prior, at the rows of `h_top` (batch, n_M): (batch, K), nats."
+    xp = array_namespace(h_top)
+    centre = prior.weight @ prior.mean                       # distances from here are small: single precision keeps their digits
+    h, mean, sharp = h_top - centre, prior.mean - centre, 1 / prior.var
+    square = (h * h) @ sharp.T - 2 * (h @ (mean * sharp).T) + xp.sum(mean * mean * sharp, axis=1)
+    return xp.log(prior.weight) - 0.5 * (square + xp.sum(xp.log(2 * math.pi * prior.var), axis=1))
+
+# %% ../nbs/05_model.ipynb #345780b9
+def _compete(prior, h_top, reg_covar):
+    "One round of EM over the rows of `h_top`, in blocks: every component retunes itself to what it won."
+    xp, won, total, square = array_namespace(h_top), 1e-6, 1e-6 * prior.mean, 1e-6 * (prior.var + prior.mean**2)    # who wins nothing stays
+    for i in range(0, h_top.shape[0], 1000):
+        h = h_top[i:min(i + 1000, h_top.shape[0]), :]
+        logs = log_components(prior, h)
+        share = xp.exp(logs - xp.max(logs, axis=1, keepdims=True))
+        share = share / xp.sum(share, axis=1, keepdims=True)
+        won, total, square = won + xp.sum(share, axis=0), total + share.T @ h, square + share.T @ (h * h)
+    mean = total / won[:, None]
+    return TopPrior(mean, xp.maximum(square / won[:, None] - mean**2, xp.zeros_like(mean)) + reg_covar, won / xp.sum(won))
+
+def fit_mixture_prior(h_top: Array, n_components: int, *, rng: Random, n_epochs: int = 20, reg_covar: float = 1e-4) -> TopPrior:
+    """A mixture of `n_components` Gaussians with independent units, by `n_epochs` of EM on the rows of `h_top` (n, n_M). Not in the paper.
+
+    It starts from that many rows, drawn from `rng`; `reg_covar` is added to every variance. Raises ValueError for fewer rows than components."""
+    check_array(h_top, "h_top"); check_number(reg_covar, "reg_covar", low=0)
+    for name, n in (("n_components", n_components), ("n_epochs", n_epochs)): check_number(n, name, integer=True, low=1)
+    if h_top.shape[0] < n_components: raise ValueError(f"h_top has {h_top.shape[0]} rows, too few for {n_components} components.")
+    xp = array_namespace(h_top)
+    rows = xp.take(h_top, rng.permutation(h_top.shape[0])[:n_components], axis=0)
+    same = xp.ones_like(rows)
+    prior = TopPrior(rows, same * (xp.var(h_top, axis=0) + reg_covar), same[:, 0] / n_components)
+    for _ in range(n_epochs): prior = _compete(prior, h_top, reg_covar)
+    return prior

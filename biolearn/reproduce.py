@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import biolearn
-from .backend import Backend, Random, check_choice, check_number, flush_folder, to_numpy, use_device, write_whole
+from .backend import Backend, Random, array_namespace, check_choice, check_number, flush_folder, to_numpy, use_device, write_whole
 from .command import UsageError, describe, openblas_core, whole_number
 from .data import Dataset, load_dataset
 from .layers import UNITS
-from .learning import Recipe, differences, fit, load_model, save_model
-from .model import Model, init_model
+from .learning import Recipe, differences, fit, load_model, save_model, top_states
+from .model import Model, fit_mixture_prior, init_model
 
 # %% ../nbs/11_reproduce.ipynb #1479fddd
 @dataclass(frozen=True)
 class Profile:
     """One scale at which everything is run. `units` has one name per layer, x first; `hidden` the widths of h1, h2, ...;
-    `n_samples` and `sigma` belong to the Parzen estimate of Section 8; `threads` is for matrix products, 0 for the library's own choice."""
+    `n_samples` and `sigma` belong to the Parzen estimate of Section 8; `threads` is for matrix products, 0 for the library's own choice.
+    `components`: of a mixture as top prior, 0 for the paper's Gaussian; `rounds`: of GENERATE (the paper's 3)."""
     name: str
     dataset: str
     hidden: tuple[int, ...]
@@ -39,12 +40,14 @@ class Profile:
     n_samples: int = 10_000
     sigma: float = 0.2
     threads: int = 0
+    components: int = 0
+    rounds: int = 3
 
     def __post_init__(self) -> None:
         for name in ("hidden", "units"): object.__setattr__(self, name, tuple(getattr(self, name)))
         for width in self.hidden: check_number(width, "hidden", integer=True, low=1)
         check_number(self.n_samples, "n_samples", integer=True, low=1)
-        check_number(self.threads, "threads", integer=True, low=0)
+        for name in ("threads", "components", "rounds"): check_number(getattr(self, name), name, integer=True, low=0)
         check_number(self.sigma, "sigma", low=1e-6)
         check_choice(self.dataset, "dataset", ("digits", "mnist"))
         for unit in self.units: check_choice(unit, "units", tuple(UNITS))
@@ -65,6 +68,7 @@ PROFILES = {p.name: p for p in (
     Profile("paper", dataset="mnist", hidden=(1000, 100), units=("sigmoid", "softplus", "sigmoid"),
             recipe=Recipe(epochs=20, batch_size=100, noise=(0.5, 0.1, "spikes"), noise_end=(0.4, 0.1, "spikes"), rate_f=(3e-4, 1e-3), rate_g=(1e-3, 2e-3)), n_samples=10_000),
 )}
+PROFILES["mixture"] = replace(PROFILES["paper"], name="mixture", components=500, rounds=0)
 
 def get_profile(profile: str | Profile, changes: dict[str, Any] | None = None) -> Profile:
     """The `Profile` of that name (a `Profile` is taken as it is), with the fields in `changes`, {name: value}, of the profile or of its recipe set.
@@ -164,12 +168,19 @@ def _unfinished(folder):
     "Where the run that is to become `folder` lives until it is finished."
     return folder.with_name(folder.name + ".unfinished")
 
+def _with_mixture(model, x, profile, rng):
+    "`model` with a mixture as its top prior, learnt from h_M after INFERENCE on all rows of `x`."
+    h_top = array_namespace(x).concat(list(top_states(model, x, profile.recipe)))
+    return replace(model, prior=fit_mixture_prior(h_top, profile.components, rng=rng))
+
 def _train(profile, dataset, rng, folder):
     "Train by `profile`, or go on with it, and save model.safetensors and run.json (settings, history, seconds, memory, versions) as `folder`."
     unfinished, made = _unfinished(folder), _unfinished(folder) / "made"
     resumed, start = (unfinished / "checkpoints").exists(), time.perf_counter()
     model = init_model(profile.sizes(dataset.train.shape[1]), profile.units, rng=rng.stream("init"))
-    model, history = fit(model, rng.backend.asarray(dataset.train), profile.recipe, rng=rng.stream("train"), checkpoint=unfinished / "checkpoints")
+    x = rng.backend.asarray(dataset.train)
+    model, history = fit(model, x, profile.recipe, rng=rng.stream("train"), checkpoint=unfinished / "checkpoints")
+    if profile.components: model = _with_mixture(model, x, profile, rng.stream("mixture"))
     about = {"key": folder.name, "seed": rng.seed, "device": rng.backend.name, "seconds": round(time.perf_counter() - start, 2), "resumed": resumed,
              "peak_memory_mib": peak_memory(), "versions": versions(), "settings": profile, "history": history}
     made.mkdir(exist_ok=True)

@@ -388,7 +388,7 @@ def test_completion_knows_commands_options_and_files():
     ask = ('source /dev/stdin <<<"$SCRIPT"; COMP_TYPE=9; try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMPREPLY=(); '
            '$(complete -p biolearn | sed "s/.*-F \\([^ ]*\\).*/\\1/"); echo "${COMPREPLY[@]}"; }; try biolearn in; try biolearn inpaint --hi; try biolearn inpaint --hide r; try biolearn train --profile ""')
     shell = subprocess.run(["bash", "-c", ask], env=ENV | {"SCRIPT": done.stdout}, capture_output=True, text=True, timeout=30)
-    assert [line.split() for line in shell.stdout.splitlines()] == [["info", "inpaint"], ["--hide"], ["right"], ["quick", "paper"]], shell.stderr
+    assert [line.split() for line in shell.stdout.splitlines()] == [["info", "inpaint"], ["--hide"], ["right"], ["quick", "paper", "mixture"]], shell.stderr
     assert "_shtab_compgen_files" in done.stdout and "_shtab_compgen_dirs" in done.stdout
 
 

@@ -118,4 +118,4 @@ def test_papermill_alone_does_the_same(manifest, quick, tmp_path):
 
 
 def test_there_is_a_recipe_for_the_paper_too():
-    assert set(PROFILES) == {"quick", "paper"}
+    assert set(PROFILES) == {"quick", "paper", "mixture"}

@@ -310,6 +310,14 @@ def test_results_of_other_settings_or_other_rules_are_left_out_by_name(folder):
     assert "left out: paper-seed1.json" in E.coverage(summary)
 
 
+def test_a_result_older_than_a_field_of_the_profile_counts_where_the_field_has_its_default(folder):
+    older, newer = _result(0), _result(1)
+    for field in ("components", "rounds"): del older["settings"][field]
+    place = folder(older, newer)
+    assert E.summarise(place, "paper")["variants"]["paper"]["seeds"] == E.summarise(place)["variants"]["paper"]["seeds"] == [0, 1]
+    assert E.read_results(place, replace(PROFILES["paper"], components=5))[1] == ["paper-seed0.json: made with other settings", "paper-seed1.json: made with other settings"]
+
+
 def test_no_result_is_an_error_that_names_the_command(folder):
     with pytest.raises(FileNotFoundError, match="python -m biolearn.experiments --profile paper --variants paper --seeds 0-4"): E.summarise(folder(_result(0, variant="sgd")))
     with pytest.raises(FileNotFoundError, match="--profile quick"): E.summarise(folder(), "quick")

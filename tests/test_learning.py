@@ -12,7 +12,7 @@ from biolearn.backend import Backend, Random, Workers, to_numpy
 from biolearn.inference import infer
 from biolearn.layers import Dense, LayerPair, exact_gradient
 from biolearn.learning import OPTIMIZERS, DivergenceError, Recipe, fit, copy_model, load_model, new_books, save_model, train_step
-from biolearn.model import init_model
+from biolearn.model import fit_mixture_prior, init_model
 
 NETWORKS = {1: ((6, 4), ("sigmoid", "softplus")), 2: ((6, 5, 4), ("sigmoid", "softplus", "sigmoid")), 3: ((6, 5, 4, 3), ("sigmoid", "tanh", "softplus", "sigmoid"))}
 
@@ -307,7 +307,11 @@ def test_save_and_load(tmp_path, backend, depth):
         back = load_model(tmp_path / "m.safetensors", Backend())
         assert all((a == b).all() for a, b in zip(arrays(m), arrays(back))) and back.units == m.units
         assert (back.prior is None) == (m.prior is None)
-    assert (to_numpy(back.prior.var) == to_numpy(trained.prior.var)).all()
+    assert (to_numpy(back.prior.var) == to_numpy(trained.prior.var)).all() and back.prior.weight is None
+    mixed = replace(trained, prior=fit_mixture_prior(backend.asarray(Random(2).uniform((9, trained.sizes[-1]))), 3, rng=Random(3, backend)))
+    save_model(tmp_path / "m.safetensors", mixed)
+    back = load_model(tmp_path / "m.safetensors", Backend())
+    assert all((to_numpy(vars(mixed.prior)[name]) == a).all() for name, a in vars(back.prior).items())
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
 
 

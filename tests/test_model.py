@@ -4,10 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from scipy.special import logsumexp
 from scipy.stats import norm
 
 from biolearn.backend import Random, to_numpy
-from biolearn.model import Model, TopPrior, decode, encode, fit_top_prior, init_model, log_p_joint, log_prior, log_q, sample_prior
+from biolearn.model import Model, TopPrior, decode, encode, fit_mixture_prior, fit_top_prior, init_model, log_components, log_p_joint, log_prior, log_q, sample_prior
 
 NETWORKS = [((6, 4), ("sigmoid", "tanh")), ((6, 5, 4), ("sigmoid", "softplus", "sigmoid")), ((6, 5, 4, 3), ("linear", "relu", "softplus", "sigmoid"))]
 
@@ -54,6 +55,50 @@ def test_top_prior_has_four_times_the_variance():
     assert np.abs((draws.mean(0) - prior.mean) / np.sqrt(prior.var / 40_000)).max() < 5 and np.abs(draws.var(0) / prior.var - 1).max() < 5 * np.sqrt(2 / 40_000)
 
 
+def mixture(backend):
+    "A mixture prior of three components over four units, far from zero and narrow: hard on single precision."
+    put = lambda a: backend.asarray(np.asarray(a))
+    return TopPrior(put(5 + np.arange(12.0).reshape(3, 4) / 10), put(0.01 + np.arange(12.0).reshape(3, 4) / 100), put([0.5, 0.3, 0.2]))
+
+
+def test_mixture_density(backend):
+    prior, h = mixture(backend), 5.5 + 0.3 * Random(1).normal((50, 4))
+    mean, var, weight = (to_numpy(a).astype(float) for a in (prior.mean, prior.var, prior.weight))
+    parts = norm.logpdf(h.astype(float)[:, None, :], mean, np.sqrt(var)).sum(2) + np.log(weight)
+    np.testing.assert_allclose(to_numpy(log_components(prior, backend.asarray(h))), parts, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(to_numpy(log_prior(prior, backend.asarray(h))), logsumexp(parts, axis=1), rtol=1e-4, atol=1e-3)
+
+
+def test_mixture_draws_have_its_moments(backend):
+    prior, n = mixture(backend), 40_000
+    mean, var, weight = (to_numpy(a).astype(float) for a in (prior.mean, prior.var, prior.weight))
+    draws = to_numpy(sample_prior(prior, n, rng=Random(2, backend))).astype(float)
+    first, second = weight @ mean, weight @ (var + mean**2)
+    assert np.abs((draws.mean(0) - first) / np.sqrt((second - first**2) / n)).max() < 5
+    assert np.abs(draws.var(0) / (second - first**2) - 1).max() < 5 * np.sqrt(2 / n)              # tails no heavier than a Gaussian's: this bounds it
+    nearest = to_numpy(log_components(prior, backend.asarray(draws))).argmax(1)
+    far = TopPrior(prior.mean * backend.asarray(np.array([[1.0], [2.0], [3.0]])), prior.var, prior.weight)     # apart: every draw tells its component
+    nearest = to_numpy(log_components(far, sample_prior(far, n, rng=Random(3, backend)))).argmax(1)
+    share = np.bincount(nearest, minlength=3) / n
+    assert np.abs((share - weight) / np.sqrt(weight * (1 - weight) / n)).max() < 5
+
+
+def test_mixture_of_one_is_a_gaussian_and_never_falls(backend):
+    top = backend.asarray(Random(0).normal((3000, 3)) * np.asarray([1, 2, 3], np.float32) + 1)
+    one, plain = fit_mixture_prior(top, 1, rng=Random(0, backend), reg_covar=0), fit_top_prior(top, widen=1)
+    np.testing.assert_allclose(to_numpy(one.mean)[0], to_numpy(plain.mean), atol=1e-4); np.testing.assert_allclose(to_numpy(one.var)[0], to_numpy(plain.var), rtol=1e-4)
+    climb = [float(to_numpy(log_prior(fit_mixture_prior(top, 5, rng=Random(0, backend), n_epochs=n), top)).astype(float).mean()) for n in (1, 2, 4, 8)]
+    assert min(np.diff(climb)) > -1e-4
+
+
+def test_mixture_survives_copies_and_components_that_win_nothing(backend):
+    same = fit_mixture_prior(backend.asarray(np.ones((10, 3))), 4, rng=Random(0, backend))
+    lonely = fit_mixture_prior(backend.asarray(np.r_[np.zeros((50, 2)), np.full((1, 2), 1e3)]), 20, rng=Random(1, backend))
+    for prior in (same, lonely):
+        assert all(np.isfinite(to_numpy(a)).all() for a in (prior.mean, prior.var, prior.weight)) and abs(float(to_numpy(prior.weight).sum()) - 1) < 1e-5
+        assert np.isfinite(to_numpy(sample_prior(prior, 100, rng=Random(2, backend)))).all()
+
+
 @given(st.lists(st.integers(1, 8), min_size=2, max_size=5), st.integers(1, 4))
 @settings(max_examples=25)
 def test_any_depth_and_width(sizes, batch):
@@ -67,7 +112,8 @@ def test_any_depth_and_width(sizes, batch):
     (lambda: init_model((3,), ("relu",), rng=Random(0)), "at least two layers"), (lambda: init_model((3, 2), ("relu",), rng=Random(0)), "one unit per layer"),
     (lambda: init_model((3, 0), ("relu",) * 2, rng=Random(0)), "number of units"), (lambda: init_model((3, 2), ("relu", "step"), rng=Random(0)), "softplus"),
     (lambda: Model(()), "at least one pair"), (lambda: sample_prior(None, 1, rng=Random(0)), "no top prior"), (lambda: log_prior(None, np.ones((1, 1))), "no top prior"),
-    (lambda: fit_top_prior(np.full((2, 2), np.nan)), "h_top holds NaN")])
+    (lambda: fit_top_prior(np.full((2, 2), np.nan)), "h_top holds NaN"), (lambda: fit_mixture_prior(np.ones((2, 2)), 3, rng=Random(0)), "2 rows, too few for 3"),
+    (lambda: fit_mixture_prior(np.ones((2, 2)), 0, rng=Random(0)), "n_components"), (lambda: fit_mixture_prior(np.full((2, 2), np.inf), 1, rng=Random(0)), "h_top holds")])
 def test_refuses(make, message):
     with pytest.raises(ValueError, match=message): make()
 

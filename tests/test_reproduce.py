@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 from nbformat import v4
 
-from biolearn import reproduce as R
+from biolearn import learning, reproduce as R
 from biolearn.backend import Backend
 from biolearn.command import main
+from biolearn.model import log_prior
 from biolearn.reproduce import Claim, Profile, record, trained_run
 
 DEFAULTS = 'profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""\nchanges = {}'
@@ -350,6 +351,14 @@ def test_training_happens_once(tmp_path, monkeypatch):
     assert about["settings"]["hidden"] == [9, 5] and about["seed"] == 3 and about["key"] == first.key and len(about["history"]) == 1
 
 
+def test_a_profile_with_a_mixture_learns_it_on_top_of_the_same_network(tmp_path):
+    plain, mixed = (trained_run(replace(TINY, components=n), seed=3, device="cpu", out=tmp_path) for n in (0, 4))
+    assert plain.key != mixed.key and plain.model.prior.weight is None and mixed.model.prior.mean.shape == (4, 5)
+    assert all((a.W == b.W).all() for one, two in zip(plain.model.pairs, mixed.model.pairs) for a, b in ((one.f, two.f), (one.g, two.g)))
+    top = np.concatenate(list(learning.top_states(mixed.model, mixed.dataset.train, TINY.recipe)))
+    assert float(log_prior(mixed.model.prior, top).mean()) > float(log_prior(plain.model.prior, top).mean())
+
+
 def test_same_seed_same_bits_other_seed_other_bits(tmp_path):
     a, b, c = (trained_run(TINY, seed=s, device="cpu", out=tmp_path / n) for s, n in ((1, "a"), (1, "b"), (2, "c")))
     assert all(np.array_equal(x, y) for x, y in zip(arrays(a), arrays(b))) and not np.array_equal(arrays(a)[0], arrays(c)[0])
@@ -529,4 +538,5 @@ def test_profiles_are_the_papers():
     assert (paper.dataset, paper.sizes(784), paper.units) == ("mnist", (784, 1000, 100), ("sigmoid", "softplus", "sigmoid"))
     assert (paper.recipe.epochs, paper.recipe.batch_size, paper.recipe.n_steps, paper.recipe.delta, paper.recipe.alpha) == (20, 100, 15, 0.1, 0.001)
     assert (paper.n_samples, paper.sigma) == (10_000, 0.2) and quick.dataset == "digits"
+    assert (paper.components, paper.rounds) == (0, 3) and R.PROFILES["mixture"] == replace(paper, name="mixture", components=500, rounds=0)
     for p in (paper, quick): assert isinstance(p, Profile) and len(p.units) == len(p.hidden) + 1
