@@ -68,7 +68,7 @@ PROFILES = {p.name: p for p in (
     Profile("paper", dataset="mnist", hidden=(1000, 100), units=("sigmoid", "softplus", "sigmoid"),
             recipe=Recipe(epochs=20, batch_size=100, noise=(0.5, 0.1, "spikes"), noise_end=(0.4, 0.1, "spikes"), rate_f=(3e-4, 1e-3), rate_g=(1e-3, 2e-3)), n_samples=10_000),
 )}
-PROFILES["mixture"] = replace(PROFILES["paper"], name="mixture", components=500, rounds=0)
+PROFILES["mixture"] = replace(PROFILES["paper"], name="mixture", components=1000, rounds=0)
 
 def get_profile(profile: str | Profile, changes: dict[str, Any] | None = None) -> Profile:
     """The `Profile` of that name (a `Profile` is taken as it is), with the fields in `changes`, {name: value}, of the profile or of its recipe set.

@@ -538,5 +538,5 @@ def test_profiles_are_the_papers():
     assert (paper.dataset, paper.sizes(784), paper.units) == ("mnist", (784, 1000, 100), ("sigmoid", "softplus", "sigmoid"))
     assert (paper.recipe.epochs, paper.recipe.batch_size, paper.recipe.n_steps, paper.recipe.delta, paper.recipe.alpha) == (20, 100, 15, 0.1, 0.001)
     assert (paper.n_samples, paper.sigma) == (10_000, 0.2) and quick.dataset == "digits"
-    assert (paper.components, paper.rounds) == (0, 3) and R.PROFILES["mixture"] == replace(paper, name="mixture", components=500, rounds=0)
+    assert (paper.components, paper.rounds) == (0, 3) and R.PROFILES["mixture"] == replace(paper, name="mixture", components=1000, rounds=0)
     for p in (paper, quick): assert isinstance(p, Profile) and len(p.units) == len(p.hidden) + 1
