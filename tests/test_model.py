@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.special import logsumexp
 from scipy.stats import norm
 
+from biolearn import model as model_module
 from biolearn.backend import Random, to_numpy
 from biolearn.model import Model, TopPrior, decode, encode, fit_mixture_prior, fit_top_prior, init_model, log_components, log_p_joint, log_prior, log_q, sample_prior
 
@@ -97,6 +98,9 @@ def test_mixture_survives_copies_and_components_that_win_nothing(backend):
     for prior in (same, lonely):
         assert all(np.isfinite(to_numpy(a)).all() for a in (prior.mean, prior.var, prior.weight)) and abs(float(to_numpy(prior.weight).sum()) - 1) < 1e-5
         assert np.isfinite(to_numpy(sample_prior(prior, 100, rng=Random(2, backend)))).all()
+    far = TopPrior(backend.asarray(np.array([[0.0, 0.0], [100.0, 90.0]])), backend.asarray(np.ones((2, 2))), backend.asarray(np.full(2, 0.5)))
+    far = model_module._compete(far, backend.asarray(Random(3).normal((500, 2))), 1e-4)
+    np.testing.assert_allclose(to_numpy(far.mean)[1], [100, 90], rtol=1e-5); assert float(to_numpy(far.weight)[1]) < 1e-6      # it stays where it was
 
 
 @given(st.lists(st.integers(1, 8), min_size=2, max_size=5), st.integers(1, 4))
