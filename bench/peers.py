@@ -25,6 +25,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,7 +55,7 @@ def train(model, data, settings, rng):
     if model == "kmeans": return peers.fit_centroids(x, **settings, rng=rng), []
     if model == "ppca": return peers.fit_ppca(x, **settings), []
     if model == "gmm": return peers.fit_mixture(x, **settings, rng=rng), []
-    if model == "mcpc": return peers.fit_predictive_coding(x, peers.LangevinRecipe(**settings), rng=rng)
+    if model == "mcpc": return peers.fit_predictive_coding(x, peers.LangevinRecipe(**settings), rng=rng, progress=sys.stderr.isatty())
     from bench import torch_models
     return getattr(torch_models, f"fit_{model}")(x, **settings, rng=rng)
 
@@ -86,21 +87,29 @@ def sheet(samples, path, shape):
     Image.fromarray(np.round(255 * (1 - rows)).astype(np.uint8)).resize((20 * shape[1], 20 * shape[0])).save(path)
 
 
-def trial(model, settings, seed, data, *, notes="", png=None):
-    "Train once, measure on the validation digits, append a row to the table; returns the row."
+def trial(model, settings, seed, data, *, also=(), notes="", png=None):
+    """Train once, measure on the validation digits, append a row to the table and yield it; then the same for the trained peer sampled otherwise: with each of the settings `also`,
+    which do not matter to training."""
     start = time.process_time()
     peer, history = train(model, data, settings, Random(seed).stream("peers", model))
     seconds = time.process_time() - start
-    numbers, samples = measure(peer, data, seed)
-    if png: sheet(samples, png, data.image_shape)
-    row = dict(model=model, seed=seed, settings=json.dumps(settings), rows=len(data.train), epochs=len(history) or "", seconds=round(seconds), notes=notes)
-    row |= {name: f"{float(value):.5g}" for name, value in numbers.items()}
+    for i, otherwise in enumerate(({}, *also)):
+        for name, value in otherwise.items(): setattr(peer, name, value)
+        numbers, samples = measure(peer, data, seed)
+        if png: sheet(samples, png.with_stem(png.stem + f"-{i}" * bool(i)), data.image_shape)
+        row = dict(model=model, seed=seed, settings=json.dumps(settings | otherwise), rows=len(data.train), epochs=len(history) or "", seconds=round(seconds), notes=notes)
+        row |= {name: f"{float(value):.5g}" for name, value in numbers.items()}
+        write_row(row)
+        yield row
+
+
+def write_row(row):
+    "Append a row to the table of trials."
     new = not TABLE.exists()
     with TABLE.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if new: writer.writeheader()
         writer.writerow(row)
-    return row
 
 
 # ---- results for the table -----------------------------------------------------------------------------------------------
@@ -158,15 +167,16 @@ def main(argv=None):
     p.add_argument("--dataset", default="mnist", choices=("digits", "mnist"))
     p.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="where results go (default: figures/paper/runs/peers)")
     p.add_argument("--try", dest="tried", metavar="SETTINGS", help="try settings on the validation digits instead")
+    p.add_argument("--also", action="append", default=[], metavar="SETTINGS", help="with --try: the same trained peer sampled otherwise, such as \"rounds=10\"; may be repeated")
     p.add_argument("--rows", type=int, help="with --try: train on so many digits only")
     p.add_argument("--notes", default="", help="with --try: a remark for the table")
     p.add_argument("--png", type=Path, metavar="FILE", help="with --try: a sheet of samples")
     asked = p.parse_args(argv)
     data = load_dataset(asked.dataset)
     if asked.tried is not None:
-        from dataclasses import replace
         few = replace(data, train=data.train[:asked.rows], train_labels=data.train_labels[:asked.rows])
-        for seed in asked.seeds: print(trial(asked.model, CHOSEN[asked.model] | settings_of(asked.tried), seed, few, notes=asked.notes, png=asked.png), flush=True)
+        for seed in asked.seeds:
+            for row in trial(asked.model, CHOSEN[asked.model] | settings_of(asked.tried), seed, few, also=[settings_of(text) for text in asked.also], notes=asked.notes, png=asked.png): print(row, flush=True)
     else:
         for seed in asked.seeds:
             path, now = make(asked.model, seed, data, CHOSEN[asked.model], asked.out)

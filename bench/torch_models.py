@@ -113,21 +113,23 @@ class Vae(Peer, torch.nn.Module):
 class DaeChain(Peer, torch.nn.Module):
     """A deep denoising auto-encoder: reconstruct x from x plus Gaussian noise of deviation `noise`. Its chain, corrupt and reconstruct by turns, samples (Bengio et al. 2013).
 
-    `start`: 'code', the painting of a code drawn from a Gaussian around the training codes (as GENERATE starts), or 'noise', uniform pixels. A round's picture is the mean, without pixel noise."""
+    `start`: 'code', the painting of a code drawn from a Gaussian with the mean and variance of the training codes (as GENERATE starts), or 'noise', uniform pixels. A round's picture is the mean, without pixel noise."""
     name = "denoising auto-encoder chain"
 
-    def __init__(self, n_0, hidden, n_code, *, noise, start, rounds, rng, fill_rounds=20, widen=1.0):
+    def __init__(self, n_0, hidden, n_code, *, noise, start, rounds, rng, fill_rounds=20):
         super().__init__()
         self.up = stack((n_0, hidden, n_code), ("softplus", "sigmoid"), rng.stream("up"))
         self.down = stack((n_code, hidden, n_0), ("softplus", "sigmoid"), rng.stream("down"))
-        self.noise, self.start, self.rounds, self.fill_rounds, self.widen, self.prior = noise, start, rounds, fill_rounds, widen, None
+        self.noise, self.start, self.rounds, self.fill_rounds, self.prior = noise, start, rounds, fill_rounds, None
 
     def loss(self, x, rng):
         noisy = torch.from_numpy(corrupt(x.numpy(), self.noise, rng=rng))
         return 0.5 * ((self.down(self.up(noisy)) - x) ** 2).sum(1).mean()
 
     @torch.no_grad()
-    def fit_prior(self, x): self.prior = fit_top_prior(self.up(tensor(x)).numpy(), widen=self.widen)
+    def fit_prior(self, x):
+        "The Gaussian from which codes are drawn: that of the codes of `x`."
+        self.prior = fit_top_prior(self.up(tensor(x)).numpy(), widen=1.0)
 
     @torch.no_grad()
     def reconstruct(self, x, rng): return self.down(self.up(torch.from_numpy(corrupt(x, self.noise, rng=rng)))).numpy()
@@ -150,9 +152,9 @@ def fit_vae(x, *, hidden=1000, n_z=100, epochs=20, batch_size=100, rate=1e-3, fi
     return vae, train(vae, vae.loss, x, epochs=epochs, batch_size=batch_size, rate=rate, rng=rng.stream("train"))
 
 
-def fit_dae(x, *, hidden=1000, n_code=100, noise=0.5, start="code", rounds=3, widen=1.0, epochs=20, batch_size=100, rate=1e-3, fill_rounds=20, rng):
+def fit_dae(x, *, hidden=1000, n_code=100, noise=0.5, start="code", rounds=3, epochs=20, batch_size=100, rate=1e-3, fill_rounds=20, rng):
     "A `DaeChain` trained on the rows of `x` (n, n_0) float32, and its mean loss in each epoch."
-    dae = DaeChain(x.shape[1], hidden, n_code, noise=noise, start=start, rounds=rounds, widen=widen, fill_rounds=fill_rounds, rng=rng.stream("init"))
+    dae = DaeChain(x.shape[1], hidden, n_code, noise=noise, start=start, rounds=rounds, fill_rounds=fill_rounds, rng=rng.stream("init"))
     history = train(dae, dae.loss, x, epochs=epochs, batch_size=batch_size, rate=rate, rng=rng.stream("train"))
     dae.fit_prior(x)
     return dae, history

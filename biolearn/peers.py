@@ -7,7 +7,7 @@ __all__ = ['Generator', 'Peer', 'Pictures', 'Centroids', 'fit_centroids', 'Laten
            'PredictiveCoding', 'prediction_errors', 'langevin_step', 'LangevinRecipe', 'fit_predictive_coding',
            'PeerResult', 'save_peer_result', 'load_peer_result']
 
-# %% ../nbs/23_peers.ipynb #b0ff7eb2
+# %% ../nbs/23_peers.ipynb #2089ad44
 import json, math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +24,11 @@ from .learning import DivergenceError, _progress_bar, _rms, local_step, new_book
 from .model import TopPrior, fit_top_prior, log_gaussian, log_prior, sample_prior
 from .variational import logsumexp, ppca
 
-# %% ../nbs/23_peers.ipynb #48472a70
+# %% ../nbs/23_peers.ipynb #972258cc
 __all__ = ["Centroids", "Generator", "LangevinRecipe", "LatentMixture", "Peer", "PeerResult", "Pictures", "PredictiveCoding", "fit_centroids",
            "fit_mixture", "fit_ppca", "fit_predictive_coding", "langevin_step", "load_peer_result", "prediction_errors", "save_peer_result"]
 
-# %% ../nbs/23_peers.ipynb #e428c89d
+# %% ../nbs/23_peers.ipynb #e35557d9
 Generator = tuple[tuple[Dense, ...], TopPrior, tuple[float, ...]]     # maps from the top down, p(h_M), and the noise added after each map (0: none)
 
 class Peer:
@@ -51,7 +51,7 @@ class Peer:
         "log p(x) of each row of `x` (n, n_0) in nats (n,) float64, where it is known exactly."
         return None
 
-# %% ../nbs/23_peers.ipynb #53308d10
+# %% ../nbs/23_peers.ipynb #bc02a9fe
 @dataclass(frozen=True)
 class Pictures(Peer):
     "The pictures `rows` (n, n_0) handed out in place of samples, none of them twice."
@@ -84,7 +84,7 @@ def fit_centroids(x: Array, k: int = 1000, *, rng: Random) -> Centroids:
     nearest, _ = _scan(x, centres, x.mean(axis=0), (), 1024)
     return Centroids(centres, np.bincount(nearest, minlength=k) / len(x))
 
-# %% ../nbs/23_peers.ipynb #83c57670
+# %% ../nbs/23_peers.ipynb #92fbc8a6
 @dataclass(frozen=True)
 class LatentMixture(Peer):
     """x = b + A z + sigma × noise, with z = m_k + L_k u for a standard normal u with probability w_k. NumPy arrays, float64.
@@ -136,7 +136,7 @@ def _components(model, x, seen):
     log_p = -0.5 * (squares - (toward * u).sum(2) + np.linalg.slogdet(P)[1][:, None] + seen.sum() * math.log(2 * math.pi * s2))
     return log_p.T + np.log(model.weights), m[:, None, :] + u @ L.transpose(0, 2, 1)
 
-# %% ../nbs/23_peers.ipynb #d47fd915
+# %% ../nbs/23_peers.ipynb #f4a2b4c2
 def fit_ppca(x: Array, d: int) -> LatentMixture:
     "Probabilistic PCA with `d` components, fitted to the rows of `x` (n, n_0), a NumPy array (Tipping & Bishop 1999)."
     best = ppca(x, d)
@@ -154,7 +154,7 @@ def fit_mixture(x: Array, d: int, k: int, *, rng: Random) -> LatentMixture:
     roots = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
     return LatentMixture("Gaussian mixture", axes, linear.b, linear.sigma, found.weights_, found.means_, roots)
 
-# %% ../nbs/23_peers.ipynb #aa421769
+# %% ../nbs/23_peers.ipynb #da3ee86e
 @dataclass(frozen=True)
 class PredictiveCoding(Peer):
     """The chain of Eq. 7 without f: `maps` g_M, ..., g_1 from the top down, `prior` p(h_M), `sds`: the noise of the layer that each map leads to, the pixels' last.
@@ -201,7 +201,7 @@ class PredictiveCoding(Peer):
             if step >= half: total = total + self.maps[-1](h[-1])
         return xp.where(visible, x, total / (self.fill_steps - half))
 
-# %% ../nbs/23_peers.ipynb #6c834b6e
+# %% ../nbs/23_peers.ipynb #b538f2cb
 def prediction_errors(net: PredictiveCoding, layers: Sequence[Array], *, visible: Array | None = None) -> tuple[list[Array], list[Array]]:
     "The error units of all `layers`, h_M, ..., h_1, x: distance from the prediction over its variance; and the predictions of all but h_M. Pixels that are not `visible` have none."
     predicted = [dense(above) for dense, above in zip(net.maps, layers)]
@@ -218,7 +218,7 @@ def langevin_step(net: PredictiveCoding, layers: Sequence[Array], deltas: Sequen
         new.append(h + delta * (up - own) + math.sqrt(2 * delta) * rng.normal(h.shape, str(h.dtype).split(".")[-1]))
     return new
 
-# %% ../nbs/23_peers.ipynb #364546d4
+# %% ../nbs/23_peers.ipynb #ae90da91
 @dataclass(frozen=True)
 class LangevinRecipe:
     "How `fit_predictive_coding` learns. Layers are given from the top down, as everywhere in that model; the defaults were chosen on MNIST's validation digits."
@@ -280,7 +280,7 @@ def _measured(net, h, losses):
         raise DivergenceError(f"Langevin inference diverges: errors {errors} and activities {rms} (rms, from the top down). Take smaller deltas or larger sds.")
     return {"rms_errors": errors, "rms": rms}
 
-# %% ../nbs/23_peers.ipynb #fe0f0e88
+# %% ../nbs/23_peers.ipynb #6743b95b
 @dataclass(frozen=True)
 class PeerResult:
     "What an evaluator needs of a trained peer. `about`: plain data (model, seed, settings, seconds, versions ...); the others as `Peer` gives them: in-paintings and their masks by kind."
@@ -297,12 +297,12 @@ def save_peer_result(path: str | Path, result: PeerResult) -> None:
     arrays = {"samples": as_bytes(result.samples)} | {f"visible.{kind}": to_numpy(mask) for kind, mask in result.visible.items()}
     arrays |= {f"inpainted.{kind}": as_bytes(x) for kind, x in result.inpainted.items()}
     if result.log_density is not None: arrays["log_density"] = to_numpy(result.log_density)
-    units = ()
+    maps: tuple[Dense, ...] = ()
     if result.decoder:
         maps, prior, sds = result.decoder
-        units, parts = [dense.unit for dense in maps], {f"decoder.{k}.{part}": getattr(dense, part) for k, dense in enumerate(maps) for part in "Wb"}
+        parts = {f"decoder.{k}.{part}": getattr(dense, part) for k, dense in enumerate(maps) for part in "Wb"}
         arrays |= {name: to_numpy(a) for name, a in (parts | {"prior.mean": prior.mean, "prior.var": prior.var}).items()} | {"sds": np.array(sds)}
-    arrays["about"] = np.array(json.dumps({"format": "biolearn peer 1", "units": units, "about": result.about}, allow_nan=False))
+    arrays["about"] = np.array(json.dumps({"format": "biolearn peer 1", "units": [dense.unit for dense in maps], "about": result.about}, allow_nan=False))
     with write_whole(path) as part, open(part, "wb") as file: np.savez_compressed(file, **arrays)
 
 def load_peer_result(path: str | Path) -> PeerResult:

@@ -242,6 +242,16 @@ def test_training_brings_the_error_down_and_is_the_same_twice(digits):
     assert history[-1]["rms_errors"][-1] < 0.8 * math.sqrt((mean_digit**2).mean()) and len(history) == 40
     assert (a.prior.var > 0.1).all() and json.loads(json.dumps(history)) == history
 
+def test_every_digit_keeps_its_own_state(monkeypatch, digits):
+    "States that are set to something of the digit at its first visit come back with the same digit at the second, in another order."
+    seen = []
+    def visit(net, books, h, x, recipe, rate, t, rng):
+        seen.append((h[0] == x[:, 20:25]).all())
+        return [x[:, 20:25], h[1]], [x[0, 0], x[0, 0]]
+    monkeypatch.setattr(peers, "_visit", visit)
+    fit_predictive_coding(digits.train[:230], SMALL, rng=Random(0), progress=False)
+    assert not any(seen[:5]) and all(seen[5:]) and len(seen) == 10
+
 def test_in_painting_by_langevin_beats_the_mean_digit(digits):
     "A random half of the pixels is enough for a short training to do better than a third below the mean digit's error."
     net, _ = fit_predictive_coding(digits.train, replace(SMALL, hidden=(10, 60), sds=(0.1, 0.12), deltas=(0.01, 0.003), epochs=40), rng=Random(0), progress=False)
@@ -341,6 +351,11 @@ def test_code_changes_count_and_comments_do_not(runner, tmp_path, monkeypatch):
         monkeypatch.setattr(runner.peers, "__file__", str(tmp_path / "p.py"))
         if text == "x = 1": first = runner.code("ppca")
         assert (runner.code("ppca") == first) == same
+
+def test_one_training_sampled_otherwise_is_another_row(runner, digits):
+    pytest.importorskip("torch")
+    first, second = runner.trial("dae", dict(hidden=8, n_code=4, noise=0.3, start="code", rounds=1, epochs=1), 0, digits, also=[dict(rounds=4)])
+    assert json.loads(second["settings"]) == json.loads(first["settings"]) | {"rounds": 4} and first["parzen"] != second["parzen"] and first["halves"] == second["halves"]
 
 def test_a_trial_is_a_row(runner, tmp_path, capsys):
     import csv
