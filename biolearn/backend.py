@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Array', 'Backend', 'to_numpy', 'check_array', 'check_number', 'check_choice', 'DeviceError', 'use_device', 'Random',
-           'Workers', 'workers', 'kernels', 'write_whole', 'flush_folder', 'array_namespace']
+           'Seeds', 'Workers', 'workers', 'kernels', 'write_whole', 'flush_folder', 'array_namespace']
 
 # %% ../nbs/00_backend.ipynb #ce719df8
 import errno, functools, math, os, tempfile, warnings, zlib
@@ -174,6 +174,37 @@ class Random:
         "The integers 0 to n-1 in random order, as an int64 array of the backend."
         return self.backend.asarray(self._draw(host=True).permutation(n), "int64")
 
+# %% ../nbs/00_backend.ipynb #5c70729e
+@dataclass(frozen=True)
+class Seeds:
+    "Several `Random` in the place of one: whatever is drawn has a leading axis, one slice for each, and slice s holds the numbers that `rngs[s]` draws alone."
+    rngs: tuple[Random, ...]
+
+    @property
+    def backend(self) -> Backend:
+        "Where the numbers are drawn."
+        return self.rngs[0].backend
+
+    def stream(self, *parts: str | int) -> "Seeds":
+        "The streams at sub-address `parts` of each."
+        return Seeds(tuple(rng.stream(*parts) for rng in self.rngs))
+
+    def _each(self, draw):
+        "What `draw` makes of each stream, stacked."
+        return self.backend.xp.stack([draw(rng) for rng in self.rngs])
+
+    def normal(self, shape: Sequence[int], dtype: str = "float32") -> Array:
+        "Standard normal numbers of `shape`, whose first entry is the number of streams."
+        return self._each(lambda rng: rng.normal(shape[1:], dtype))
+
+    def uniform(self, shape: Sequence[int], dtype: str = "float32") -> Array:
+        "Uniform numbers in [0, 1) of `shape`, whose first entry is the number of streams."
+        return self._each(lambda rng: rng.uniform(shape[1:], dtype))
+
+    def permutation(self, n: int) -> Array:
+        "The integers 0 to n-1 in a random order for each stream, (number of streams, n), int64."
+        return self._each(lambda rng: rng.permutation(n))
+
 # %% ../nbs/00_backend.ipynb #42201afd
 class Workers:
     "`n` threads that share one job."
@@ -219,9 +250,62 @@ def _compiled():
         return None
     return compiled
 
+class _EachNetwork:
+    "Compiled kernels for arrays with one more, leading axis: each call is one for every slice."
+    def __init__(self, kit): self.kit, self.UNITS = kit, kit.UNITS
+
+    def __getattr__(self, name):
+        kernel = getattr(self.kit, name)
+        def run(*args):
+            for s in range(args[0].shape[0]): kernel(*(a[s] if is_numpy_array(a) else a for a in args))
+        return run
+
+# %% ../nbs/00_backend.ipynb #28039085
+_RATES = """
+__device__ float rate(int unit, float a) { return unit == 0 ? fmaxf(a, 0.0f) + log1pf(expf(-fabsf(a))) : 0.5f + 0.5f * tanhf(0.5f * a); }
+__device__ float slope(int unit, float y) { return unit == 0 ? -expm1f(-y) : y * (1.0f - y); }
+"""
+_LAUNCHES = {       # name: what is read, what is rewritten, what happens to each element
+    "rates": ("float32 b, int32 unit", "float32 a", "a = rate(unit, a + b);"),
+    "pull": ("float32 above, float32 alpha", "float32 h", "h += alpha * (above - h);"),
+    "climb": ("float32 up, float32 low, float32 b, float32 delta, int32 unit, bool known", "float32 h",
+              "h += delta * ((known ? up : rate(unit, up + b)) - rate(unit, low + b));"),
+    "errors": ("float32 b, float32 targets, float32 share, int32 unit", "float32 a, float32 square",
+               "float y = rate(unit, a + b), error = y - targets; a = error * slope(unit, y) * share; square = error * error;"),
+    "adam": ("float32 grad, float32 speed, float32 small", "float32 w, float32 m, float32 v",
+             "m = 0.9f * m + grad; v = 0.999f * v + grad * grad; w -= speed * (m / (sqrtf(v) + small));")}
+
+class _Fused:
+    "The kernels of `compiled` for CuPy arrays, of one network or of several: the same names and arguments, each one launch (`errors` three)."
+    UNITS = {"softplus": 0, "sigmoid": 1}
+
+    def __init__(self, xp):
+        self.xp, self.launch = xp, {name: xp.ElementwiseKernel(*text, f"biolearn_{name}", preamble=_RATES) for name, text in _LAUNCHES.items()}
+
+    def rates(self, a, b, unit): self.launch["rates"](b[..., None, :], unit, a)
+
+    def pull(self, h, above, alpha): self.launch["pull"](above, alpha, h)
+
+    def climb(self, h, up, low, b, delta, unit, known): self.launch["climb"](up, low, b[..., None, :], delta, unit, known, h)
+
+    def errors(self, a, b, targets, db, squares, unit):
+        square = self.xp.empty_like(a)
+        self.launch["errors"](b[..., None, :], targets, 1 / a.shape[-2], unit, a, square)
+        self.xp.sum(a, axis=-2, out=db); self.xp.sum(square, axis=-2, out=squares)
+
+    def adam(self, w, grad, m, v, rate, small): self.launch["adam"](grad, rate, small, w, m, v)
+
+@functools.cache
+def _fused():
+    "The kernels for CuPy. Their texts are compiled at the first call of each."
+    import cupy
+    return _Fused(cupy)
+
 def kernels(*arrays: Array) -> Any:
-    "The module of compiled kernels if there is one and it can work on `arrays` (NumPy, float32, in C order), else None."
-    return _compiled() if all(is_numpy_array(a) and a.dtype == np.float32 and a.flags.c_contiguous for a in arrays) else None
+    "Compiled kernels that can work on `arrays`: those of CuPy for float32 on a GPU, the module `compiled` for NumPy (float32, every network's array in C order) if it is there, else None."
+    if arrays and all(is_cupy_array(a) and a.dtype == np.float32 for a in arrays): return _fused()
+    if not all(is_numpy_array(a) and a.dtype == np.float32 and (a[0] if a.ndim == 3 else a).flags.c_contiguous for a in arrays): return None
+    return _EachNetwork(_compiled()) if _compiled() and any(a.ndim == 3 for a in arrays) else _compiled()
 
 # %% ../nbs/00_backend.ipynb #25e8508c
 @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 from array_api_compat import device
 from platformdirs import user_cache_path
 
-from .backend import Array, Backend, Random, array_namespace, check_array, check_choice, check_number, to_numpy
+from .backend import Array, Backend, Random, Seeds, array_namespace, check_array, check_choice, check_number, to_numpy
 
 # %% ../nbs/01_data.ipynb #674261e7
 __all__ = ["DataError", "DataNotFoundError", "Dataset", "MNIST_FILES", "MNIST_MIRRORS", "from_arrays", "load_dataset",
@@ -343,11 +343,12 @@ def load_idx(images: str | Path, labels: str | Path | None = None, *, test_image
         raise DataError(f"{images}{'' if test_images is None else f' or {test_images}'}: {error}") from error
 
 # %% ../nbs/01_data.ipynb #889ca7b6
-def minibatches(x: Array, batch_size: int, *, rng: Random) -> Iterator[Array]:
+def minibatches(x: Array, batch_size: int, *, rng: Random | Seeds) -> Iterator[Array]:
     """One pass over the rows of `x` in random order: yields arrays (batch_size, ...) of the same kind, the last one as small as it comes.
 
     x : (n, ...) array of any namespace and device, n >= 1; every row is yielded exactly once
-    rng : a `Random`; take a fresh stream for each epoch, such as `rng.stream("epoch", 3)`, and the order is the same after a resume
+    rng : a `Random`; take a fresh stream for each epoch, such as `rng.stream("epoch", 3)`, and the order is the same after a resume.
+        With the `Seeds` of S networks the arrays are (S, batch_size, ...): each has its own order
     Raises ValueError or TypeError at the call, not at the first batch.
     """
     check_number(batch_size, "batch_size", integer=True, low=1)
@@ -356,4 +357,5 @@ def minibatches(x: Array, batch_size: int, *, rng: Random) -> Iterator[Array]:
     n = x.shape[0]
     order = rng.permutation(n)
     if array_namespace(order) is not xp or device(order) != device(x): order = Backend(xp, device(x)).asarray(order, "int64")
-    return (xp.take(x, order[start:min(start + batch_size, n)], axis=0) for start in range(0, n, batch_size))
+    def rows(index): return xp.take(x, index, axis=0) if index.ndim == 1 else xp.reshape(xp.take(x, xp.reshape(index, (-1,)), axis=0), (*index.shape, *x.shape[1:]))
+    return (rows(order[..., start:min(start + batch_size, n)]) for start in range(0, n, batch_size))

@@ -6,6 +6,7 @@
 __all__ = ['Direction', 'inference_steps', 'infer']
 
 # %% ../nbs/06_inference.ipynb #267de2c9
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
@@ -50,14 +51,15 @@ def _check(n_steps, delta, alpha):
 # %% ../nbs/06_inference.ipynb #cd610676
 def _settle(model, x, n_steps, delta, alpha, visible):
     "h[1:] after INFERENCE on NumPy or CuPy arrays: the arithmetic of `inference_steps`, in arrays that are made once."
-    xp, n, M = array_namespace(x), x.shape[0], len(model.pairs)
-    empty = lambda k, copies=1: xp.empty((copies * n, model.sizes[k]), dtype=x.dtype)
+    xp, n, M = array_namespace(x), x.shape[-2], len(model.pairs)
+    lead = model.pairs[0].f.W.shape[:-2]                                     # (S,) for S networks at once
+    empty = lambda k, copies=1: xp.empty((*lead, copies * n, model.sizes[k]), dtype=x.dtype)
     both = [None] + [empty(k, 2) for k in range(1, M)]                       # layer k on top of its painting from above
-    h = [x] + [a[:n, :] for a in both[1:]] + [empty(M)]
-    down = [None, empty(0)] + [a[n:, :] for a in both[1:]]                   # down[k] = g_k(h_k)
+    h = [x] + [a[..., :n, :] for a in both[1:]] + [empty(M)]
+    down = [None, empty(0)] + [a[..., n:, :] for a in both[1:]]              # down[k] = g_k(h_k)
     up, reply, step = empty(1), [None, empty(1)] + [empty(k, 2) for k in range(2, M + 1)], [empty(k) for k in range(M)]
-    spare = xp.empty((2 * n * max(model.sizes),), dtype=x.dtype)
-    kit = kernels(spare, *(dense.b for pair in model.pairs for dense in (pair.f, pair.g)))
+    spare = xp.empty((math.prod(lead) * 2 * n * max(model.sizes),), dtype=x.dtype)
+    kit = kernels(h[M], *(dense.b for pair in model.pairs for dense in (pair.f, pair.g)))
     f, g = (lambda k, below, out: model.pairs[k - 1].f.into(below, out, spare, kit)), (lambda k: model.pairs[k - 1].g.into(h[k], down[k], spare, kit))
     f(1, x, up); h[1][...] = up
     for k in range(2, M + 1): f(k, h[k - 1], h[k])
@@ -66,7 +68,7 @@ def _settle(model, x, n_steps, delta, alpha, visible):
         if visible is not None: f(1, xp.where(visible, x, down[1]), up)
         for k in range(M, 0, -1):
             below, dense = both[k - 1] if k > 1 else down[1], model.pairs[k - 1].f
-            high, low = (reply[k][:n, :], reply[k][n:, :]) if k > 1 else (up, reply[1])
+            high, low = (reply[k][..., :n, :], reply[k][..., n:, :]) if k > 1 else (up, reply[1])
             if kit and dense.unit in kit.UNITS:
                 xp.matmul(below, dense.W, out=reply[k])
                 if k < M: kit.pull(h[k], down[k + 1], alpha)
@@ -86,15 +88,16 @@ def _settle(model, x, n_steps, delta, alpha, visible):
 def infer(model: Model, x: Array, *, n_steps: int = 15, delta: float = 0.1, alpha: float = 0.001, visible: Array | None = None, direction: Direction | None = None, crew: Workers | None = None) -> list[Array]:
     """The state h after INFERENCE (Algorithm 2): the last of `inference_steps`, with the same settings, to float32 round-off.
 
+    Of S networks side by side (`stack_models`): `x` (S, batch, n_0), or (batch, n_0) for all of them; h[1:] has the leading axis.
     `crew`: the `Workers` that share the examples; by default as many as NumPy's matrix products have threads."""
     _check(n_steps, delta, alpha)
     in_place = direction is None and (is_numpy_array(x) or is_cupy_array(x)) and x.dtype == model.pairs[0].f.W.dtype
     def settle(rows):
-        here, seen = x[rows, ...], visible if visible is None else visible[rows, ...]
+        here, seen = x[..., rows, :], visible if visible is None else visible[..., rows, :]
         if in_place: return _settle(model, here, n_steps, delta, alpha, seen)
         for h in inference_steps(model, here, n_steps=n_steps, delta=delta, alpha=alpha, visible=seen, direction=direction): pass
         return h[1:]
     with nullcontext(crew) if crew else workers(x) as crew:
-        shares = crew.shares(x.shape[0]) if is_numpy_array(x) else [slice(0, x.shape[0])]
+        shares = crew.shares(x.shape[-2]) if is_numpy_array(x) else [slice(0, x.shape[-2])]
         parts = crew.map(settle, shares)
-    return [x] + [array_namespace(x).concat(layer) if len(parts) > 1 else layer[0] for layer in zip(*parts)]
+    return [x] + [array_namespace(x).concat(layer, axis=-2) if len(parts) > 1 else layer[0] for layer in zip(*parts)]

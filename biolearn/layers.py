@@ -67,45 +67,46 @@ UNITS = {
 # %% ../nbs/04_layers.ipynb #613dc713
 @dataclass(frozen=True)
 class Dense:
-    "One direction between two layers: `rate(h @ W + b)` with W (n_in, n_out), b (n_out,) and a unit's name."
+    "One direction between two layers: `rate(h @ W + b)` with W (n_in, n_out), b (n_out,) and a unit's name. Of S networks at once: W (S, n_in, n_out), b (S, n_out), h (S, batch, n_in)."
     W: Any
     b: Any
     unit: str
 
     def __post_init__(self) -> None:
         check_choice(self.unit, "unit", tuple(UNITS))
-        if self.W.ndim != 2 or self.b.shape != (self.W.shape[1],):
-            raise ValueError(f"W must be (n_in, n_out) and b (n_out,), got {self.W.shape} and {self.b.shape}.")
+        if self.W.ndim not in (2, 3) or self.b.shape != (*self.W.shape[:-2], self.W.shape[-1]):
+            raise ValueError(f"W must be (n_in, n_out) and b (n_out,), both with one more axis for several networks, got {self.W.shape} and {self.b.shape}.")
 
     def __call__(self, h: Array) -> Array:
         "Rates (batch, n_out) for the activities `h` (batch, n_in) of the layer it starts from."
-        return UNITS[self.unit].rate(h @ self.W + self.b)
+        return UNITS[self.unit].rate(h @ self.W + self.b[..., None, :])
 
     def into(self, h: Array, out: Array, spare: Array, kit: Any = None) -> None:
         "The same rates written to `out` (batch, n_out), on NumPy and CuPy arrays. `spare` is a flat array with room for `out`; `kit`: `kernels` that serve `out` and b."
         array_namespace(h).matmul(h, self.W, out=out)
         if kit and self.unit in kit.UNITS: kit.rates(out, self.b, kit.UNITS[self.unit])
         else:
-            out += self.b
+            out += self.b[..., None, :]
             UNITS[self.unit].overwrite(out, spare[:out.size].reshape(out.shape))
 
 # %% ../nbs/04_layers.ipynb #288434d9
 def local_gradient(dense: Dense, inputs: Array, targets: Array, out: Array | None = None) -> tuple[Array, Array, Array]:
     """Gradient of the local loss ½|dense(inputs) - targets|², averaged over the batch: the M-step of Algorithm 2.
 
-    inputs (batch, n_in), targets (batch, n_out); returns dW (n_in, n_out), written to `out` if it is given (NumPy and CuPy), db (n_out,) and the loss, a 0-d array."""
-    xp, a = array_namespace(inputs), inputs @ dense.W
+    inputs (batch, n_in), targets (batch, n_out); returns dW (n_in, n_out), written to `out` if it is given (NumPy and CuPy), db (n_out,) and the loss, a 0-d array. Of S networks: all with a leading axis."""
+    xp, a, n = array_namespace(inputs), inputs @ dense.W, inputs.shape[-2]
     kit = kernels(a, dense.b, targets)
     if kit and dense.unit in kit.UNITS:
         delta, db, squares = a, xp.empty_like(dense.b), xp.empty_like(dense.b)
         kit.errors(delta, dense.b, targets, db, squares, kit.UNITS[dense.unit])
     else:
-        y = UNITS[dense.unit].rate(a + dense.b)
+        y = UNITS[dense.unit].rate(a + dense.b[..., None, :])
         error = y - targets
-        delta = error * UNITS[dense.unit].slope(y) / inputs.shape[0]
-        db, squares = xp.sum(delta, axis=0), error * error
-    dW = inputs.T @ delta if out is None else xp.matmul(inputs.T, delta, out=out)
-    return dW, db, 0.5 * xp.sum(squares) / inputs.shape[0]
+        delta = error * UNITS[dense.unit].slope(y) / n
+        db, squares = xp.sum(delta, axis=-2), error * error
+    columns = xp.matrix_transpose(inputs)
+    dW = columns @ delta if out is None else xp.matmul(columns, delta, out=out)
+    return dW, db, 0.5 * xp.sum(squares, axis=tuple(range(dense.W.ndim - 2, squares.ndim))) / n
 
 # %% ../nbs/04_layers.ipynb #736c6ad7
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ class LayerPair:
     g: Dense
 
     def __post_init__(self) -> None:
-        if self.f.W.shape != self.g.W.shape[::-1]:
-            raise ValueError(f"f maps {self.f.W.shape[0]} to {self.f.W.shape[1]} units, "
-                             f"but g maps {self.g.W.shape[0]} to {self.g.W.shape[1]}.")
+        if self.f.W.shape != (*self.g.W.shape[:-2], *self.g.W.shape[:-3:-1]):
+            raise ValueError(f"f maps {self.f.W.shape[-2]} to {self.f.W.shape[-1]} units, "
+                             f"but g maps {self.g.W.shape[-2]} to {self.g.W.shape[-1]}.")
 
 # %% ../nbs/04_layers.ipynb #5ee9b9c2
 def init_dense(n_in: int, n_out: int, unit: str, *, rng: Random, gain: float = 1.0) -> Dense:
@@ -155,7 +156,7 @@ def exact_gradient(pair: LayerPair, below: Array, h: Array) -> Array:
 
     Not biologically plausible: it reads the transposed weights of g and the slopes of the layer below. No default path calls it."""
     y = pair.g(h)
-    return ((below - y) * UNITS[pair.g.unit].slope(y)) @ pair.g.W.T
+    return ((below - y) * UNITS[pair.g.unit].slope(y)) @ array_namespace(y).matrix_transpose(pair.g.W)
 
 def angle(a: Array, b: Array) -> Array:
     "The angle in degrees (batch,) between rows of `a` and `b` (batch, n); 90 where one of them has no length: it does not help to climb."

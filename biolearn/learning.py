@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'Recipe', 'Books', 'new_books', 'local_step', 'train_step', 'copy_model', 'fit', 'top_states',
-           'DivergenceError', 'differences', 'CheckpointError', 'save_model', 'load_model']
+           'DivergenceError', 'differences', 'CheckpointError', 'fit_many', 'save_model', 'load_model']
 
 # %% ../nbs/07_learning.ipynb #7c116234
 import hashlib, json, math, re, time, warnings
@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .backend import Array, Backend, Random, Workers, array_namespace, check_array, check_choice, check_number, is_cupy_array, is_numpy_array, kernels, to_numpy, workers, write_whole
+from .backend import Array, Backend, Random, Seeds, Workers, array_namespace, check_array, check_choice, check_number, is_cupy_array, is_numpy_array, kernels, to_numpy, workers, write_whole
 from .data import minibatches
 from .inference import infer
 from .layers import Dense, LayerPair, corrupt, exact_gradient, local_gradient
-from .model import Model, TopPrior, encode, fit_top_prior, log_p_joint
+from .model import Model, TopPrior, encode, fit_top_prior, log_p_joint, stack_models, unstack_models
 
 # %% ../nbs/07_learning.ipynb #f184c760
 def _sgd(w, grad, rate, t):
@@ -55,11 +55,12 @@ OPTIMIZERS: dict[str, tuple[Callable[..., None], int]] = {"sgd": (_sgd, 0), "mom
 def _update(optimizer, w, grad, books, rate, t):
     "Rewrite `w` and its `books` by one step of `optimizer`, the `t`-th, counted from 1."
     rule, arrays = OPTIMIZERS[optimizer][0], (w, grad, *books)
-    if not all(is_numpy_array(a) and a.flags.c_contiguous for a in arrays): return rule(w, grad, rate, t, *books)
-    flat, kit = [a.reshape(-1) for a in arrays], kernels(*arrays)            # views: these arrays lie in one piece
+    if not all((is_numpy_array(a) or is_cupy_array(a)) and a.flags.c_contiguous for a in arrays): return rule(w, grad, rate, t, *books)
+    flat = [a.reshape(-1) for a in arrays]                                   # views: these arrays lie in one piece
+    kit, piece = kernels(*flat), 32_768 if is_numpy_array(w) else w.size
     if kit and optimizer == "adam": return kit.adam(*flat, *_adam_scales(rate, t))
-    for i in range(0, w.size, 32_768):
-        w_, grad_, *books_ = (a[i:i + 32_768] for a in flat)
+    for i in range(0, w.size, piece):
+        w_, grad_, *books_ = (a[i:i + piece] for a in flat)
         rule(w_, grad_, rate, t, *books_)
 
 # %% ../nbs/07_learning.ipynb #f07c4fd5
@@ -138,10 +139,11 @@ def local_step(dense: Dense, books: Books, inputs: Array, targets: Array, *, opt
     return loss
 
 # %% ../nbs/07_learning.ipynb #42beee8d
-def train_step(model: Model, books: Sequence[Books], x: Array, recipe: Recipe, *, t: int, rngs: Sequence[Random], crew: Workers = Workers(1)) -> tuple[list[Array], list[Array]]:
+def train_step(model: Model, books: Sequence[Books], x: Array, recipe: Recipe, *, t: int, rngs: Sequence[Random | Seeds], crew: Workers = Workers(1)) -> tuple[list[Array], list[Array]]:
     """One minibatch of TRAIN (Algorithm 2): rewrites the weights of `model` and their `books`; returns the settled h and the losses [f_1, g_1, f_2, ...].
 
-    `books`: those of f_1, g_1, f_2, ...; `t` counts the steps from 1; `rngs`: one stream of noise per layer."""
+    `books`: those of f_1, g_1, f_2, ...; `t` counts the steps from 1; `rngs`: one stream of noise per layer.
+    Of S networks (`stack_models`): `x` (S, batch, n_0), `Seeds` in the place of each stream; the losses are (S,)."""
     h = infer(model, x, crew=crew, **recipe.inference)                                                       # E-step
     noisy = crew.map(lambda layer, noise, rng: corrupt(layer, noise, rng=rng), h, recipe.noise, rngs)
     jobs = []
@@ -156,6 +158,18 @@ def copy_model(model: Model) -> Model:
     copy = lambda dense: Dense(*(array_namespace(w).asarray(w, copy=True) for w in (dense.W, dense.b)), dense.unit)    # type: ignore[call-arg]  # two arrays
     return Model(tuple(LayerPair(copy(pair.f), copy(pair.g)) for pair in model.pairs), model.prior)
 
+def _epoch_of_training(model, books, x, recipe, epoch, rng, crew, look, bar):
+    "Epoch number `epoch`, from 0: rewrites the weights of `model` and their `books`; returns the mean losses, a NumPy array. `look(h, epoch)` sees the settled h of every fiftieth step."
+    n_batches = math.ceil(x.shape[0] / recipe.batch_size)
+    noise, sums, t = [rng.stream("epoch", epoch, "noise", k) for k in range(len(model.sizes))], 0, epoch * n_batches
+    for batch in minibatches(x, recipe.batch_size, rng=rng.stream("epoch", epoch, "order")):
+        t += 1
+        h, losses = train_step(model, books, batch, recipe.at((t - 1) / (recipe.epochs * n_batches)), t=t, rngs=noise, crew=crew)
+        sums = sums + array_namespace(x).stack(losses)
+        if t % 50 == 0: look(h, epoch)
+        bar.update()
+    return to_numpy(sums) / n_batches
+
 def fit(model: Model, x: Array, recipe: Recipe = Recipe(), *, rng: Random, progress: bool = True, on_epoch: Callable[[Model, list[dict[str, Any]]], object] | None = None, checkpoint: str | Path | None = None) -> tuple[Model, list[dict[str, Any]]]:
     """TRAIN (Algorithm 2) on the rows of `x` (n, n_0): returns the trained model, with its top prior, and one dict of measurements per epoch:
     epoch, loss_f and loss_g (per pair), log_p_start and log_p_end (before and after inference), rms (of each layer's activity).
@@ -168,30 +182,25 @@ def fit(model: Model, x: Array, recipe: Recipe = Recipe(), *, rng: Random, progr
     watch, start, model = _Watch(model, first), model, copy_model(model)
     books = [new_books(dense, recipe.optimizer) for dense in _maps(model).values()]
     n_batches, arrays = math.ceil(x.shape[0] / recipe.batch_size), _state(model, books)
-    total = recipe.epochs * n_batches
+    look = lambda h, epoch: watch([_rms(layer) for layer in h], epoch)
     with workers(x) as crew, _checkpoints(checkpoint, start, x, recipe, rng, crew) as kept, _advice(x, recipe, kept):
         history = kept.resume(arrays) if kept else []
-        with _progress_bar(total, "training", progress, done=len(history) * n_batches) as bar:
+        with _progress_bar(recipe.epochs * n_batches, "training", progress, done=len(history) * n_batches) as bar:
             for epoch in range(len(history), recipe.epochs):
-                noise, sums, t = [rng.stream("epoch", epoch, "noise", k) for k in range(len(model.sizes))], 0, epoch * n_batches
-                for batch in minibatches(x, recipe.batch_size, rng=rng.stream("epoch", epoch, "order")):
-                    t += 1
-                    h, losses = train_step(model, books, batch, recipe.at((t - 1) / total), t=t, rngs=noise, crew=crew)
-                    sums = sums + array_namespace(x).stack(losses)
-                    if t % 50 == 0: watch([_rms(layer) for layer in h], epoch)
-                    bar.update()
-                history.append(_measure(model, first, recipe, epoch, to_numpy(sums) / n_batches))
+                losses = _epoch_of_training(model, books, x, recipe, epoch, rng, crew, look, bar)
+                history.append(_measure(model, first, recipe, epoch, losses))
                 watch.end(history[-1], arrays, epoch)
                 if kept: kept.save(arrays, history, last=epoch + 1 == recipe.epochs)
                 bar.set_postfix_str(_in_words(history[-1]))
                 if on_epoch: on_epoch(model, history)
-            return replace(model, prior=_top_prior(model, x, recipe, crew)), history
+            return replace(model, prior=fit_top_prior(_top_rows(model, x, recipe, crew))), history
 
 # %% ../nbs/07_learning.ipynb #8f4c8133
 _REACH = {"sigmoid": (0, 1), "tanh": (-1, 1), "softplus": (0, None), "relu": (0, None), "linear": (None, None)}    # of the rates of each kind of unit
 
 def _check_input(model, x, recipe):
     "Raise ValueError or TypeError unless `x` is data for `model` (finite, of its width, in reach of its bottom units) and `recipe` fits its depth."
+    if model.pairs[0].f.W.ndim == 3: raise ValueError("`fit` trains one network, and this model is a stack of several: `fit_many` trains those (it keeps no checkpoints).")
     check_array(x, "x", width=model.sizes[0])
     low, high = _REACH[model.units[0]]
     check_array(x, f"x, which {model.units[0]} units are to paint,", low=low, high=high)
@@ -221,18 +230,18 @@ def _rms(layer):
     return float(xp.sqrt(xp.mean(layer * layer)))
 
 def top_states(model: Model, x: Array, recipe: Recipe, crew: Workers | None = None) -> Iterator[Array]:
-    "h_M after INFERENCE on the rows of `x`, in blocks (1,000, n_M)."
+    "h_M after INFERENCE on the rows of `x`, in blocks (1,000, n_M); of several networks (`stack_models`) in blocks (S, 1,000, n_M)."
     for i in range(0, x.shape[0], 1000): yield infer(model, x[i:min(i + 1000, x.shape[0]), :], crew=crew, **recipe.inference)[-1]
 
-def _top_prior(model, x, recipe, crew):
-    "`fit_top_prior` to h_M after INFERENCE on all rows of `x`. Means and variances of blocks are merged (Chan et al. 1979): memory does not grow with `x`."
+def _top_rows(model, x, recipe, crew):
+    "Two rows, for `fit_top_prior`, with the mean and the variance of h_M after INFERENCE on all rows of `x`. Means and variances of blocks are merged (Chan et al. 1979): memory does not grow with `x`."
     xp, n, mean, var = array_namespace(x), 0, 0.0, 0.0
     for h_top in top_states(model, x, recipe, crew):
-        n += h_top.shape[0]
-        share, gap = h_top.shape[0] / n, xp.mean(h_top, axis=0) - mean
+        n += h_top.shape[-2]
+        share, gap = h_top.shape[-2] / n, xp.mean(h_top, axis=-2) - mean
         mean = mean + share * gap
-        var = (1 - share) * var + share * xp.var(h_top, axis=0) + share * (1 - share) * gap * gap
-    return fit_top_prior(xp.stack([mean - xp.sqrt(var), mean + xp.sqrt(var)]))       # two rows with that mean and variance
+        var = (1 - share) * var + share * xp.var(h_top, axis=-2) + share * (1 - share) * gap * gap
+    return xp.stack([mean - xp.sqrt(var), mean + xp.sqrt(var)], axis=-2)
 
 # %% ../nbs/07_learning.ipynb #4d362a97
 class DivergenceError(ArithmeticError):
@@ -430,6 +439,37 @@ def _advice(x, recipe, kept):
     except MemoryError as e:                                 # CuPy's OutOfMemoryError is one, too
         raise MemoryError(f"out of memory in training, with minibatches of {recipe.batch_size} rows of {x.shape[1]} numbers ({e}). "
                           f"Use a smaller batch_size, or a narrower network.{left()}") from e
+
+# %% ../nbs/07_learning.ipynb #9f374356
+def fit_many(models: Sequence[Model], x: Array, recipe: Recipe = Recipe(), *, rngs: Sequence[Random], progress: bool = True) -> list[tuple[Model, list[dict[str, Any]]]]:
+    """TRAIN of several networks at once: [fit(models[s], x, recipe, rng=rngs[s]) for all s], to float32 round-off.
+
+    The networks must have the same sizes and units. Memory grows with their number. There are no checkpoints: a run that must survive a kill is one for `fit`.
+    Raises what `fit` does; if one network diverges, all of them stop, and the DivergenceError says which it was."""
+    if not models or len(models) != len(rngs): raise ValueError(f"`fit_many` needs networks and one rng for each, got {len(models)} and {len(rngs)}.")
+    model, rng = stack_models(models), Seeds(tuple(rngs))
+    each, books = unstack_models(model), [new_books(dense, recipe.optimizer) for dense in _maps(model).values()]
+    for network in models: _check_input(network, x, recipe)
+    first = x[:min(recipe.batch_size, x.shape[0]), :]
+    watches, histories, arrays = [_Watch(network, first) for network in each], [[] for _ in each], _state(model, books)
+    def look(h, epoch):
+        for s, watch in enumerate(watches):
+            with _said_of(s): watch([_rms(layer[s, ...]) for layer in h], epoch)
+    total = recipe.epochs * math.ceil(x.shape[0] / recipe.batch_size)
+    with workers(x) as crew, _advice(x, recipe, None), _progress_bar(total, f"training {len(each)} networks", progress) as bar:
+        for epoch in range(recipe.epochs):
+            losses = _epoch_of_training(model, books, x, recipe, epoch, rng, crew, look, bar)
+            for s, (network, history) in enumerate(zip(each, histories)):
+                history.append(_measure(network, first, recipe, epoch, losses[:, s]))
+                with _said_of(s): watches[s].end(history[-1], {name: a[s, ...] for name, a in arrays.items()}, epoch)
+        rows = _top_rows(model, x, recipe, crew)
+        return [(replace(network, prior=fit_top_prior(rows[s, ...])), history) for s, (network, history) in enumerate(zip(each, histories))]
+
+@contextmanager
+def _said_of(s):
+    "A DivergenceError in the block says that it is of network `s`."
+    try: yield
+    except DivergenceError as e: raise DivergenceError(f"network {s} (counted from 0): {e}") from None
 
 # %% ../nbs/07_learning.ipynb #770f9c19
 def save_model(path: str | Path, model: Model, **notes: Any) -> None:

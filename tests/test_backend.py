@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from biolearn.backend import Backend, DeviceError, Random, Workers, check_array, check_number, to_numpy, use_device, workers, write_whole
+from biolearn.backend import Backend, DeviceError, Random, Seeds, Workers, check_array, check_number, to_numpy, use_device, workers, write_whole
 
 
 def test_round_trip(backend):
@@ -44,6 +44,24 @@ def test_distributions(backend):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_of_draws(backend, dtype):
     assert to_numpy(Random(0, backend).normal((2,), dtype)).dtype == dtype
+
+
+def test_seeds_side_by_side_draw_what_each_draws_alone(backend):
+    "To the last bit, call after call, whatever is drawn; and the rows of minibatches with them."
+    from biolearn.data import minibatches
+    from biolearn.layers import corrupt
+    seeds, both = (2, 7, 11), lambda: Seeds(tuple(Random(s, backend).stream("a") for s in (2, 7, 11))).stream("b", 3)
+    alone = [Random(s, backend).stream("a", "b", 3) for s in seeds]
+    rng = both()
+    for draw in (lambda r, *lead: r.normal((*lead, 4, 5)), lambda r, *lead: r.uniform((*lead, 4)), lambda r, *lead: r.permutation(9), lambda r, *lead: r.normal((*lead, 2), "float64")):
+        together = to_numpy(draw(rng, 3))
+        for s, one in enumerate(to_numpy(draw(r)) for r in alone): assert (together[s] == one).all() and together[s].dtype == one.dtype
+    x, h = backend.asarray(np.arange(22.0).reshape(11, 2)), backend.asarray(np.linspace(0, 1, 30).reshape(3, 2, 5))
+    for batch, *each in zip(minibatches(x, 4, rng=both()), *(minibatches(x, 4, rng=Random(s, backend).stream("a", "b", 3)) for s in seeds), strict=True):
+        assert (to_numpy(batch) == np.stack([to_numpy(b) for b in each])).all()
+    for noise in (0.3, "spikes"):
+        noisy = to_numpy(corrupt(h, noise, rng=both()))
+        for s in range(3): assert (noisy[s] == to_numpy(corrupt(h[s, ...], noise, rng=Random(seeds[s], backend).stream("a", "b", 3)))).all()
 
 
 def test_no_gpu_is_an_error_not_a_fallback(monkeypatch):

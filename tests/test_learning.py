@@ -11,8 +11,8 @@ import biolearn.learning as learning
 from biolearn.backend import Backend, Random, Workers, to_numpy
 from biolearn.inference import infer
 from biolearn.layers import Dense, LayerPair, exact_gradient
-from biolearn.learning import OPTIMIZERS, DivergenceError, Recipe, fit, copy_model, load_model, new_books, save_model, train_step
-from biolearn.model import fit_mixture_prior, init_model
+from biolearn.learning import OPTIMIZERS, DivergenceError, Recipe, fit, fit_many, copy_model, load_model, new_books, save_model, train_step
+from biolearn.model import fit_mixture_prior, init_model, stack_models, unstack_models
 
 NETWORKS = {1: ((6, 4), ("sigmoid", "softplus")), 2: ((6, 5, 4), ("sigmoid", "softplus", "sigmoid")), 3: ((6, 5, 4, 3), ("sigmoid", "tanh", "softplus", "sigmoid"))}
 
@@ -341,3 +341,68 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr("biolearn.backend.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk is full")))
     with pytest.raises(OSError, match="full"): save_model(path, network(2)[0])
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+# ---- several networks side by side -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("depth, change", [(1, {}), (2, {}), (3, {}), (2, dict(optimizer="rmsprop")), (3, dict(direction="exact")), (2, dict(noise_end=True)), (2, dict(compiled=False))], ids=str)
+def test_networks_side_by_side_learn_as_each_does_alone(depth, change, backend, monkeypatch):
+    "Weights, prior and history after two epochs with a short last minibatch, on every backend. Products of a stack may sum in another order: float32 round-off, which Adam may show in the weights."
+    if "compiled" in change:
+        monkeypatch.setattr("biolearn.backend._compiled", lambda: None)
+        change = {}
+    recipe = network(depth, n_steps=4)[1]
+    if change.get("noise_end"): change = dict(noise_end=tuple(n if n == "spikes" else n / 2 for n in recipe.noise))
+    recipe, x = replace(recipe, **change), Random(1, backend).uniform((11, 6))
+    models, rngs = ([make(Random(s, backend)) for s in (3, 5, 8)] for make in (lambda r: init_model(*NETWORKS[depth], rng=r), lambda r: r.stream("train")))
+    before = [arrays(m) for m in models]
+    together = fit_many(models, x, recipe, rngs=rngs, progress=False)
+    for model, rng, old, (trained, history) in zip(models, rngs, before, together, strict=True):
+        alone, told = fit(model, x, recipe, rng=rng, progress=False)
+        for a, b, start in zip(arrays(trained), arrays(alone), old, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+            assert np.abs(b - start).max() > 1e-3
+        for a, b in ((trained.prior.mean, alone.prior.mean), (trained.prior.var, alone.prior.var)): np.testing.assert_allclose(to_numpy(a), to_numpy(b), rtol=1e-3, atol=1e-5)
+        assert len(history) == len(told) and all(a.keys() == b.keys() for a, b in zip(history, told))
+        for a, b in zip(history, told):
+            for key in a: assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-4), key
+        for a, b in zip(arrays(model), old, strict=True): assert (a == b).all()                   # what was handed in is left alone
+    assert any((a != b).any() for a, b in zip(arrays(together[0][0]), arrays(together[1][0])))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_share_the_examples_of_several_networks(threads):
+    models, x = [init_model(*NETWORKS[3], rng=Random(s)) for s in range(3)], Random(1).uniform((3, 90, 6))
+    for visible in (None, x > 0.4):
+        together = infer(stack_models(models), x, alpha=0.05, visible=visible, crew=Workers(threads))
+        for s, model in enumerate(models):
+            alone = infer(model, x[s], alpha=0.05, visible=visible if visible is None else visible[s], crew=Workers(1))
+            for a, b in zip(together, alone, strict=True): np.testing.assert_allclose(a[s], b, rtol=2e-6, atol=2e-6)
+
+
+def test_a_stack_sees_the_same_rows_where_it_is_handed_one_set():
+    models, x = [init_model(*NETWORKS[2], rng=Random(s)) for s in range(3)], Random(1).uniform((7, 6))
+    for layer, *each in zip(infer(stack_models(models), x)[1:], *(infer(m, x)[1:] for m in models)): np.testing.assert_allclose(layer, np.stack(each), rtol=2e-6, atol=2e-6)
+
+
+def test_a_stack_comes_apart_again():
+    models = [init_model(*NETWORKS[2], rng=Random(s)) for s in range(3)]
+    stack = stack_models(models)
+    assert stack.sizes == models[0].sizes and stack.units == models[0].units
+    for model, back in zip(models, unstack_models(stack), strict=True):
+        for a, b in zip(arrays(model), arrays(back), strict=True): assert (a == b).all() and not np.shares_memory(a, b)
+    unstack_models(stack)[1].pairs[0].f.W[...] = 7
+    assert (stack.pairs[0].f.W[1] == 7).all() and (stack.pairs[0].f.W[0] != 7).all()
+    for others in ([init_model((6, 5, 3), NETWORKS[2][1], rng=Random(0))], [init_model(NETWORKS[2][0], ("sigmoid", "relu", "sigmoid"), rng=Random(0))]):
+        with pytest.raises(ValueError, match="the same sizes and units"): stack_models(models + others)
+
+
+def test_what_fit_many_refuses():
+    models, recipe = [network(2)[0] for _ in range(3)], network(2)[1]
+    x, rngs = Random(1).uniform((11, 6)), [Random(s) for s in range(3)]
+    for some, streams in (([], []), (models, rngs[:2])):
+        with pytest.raises(ValueError, match="one rng for each, got"): fit_many(some, x, recipe, rngs=streams)
+    with pytest.raises(ValueError, match="`fit_many` trains those.*no checkpoints"): fit(stack_models(models), x, recipe, rng=rngs[0])
+    with pytest.raises(ValueError, match="x must have 6 columns"): fit_many(models, x[:, :5], recipe, rngs=rngs)
+    models[2].pairs[0].f.W[0, 0] = np.nan
+    with pytest.raises(DivergenceError, match="network 2 .*layer h_1"): fit_many(models, x, recipe, rngs=rngs, progress=False)

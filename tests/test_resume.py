@@ -84,7 +84,7 @@ def test_stopped_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
 def test_stopped_while_the_prior_is_fitted_nothing_is_trained_again(tmp_path, monkeypatch):
     whole = train()
     with monkeypatch.context() as patch:
-        patch.setattr(learning, "_top_prior", lambda *a: (_ for _ in ()).throw(Killed()))
+        patch.setattr(learning, "_top_rows", lambda *a: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed): train(tmp_path)
     monkeypatch.setattr(learning, "train_step", None)
     assert same(train(tmp_path), whole) and same(train(tmp_path), whole)
@@ -237,7 +237,7 @@ def test_a_run_cut_off_anywhere_is_taken_up_again_and_leaves_nothing_behind(tmp_
     def cut(*a, **kw): raise Killed
     def late(*a, **kw): real_replace(*a, **kw); raise Killed
     real_replace = os.replace
-    for n, (where, what, how) in enumerate([(learning, "_measure", cut), (learning, "_top_prior", cut), (R, "save_model", cut), (R, "_write", cut), (R.os, "replace", late),
+    for n, (where, what, how) in enumerate([(learning, "_measure", cut), (learning, "_top_rows", cut), (R, "save_model", cut), (R, "_write", cut), (R.os, "replace", late),
                                             (R, "flush_folder", cut), (R.shutil, "rmtree", cut)]):
         out = tmp_path / str(n)
         with monkeypatch.context() as patch:

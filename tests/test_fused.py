@@ -1,0 +1,194 @@
+"""The kernels for CuPy, tested where there is no GPU: a C++ compiler puts the loop around their texts that CuPy would put around them.
+
+A stand-in for CuPy does so for NumPy arrays. What it cannot show is CUDA's own arithmetic (its expf is good to a few units in the last place, as is this one) and speed."""
+import ctypes
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from biolearn import backend, inference, layers, learning
+from biolearn.backend import Random, Workers, _gpu_problem, to_numpy, use_device
+from biolearn.inference import infer
+from biolearn.learning import Recipe, new_books, train_step
+from biolearn.model import init_model, stack_models
+
+COMPILER = shutil.which("c++") or shutil.which("g++")
+compiled_here = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler here")
+on_a_gpu = pytest.mark.skipif(_gpu_problem() is not None, reason=str(_gpu_problem()))
+TYPES = {"float32": ("float", ctypes.c_float), "int32": ("int", ctypes.c_int), "bool": ("bool", ctypes.c_bool)}
+
+EXACT = {"softplus": lambda a: np.logaddexp(0, a), "sigmoid": lambda a: 1 / (1 + np.exp(-a))}
+SLOPE = {"softplus": EXACT["sigmoid"], "sigmoid": lambda a: EXACT["sigmoid"](a) * EXACT["sigmoid"](-a)}
+UNITS = backend._Fused.UNITS
+
+
+class StandIn:
+    "As much of CuPy as `_Fused` asks for: kernels are compiled to loops over NumPy arrays, which are broadcast and refused as CuPy does it."
+    empty_like, sum = staticmethod(np.empty_like), staticmethod(np.sum)
+    folder = None
+
+    class ElementwiseKernel:
+        launches = 0
+
+        def __init__(self, in_params, out_params, operation, name, preamble):
+            parse = lambda text: [tuple(p.split()) for p in text.split(",")]
+            self.ins, self.outs, self.text, self.name, self.built = parse(in_params), parse(out_params), (operation, preamble), name, {}
+            assert all(re.fullmatch("(?!_)[a-z]+", n) and n not in ("n", "i") for _, n in self.ins + self.outs)      # CuPy keeps these for itself
+
+        def build(self, arrays):
+            "One loop for each choice of which arguments are arrays."
+            read = "".join(f"const {TYPES[t][0]} {n} = _{n}[i]; " for (t, n), array in zip(self.ins, arrays) if array)
+            write = "".join(f"{TYPES[t][0]} &{n} = _{n}[i]; " for t, n in self.outs)
+            args = [f"{TYPES[t][0]} {'*_' if array else ''}{n}" for (t, n), array in zip(self.ins + self.outs, (*arrays, *[True] * len(self.outs)))]
+            source = f"#include <cmath>\n#define __device__ static inline\n{self.text[1]}\nextern \"C\" void run(long _size, {', '.join(args)}) {{ for (long i = 0; i < _size; ++i) {{ {read}{write}{self.text[0]}; }} }}"
+            path = StandIn.folder / f"{self.name}{''.join(map(str, map(int, arrays)))}.so"
+            subprocess.run([COMPILER, "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unused-function", "-x", "c++", "-", "-o", path], input=source, text=True, check=True)
+            return ctypes.CDLL(str(path)).run
+
+        def __call__(self, *args):
+            StandIn.ElementwiseKernel.launches += 1
+            arrays = tuple(isinstance(a, np.ndarray) for a in args)
+            assert len(args) == len(self.ins) + len(self.outs) and all(arrays[len(self.ins):])
+            for (t, n), a in zip(self.ins + self.outs, args): assert not isinstance(a, np.ndarray) or a.dtype == t, n
+            shape = np.broadcast_shapes(*(a.shape for a in args if isinstance(a, np.ndarray)))
+            outs = args[len(self.ins):]
+            if any(a.shape != shape for a in outs): raise ValueError("Out shape is mismatched")
+            flat = [np.ascontiguousarray(np.broadcast_to(a, shape)) if array else TYPES[t][1](a) for (t, _), a, array in zip(self.ins + self.outs, args, arrays)]
+            pick = arrays[:len(self.ins)]
+            if pick not in self.built: self.built[pick] = self.build(pick)
+            self.built[pick](ctypes.c_long(int(np.prod(shape))), *(a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else a for a in flat))
+            for out, made in zip(outs, flat[len(self.ins):]): out[...] = made
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory):
+    StandIn.folder = tmp_path_factory.mktemp("kernels")
+    return backend._Fused(StandIn)
+
+
+def normal(*shape, seed=0): return Random(seed).normal(shape)
+
+
+SHAPES = [(7, 5), (3, 7, 5)]                                   # one network, three networks
+
+
+@compiled_here
+@pytest.mark.parametrize("unit", UNITS)
+def test_rates_everywhere(unit, kit):
+    near_zero = np.float32([s * 10.0**e for e in range(-30, 1) for s in (-1, 1)])
+    a = np.concatenate([np.linspace(-60, 60, 100_001, dtype=np.float32), near_zero])
+    y, exact = a[None].copy(), EXACT[unit](a.astype(np.float64))
+    kit.rates(y, np.zeros_like(a), UNITS[unit])
+    # 0.5 + 0.5 tanh gives the small rates of a sigmoid to half a unit in the last place of 1, not of themselves; a softplus is a sum of two roundings
+    assert np.abs(y[0] - exact).max() <= (1.3e-7 if unit == "sigmoid" else 1e-5) and np.abs(y[0] - exact)[np.abs(a) < 8].max() < 1e-6
+    for value in (np.nan, np.inf, -np.inf):
+        one = np.full((1, 3), value, np.float32)
+        kit.rates(one, np.zeros(3, np.float32), UNITS[unit])
+        np.testing.assert_array_equal(one, np.full((1, 3), EXACT[unit](value) if not np.isnan(value) else np.nan, np.float32))
+
+
+@compiled_here
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("known", [False, True])
+def test_climb_and_pull_on_halves_of_an_array(unit, known, shape, kit):
+    "The arguments as `_settle` hands them over: halves of arrays, and of several networks' arrays not in one piece."
+    both, reply = (normal(*shape[:-2], 2 * shape[-2], shape[-1], seed=s) for s in (0, 1))
+    h, above, up, low, b = both[..., :shape[-2], :], both[..., shape[-2]:, :], reply[..., :shape[-2], :], reply[..., shape[-2]:, :], normal(*shape[:-2], shape[-1], seed=4)
+    rate, H, A, U, L, B = EXACT[unit], *(v.astype(np.float64) for v in (h, above, up, low, b[..., None, :]))
+    kit.pull(h, above, 0.25)
+    kit.climb(h, up, low, b, 0.1, UNITS[unit], known)
+    np.testing.assert_allclose(h, H + 0.25 * (A - H) + 0.1 * ((U if known else rate(U + B)) - rate(L + B)), atol=2e-6)
+    np.testing.assert_array_equal(above, A.astype(np.float32))
+
+
+@compiled_here
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("unit", UNITS)
+def test_errors_are_those_of_the_delta_rule(unit, shape, kit):
+    a, b, targets = 3 * normal(*shape), normal(*shape[:-2], shape[-1], seed=1), normal(*shape, seed=2)
+    A = a.astype(np.float64) + b[..., None, :]
+    db, squares = np.full_like(b, np.nan), np.full_like(b, np.nan)
+    kit.errors(a, b, targets, db, squares, UNITS[unit])
+    error = EXACT[unit](A) - targets
+    delta = error * SLOPE[unit](A) / shape[-2]
+    np.testing.assert_allclose(a, delta, atol=1e-6)
+    np.testing.assert_allclose(db, delta.sum(-2), atol=2e-6)
+    np.testing.assert_allclose(squares, (error**2).sum(-2), rtol=3e-6)
+
+
+@compiled_here
+def test_adam_against_its_definition_in_double_precision(kit):
+    w, m, v = np.zeros((3, 37), np.float32)
+    exact, mean, square = np.zeros(37), 0, 0
+    for t, grad in enumerate(normal(30, 37), 1):
+        kit.adam(w, grad, m, v, *learning._adam_scales(1e-2, t))
+        mean, square = 0.9 * mean + 0.1 * grad.astype(float), 0.999 * square + 0.001 * grad.astype(float) ** 2
+        exact -= 1e-2 * mean / (1 - 0.9**t) / (np.sqrt(square / (1 - 0.999**t)) + 1e-8)
+    np.testing.assert_allclose(w, exact, rtol=1e-5, atol=1e-6)
+
+
+@compiled_here
+def test_an_output_that_would_have_to_grow_is_refused(kit):
+    with pytest.raises(ValueError, match="Out shape"): kit.pull(normal(1, 5), normal(3, 5), 0.1)
+
+
+# ---- whole steps -----------------------------------------------------------------------------------------------------------
+
+NETWORKS = [((20, 17, 5), ("sigmoid", "softplus", "sigmoid")), ((20, 17, 9, 5), ("linear", "tanh", "softplus", "sigmoid"))]
+
+
+def train(sizes, units, S=None, device=None, optimizer="adam"):
+    "Three steps of one network, or of `S`: settled h, losses and weights."
+    M = len(sizes) - 1
+    recipe = Recipe(noise=(0.5, *[0.1] * (M - 1), "spikes"), rate_f=[1e-3] * M, rate_g=[2e-3] * M, alpha=0.05, optimizer=optimizer)
+    lead = () if S is None else (S,)
+    model = init_model(sizes, units, rng=Random(0, device)) if S is None else stack_models([init_model(sizes, units, rng=Random(s, device)) for s in range(S)])
+    stream = lambda *address: Random(2, device).stream(*address) if S is None else backend.Seeds(tuple(Random(s, device).stream(*address) for s in range(S)))
+    x, books = stream("x").uniform((*lead, 30, 20)), [new_books(dense, optimizer) for pair in model.pairs for dense in (pair.f, pair.g)]
+    for t in (1, 2, 3): h, losses = train_step(model, books, x, recipe, t=t, rngs=[stream(k) for k in range(M + 1)], crew=Workers(1))
+    return [to_numpy(a) for a in (*h, *losses, *(w for pair in model.pairs for dense in (pair.f, pair.g) for w in (dense.W, dense.b)))]
+
+
+def equal(a, b):
+    for x, y in zip(a, b, strict=True): np.testing.assert_allclose(x, y, rtol=3e-5, atol=1e-5)
+
+
+@compiled_here
+@pytest.mark.parametrize("sizes, units", NETWORKS)
+@pytest.mark.parametrize("S", [None, 3])
+def test_training_steps_with_and_without(sizes, units, S, kit, monkeypatch):
+    for module in (inference, layers, learning): monkeypatch.setattr(module, "kernels", lambda *arrays: None)
+    plain = train(sizes, units, S)
+    used, StandIn.ElementwiseKernel.launches = set(), 0
+    class Spy:
+        UNITS = kit.UNITS
+        def __getattr__(self, name): used.add(name); return getattr(kit, name)
+    for module in (inference, layers, learning): monkeypatch.setattr(module, "kernels", lambda *arrays: Spy() if all(a.dtype == np.float32 for a in arrays) else None)
+    equal(train(sizes, units, S), plain)
+    assert used == {"rates", "pull", "climb", "errors", "adam"}
+    if "tanh" not in units: assert StandIn.ElementwiseKernel.launches == 3 * launches(len(sizes) - 1, 15)
+
+
+def launches(M, N):
+    "Of these kernels in one step: rates of f and g at the start, rates, climb and pull in inference (the last painting of x is not needed), errors and two of Adam for each map."
+    return 2 * M + N * (2 * M + (M - 1)) - 1 + 2 * M * 3
+
+
+def test_arrays_of_cupy_get_the_kernels_of_cupy(monkeypatch):
+    monkeypatch.setattr(backend, "is_cupy_array", lambda a: True)
+    monkeypatch.setattr(backend, "_fused", lambda: "fused")
+    assert backend.kernels(normal(2, 3), normal(3)) == "fused" and backend.kernels(normal(2, 3).astype(float)) is None and backend.kernels() is backend._compiled()
+
+
+@on_a_gpu
+@pytest.mark.parametrize("sizes, units", NETWORKS)
+@pytest.mark.parametrize("S", [None, 3])
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+def test_on_the_gpu_with_and_without(sizes, units, S, optimizer, monkeypatch):
+    fast = train(sizes, units, S, use_device("gpu"), optimizer)
+    monkeypatch.setattr(backend, "_fused", lambda: None)
+    equal(fast, train(sizes, units, S, use_device("gpu"), optimizer))
