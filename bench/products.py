@@ -54,6 +54,25 @@ def flop(products):
     return sum(p.flop for p in products)
 
 
+# ---- the bound on a device where every launch has its price --------------------------------------------------------------
+
+def launches(sizes, batch, n_steps, networks=1):
+    """What a training step of `networks` at once must launch, [(name, floating point operations, bytes)], if everything between two products is one pass:
+    the products; after each product of rates a pass that reads and writes its result; for each layer one of noise, for each map one of Adam (reads w, its gradient and two books, writes three), and one that fetches the minibatch."""
+    bytes_ = lambda *numbers: 4 * networks * sum(numbers)
+    todo = [("minibatch", 0, bytes_(2 * batch * sizes[0]))]
+    for p in step_products(sizes, batch, n_steps):
+        todo.append((p.kind, networks * p.flop, bytes_(p.rows * p.inner, p.inner * p.cols, p.rows * p.cols)))
+        if p.kind == "rates": todo.append(("pass", 0, bytes_(2 * p.rows * p.cols)))
+    todo += [("noise", 0, bytes_(2 * batch * n)) for n in sizes]
+    return todo + [("adam", 0, bytes_(7 * (n_in + 1) * n_out)) for a, b in zip(sizes, sizes[1:]) for n_in, n_out in ((a, b), (b, a))]
+
+
+def bound(launches, launch, flop_rate, byte_rate):
+    "Seconds that `launches` take at least, one after the other, if each is held up by the dearest of three: the `launch` (seconds), its arithmetic (`flop_rate` a second), its bytes (`byte_rate` a second)."
+    return sum(max(launch, flop / flop_rate, size / byte_rate) for _, flop, size in launches)
+
+
 # ---- run alone ---------------------------------------------------------------------------------------------------------
 
 def _operands(products, sizes, threads, rng):

@@ -82,14 +82,85 @@ def cpu(options):
     return dict(targets=rows, tables={"milliseconds per step": _table(times), "GFLOP/s of the products that are needed": rates})
 
 
+# ---- 2. the training step on a GPU, and several networks at once --------------------------------------------------------
+
+STEPS = 12_000                                               # of the paper's 20 epochs: 60,000 digits in minibatches of 100
+AT_ONCE = (1, 5, 10, 20)                                     # networks
+PEERS = {"PyTorch, eager": dict(mode="eager"), "PyTorch, torch.compile reduce-overhead": dict(mode="reduce-overhead"), "PyTorch, torch.compile max-autotune": dict(mode="max-autotune"),
+         "PyTorch, a CUDA graph of the eager step": dict(mode="eager", graph=True), "PyTorch, a CUDA graph of the compiled step": dict(mode="max-autotune-no-cudagraphs", graph=True)}
+ON_THE_GPU = ("20 epochs on the GPU / PyTorch at its best", "launch and bandwidth bound / training step on the GPU", "10 networks at once on the GPU / in turn")
+FLOAT32 = {"CUPY_TF32": "0", "NVIDIA_TF32_OVERRIDE": "0"}   # the same precision for both
+
+
 def gpu(options):
-    "The same on a GPU, where there is one."
+    "The training step on a GPU, where there is one, against PyTorch and against a bound; and several networks at once, on the GPU and on the CPU."
     from biolearn.backend import DeviceError, use_device
+    small = dict(sizes=(64, 20, 10), batch=10) if options.quick else dict(sizes=(64, 200, 50), batch=50)      # those of the profile quick
+    rows, tables = [], {}
+    for what, shape in ({"8x8 digits": small} | ({} if options.quick else {"the paper's size": dict(sizes=plain.SIZES, batch=plain.BATCH)})).items():
+        at_once, tables[f"milliseconds per step of so many networks on the CPU, {what}"] = _at_once("cpu", (1, 4), rounds=max(3, options.rounds // 2), **shape)
+        rows.append(target(f"4 networks at once on the CPU / in turn, {what}", at_once[4], note=f"layers {shape['sizes']}, minibatches of {shape['batch']}, one thread, {'compiled kernels' if has_kernels() else 'NumPy alone'}"))
     try: use_device("gpu")
-    except DeviceError as e: why = f"no CUDA device: {str(e).split(', but ')[-1].split('. Install')[0]}"
-    else: why = "there is a GPU, but this suite has no measurement for it yet"
-    names = ("training step on the GPU / PyTorch with CUDA graphs", "training step on the GPU / launch and bandwidth bound", "several seeds at once / in turn")
-    return dict(targets=[target(name, None, note=why) for name in names], tables={})
+    except DeviceError as e:
+        why = f"not measured, no CUDA device: {str(e).split(', but ')[-1].split('. Install')[0]}"
+        return dict(targets=[target(name, None, note=why) for name in ON_THE_GPU] + rows, tables=tables)
+    on_gpu = on_device("gpu", "cuda", torch_python(options.torch), PEERS, AT_ONCE, rounds=options.rounds, **(small if options.quick else dict(sizes=plain.SIZES, batch=plain.BATCH)))
+    return dict(targets=on_gpu["targets"] + rows, tables=on_gpu["tables"] | tables)
+
+
+def _at_once(device, counts, *, rounds, **shape):
+    "Training steps of several networks at once: ({count: ratio to that many steps of one network}, table of milliseconds). The first of the `counts` is 1."
+    env = numpy_environment(1) | FLOAT32
+    workers = {n: Worker("device_step", label=f"{n} network{'s' * (n > 1)}", env=env, device=device, networks=n, **shape) for n in counts}
+    try: times = take_turns(workers.values(), rounds=rounds)
+    finally: _close(workers.values())
+    each = {n: times[worker.label] for n, worker in workers.items()}
+    return {n: ratios(each[n], [n * t for t in each[1]]) for n in counts[1:]}, _table(times)
+
+
+def _those_that_run(workers):
+    "The workers that come through one step, and {label: what it said last} of the others."
+    alive, failed = [], {}
+    for worker in workers:
+        try: worker.run(1); alive.append(worker)
+        except WorkerFailed as e: failed[worker.label] = str(e)
+    return alive, failed
+
+
+def on_device(device, torch_device, python, peers, counts, *, rounds, sizes, batch, **limits):
+    "All measurements on one device: CuPy's name of it, PyTorch's, the interpreter that has PyTorch (or None), {label: settings of its peer}, how many networks at once."
+    shape, env = dict(sizes=sizes, batch=batch), numpy_environment(1) | FLOAT32
+    ours = [Worker("device_step", label=label, env=env, device=device, fused=fused, **shape) for label, fused in (("biolearn", True), ("biolearn without fused kernels", False))]
+    others = [Worker("torch_device_step", python=python, label=label, env=env, device=torch_device, **settings, **shape) for label, settings in peers.items()] if python else []
+    try:
+        alive, failed = _those_that_run(others)
+        times = take_turns([*ours, *alive], rounds=rounds)
+        about = ours[0].about
+    finally: _close([*ours, *others])
+    with Worker("device_limits", env=env, device=device, **limits) as worker: limit = worker.run(1)["result"]
+    todo, (launch, *rates) = products.launches(sizes, batch, 15), (limit[name] for name in ("launch", "flop_rate", "byte_rate"))
+    bound, free = (products.bound(todo, price, *rates) for price in (launch, 0.0))
+    fraction = lambda seconds, label: summary([seconds / t for t in times[label]])
+    machine = f"{about.get('gpu', device)}, CUDA {about.get('cuda', 'none')}, CuPy {about.get('cupy', 'none')}"
+    note = f"{machine}; both float32 without TF32; {STEPS:,} steps, extrapolated from the time of one"
+    rows = []
+    if alive:
+        best = _fastest(times, [worker.label for worker in alive])
+        rows.append(target(ON_THE_GPU[0], ratios(times["biolearn"], times[best]), at_most=1.0, note=f"{best}, torch {alive[0].about['torch']}; {note}"))
+        rows.append(target("the bound / PyTorch at its best", fraction(bound, best), note="the same bound, whose launches are those that CuPy makes: a CUDA graph can beat it"))
+    else: rows.append(target(ON_THE_GPU[0], None, at_most=1.0, note="no peer. PyTorch is not installed: pip install -e .[bench]" if not python else "no peer came through a step"))
+    rows.insert(1, target(ON_THE_GPU[1], fraction(bound, "biolearn"), note=f"{len(todo)} launches of {launch * 1e6:.2g} us, {rates[0] / 1e12:.3g} TFLOP/s, {rates[1] / 1e9:.3g} GB/s, all measured here"))
+    rows.insert(2, target("the same bound if launches cost nothing / training step", fraction(free, "biolearn"), note="arithmetic and memory alone"))
+    rows.append(target("with the fused kernels / without", ratios(times["biolearn"], times["biolearn without fused kernels"])))
+    rows += [target(label, None, note=f"did not run. {said}") for label, said in failed.items()]
+    at_once, table = _at_once(device, counts, rounds=rounds, **shape)
+    for n, ratio in at_once.items():
+        rows.append(target(f"{n} networks at once on the GPU / in turn", ratio, **(dict(at_most=0.5, note="far less than in turn is read as: half") if n == 10 else {})))
+    return dict(targets=rows, tables={"milliseconds per step on the GPU": _table(times), "seconds of 20 epochs, extrapolated": _table(times, STEPS),
+                                      "milliseconds per step of so many networks, GPU": table, "what the bound is made of": {
+                                          "microseconds of an empty launch": launch * 1e6, "TFLOP/s of a large product": rates[0] / 1e12, "GB/s of a copy": rates[1] / 1e9,
+                                          "bound, microseconds per step": bound * 1e6, "microseconds of a tiny product by matmul": limit["matmul"] * 1e6, "microseconds of a tiny product by dot": limit["dot"] * 1e6,
+                                          "microseconds to open a random stream": limit["stream"] * 1e6}})
 
 
 # ---- 3. Parzen -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Eager: results into given buffers, activation functions in place, products that share weights stacked, the library's fused Adam.
 Compiled: one function for the whole E-step and M-step up to the gradients (`torch.compile` unrolls the inference and fuses what stands between the
-products), then the same fused Adam, whose learning rates change at every step. Needs torch and numpy, nothing of this package."""
+products), then the same fused Adam, whose learning rates change at every step. Graphed: the whole step, noise and Adam included, as one CUDA graph.
+Needs torch and numpy, nothing of this package."""
 import numpy as np
 import torch
 from torch.nn.functional import softplus
@@ -132,3 +133,48 @@ class Peer:
     def weights(self):
         "All weights as NumPy arrays, {name: (W, b)}."
         return {name: tuple(w.detach().cpu().numpy() for w in pair) for name, pair in self.maps.items()}
+
+
+class Graphed(Peer):
+    """The whole step as one CUDA graph, replayed: noise is drawn inside it (by the default generator, whose offset PyTorch moves on at each replay), and Adam's
+    rates are tensors, which it computes from `scale`. `mode`: 'eager', or a mode of torch.compile that makes no graphs of its own. On a CPU the same step runs without being captured."""
+    def __init__(self, weights, units, settings, *, batch, mode="eager", device="cuda"):
+        super().__init__(weights, units, settings, mode=mode, device=device)
+        cuda, number = self.device.type == "cuda", lambda value: torch.tensor(value, device=self.device)
+        self.x, self.scale = torch.zeros(batch, self.sizes[0], device=self.device), number(1.0)
+        groups = [{"params": self.maps[name], "lr": number(self.rate(name))} for name in self.maps]
+        self.adam = torch.optim.Adam(groups, lr=number(1e-3), betas=(0.9, 0.999), eps=1e-8, fused=True, capturable=cuda)
+        self.replay = self.capture() if cuda else self.whole
+
+    @torch.no_grad()
+    def whole(self, draws=None):
+        "One step on what `x` and `scale` hold."
+        losses = self.gradients(self.x, self.draw(self.x.shape[0]) if draws is None else draws)
+        for group, name in zip(self.adam.param_groups, self.maps): torch.mul(self.scale, self.rate(name), out=group["lr"])
+        self.adam.step()
+        return losses
+
+    def capture(self):
+        "The replay of `whole`. Three steps on a stream aside allocate and compile everything; then weights and optimiser are put back to the start."
+        start, side = {name: [w.clone() for w in pair] for name, pair in self.maps.items()}, torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3): self.whole()
+        torch.cuda.current_stream().wait_stream(side)
+        for name, pair in self.maps.items():
+            for w, old in zip(pair, start[name]):
+                w.copy_(old)
+                for kept in self.adam.state[w].values(): kept.zero_()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph): losses = self.whole()
+        def replay():
+            self.graph.replay()
+            return losses
+        return replay
+
+    @torch.no_grad()
+    def step(self, x, draws=None, scale=1.0):
+        "One minibatch of TRAIN, as in `Peer`; given `draws` are for a step that is not captured."
+        if x is not self.x: self.x.copy_(x)
+        self.scale.fill_(scale)
+        return self.replay() if draws is None else self.whole(draws)

@@ -80,35 +80,46 @@ def products_alone(threads=1, sizes=plain.SIZES, batch=plain.BATCH, n_steps=15):
     return products.runner(tuple(sizes), batch, n_steps, threads)
 
 
-def biolearn_model(weights, units):
-    "Plain arrays as a model of the package."
+def biolearn_model(weights, units, backend=None):
+    "Plain arrays as a model of the package, on `backend` (None: the CPU)."
+    from biolearn.backend import Backend
     from biolearn.layers import Dense, LayerPair
     from biolearn.model import Model
-    dense = lambda name, unit: Dense(*(w.copy() for w in weights[name]), unit)
+    dense = lambda name, unit: Dense(*((backend or Backend()).asarray(w) for w in weights[name]), unit)
     return Model(tuple(LayerPair(dense(f"f{k}", units[k]), dense(f"g{k}", units[k - 1])) for k in range(1, len(units))))
 
 
-def biolearn_trainer(weights, units, settings):
-    """The one place that calls the package's training step: returns (model, steps), where steps(batches) is TRAIN as `fit` does it.
+def biolearn_trainer(weights, units, settings, backend=None, networks=1):
+    """The one place that calls the package's training step: returns (model, steps), where steps(batches) is TRAIN as `fit` does it, on `backend` (None: the CPU);
+    with `networks` > 1 that of so many at once, as `fit_many` does it: all start from the same weights, each has noise of its own.
 
     `rngs`: a stream of noise per layer; `scales`: what multiplies the learning rates in each step. Returns the losses of the last step."""
-    from biolearn.backend import Random, workers
+    from biolearn.backend import workers
     from biolearn.learning import Recipe, new_books, train_step
-    model, t = biolearn_model(weights, units), 0
+    from biolearn.model import stack_models
+    model, t = biolearn_model(weights, units, backend), 0
+    if networks > 1: model = stack_models([model] * networks)
     recipe = Recipe(**settings)
     books = [new_books(dense, recipe.optimizer) for pair in model.pairs for dense in (pair.f, pair.g)]
-    noise = [Random(0).stream("noise", k) for k in range(len(units))]
+    noise = [_stream(backend, networks).stream("noise", k) for k in range(len(units))]
 
     def steps(batches, rngs=noise, scales=None):
         nonlocal t
         losses = []
-        with workers(weights["f1"][0]) as crew:
+        with workers(model.pairs[0].f.W) as crew:
             for i, x in enumerate(batches):
                 t += 1
                 done = 1 - scales[i] if scales else t * 1e-6
                 losses = train_step(model, books, x, recipe.at(done), t=t, rngs=rngs, crew=crew)[1]
         return losses
     return model, steps
+
+
+def _stream(backend, networks):
+    "Random numbers on `backend`: a `Random` for one network, `Seeds` for several."
+    from biolearn.backend import Random, Seeds
+    rngs = tuple(Random(seed, backend) for seed in range(networks))
+    return rngs[0] if networks == 1 else Seeds(rngs)
 
 
 @contender
@@ -145,6 +156,91 @@ def torch_peer(mode="eager", threads=1, sizes=plain.SIZES, batch=plain.BATCH, n_
 
     def run(n):
         for i in range(n): peer.step(torch.from_numpy(next(source)), scale=1 - i * 1e-6)
+    return run
+
+
+# ---- the same on a device, whose work goes on after a call has returned: every run waits for its end -----------------------------------
+
+def _device(name):
+    "(Backend, function that waits for its work) of 'gpu' or 'cpu'."
+    from biolearn.backend import use_device
+    backend = use_device(name)
+    if name == "cpu": return backend, lambda: None
+    import cupy
+    return backend, cupy.cuda.Device().synchronize
+
+
+@contender
+def device_step(device="gpu", networks=1, fused=True, sizes=plain.SIZES, batch=plain.BATCH, n_steps=15):
+    "This package's training step on a device, the data kept there; of `networks` at once. `fused`: with the kernels for CuPy."
+    from biolearn import backend as module
+    from biolearn.data import minibatches
+    if not fused: module._fused = lambda: None                                                     # this process measures nothing else
+    backend, finish = _device(device)
+    weights, units, settings, x = paper(sizes, batch, n_steps)
+    x, rng = backend.asarray(x), _stream(backend, networks)
+    _, steps = biolearn_trainer(weights, units, settings, backend, networks)
+    source = (b for epoch in iter(range(10**9)) for b in minibatches(x, batch, rng=rng.stream("epoch", epoch)))
+
+    def run(n):
+        steps(next(source) for _ in range(n))
+        finish()
+    return run
+
+
+@contender
+def torch_device_step(mode="eager", graph=False, device="cuda", sizes=plain.SIZES, batch=plain.BATCH, n_steps=15):
+    "The same in PyTorch: eager, compiled, or as one CUDA graph. float32 throughout: TF32 is switched off."
+    import torch
+    from bench.torch_peer import Graphed, Peer
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.set_num_threads(1)                                                                       # they wait for each other where the device is this CPU
+    torch.manual_seed(0)
+    weights, units, settings, x = paper(sizes, batch, n_steps)
+    peer = Graphed(weights, units, settings, batch=batch, mode=mode, device=device) if graph else Peer(weights, units, settings, mode=mode, device=device)
+    x, buffer = torch.from_numpy(x).to(device), peer.x if graph else torch.empty(batch, sizes[0], device=device)
+
+    def fetch():
+        while True:
+            order = torch.randperm(len(x), device=device)
+            for i in range(0, len(x) - batch + 1, batch): yield torch.index_select(x, 0, order[i:i + batch], out=buffer)
+    source = fetch()
+
+    def run(n):
+        for i in range(n): peer.step(next(source), scale=1 - i * 1e-6)
+        if device == "cuda": torch.cuda.synchronize()
+    return run
+
+
+@contender
+def device_limits(device="gpu", side=4096, megabytes=512, launches=2_000):
+    """What the bound is made of; `run` answers seconds of an empty launch, operations a second of a large float32 product, bytes a second of a copy (read and written);
+    beside it, where time may be lost: seconds of a tiny product by `matmul`, as the package calls it, and by the array's own `dot`, and of opening a random stream."""
+    from biolearn.backend import Random
+    backend, finish = _device(device)
+    xp, a = backend.xp, Random(0, backend).uniform((side, side))
+    tiny, room = (xp.zeros((8, 8), dtype=xp.float32) for _ in range(2))
+    out, source = xp.empty_like(a), xp.zeros(megabytes * 2**18, dtype=xp.float32)
+    target, one = xp.empty_like(source), xp.zeros(1, dtype=xp.float32)
+    nothing = lambda: xp.negative(one, out=one)
+    if device == "gpu":
+        import cupy
+        kernel = cupy.RawKernel('extern "C" __global__ void nothing() {}', "nothing")
+        nothing = lambda: kernel((1,), (1,), ())
+
+    def each(job, n):
+        job(); finish()
+        start = time.perf_counter()
+        for _ in range(n): job()
+        finish()
+        return (time.perf_counter() - start) / n
+
+    def copy(): target[...] = source
+
+    def run(n):
+        return {"launch": each(nothing, launches), "flop_rate": 2 * side**3 / each(lambda: xp.matmul(a, a, out=out), 5), "byte_rate": 2 * source.nbytes / each(copy, 5),
+                "matmul": each(lambda: xp.matmul(tiny, tiny, out=room), launches), "dot": each(lambda: tiny.dot(tiny, out=room), launches), "stream": each(lambda: Random(1, backend).uniform((1,)), 5)}
     return run
 
 
@@ -305,6 +401,10 @@ def about():
         import torch
         info |= {"torch": torch.__version__, "torch_threads": torch.get_num_threads(),
                  "torch_cpu": torch.backends.cpu.get_cpu_capability(), "torch_blas": "MKL" if torch.backends.mkl.is_available() else "other"}
+        if torch.cuda.is_initialized(): info |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    if "cupy" in sys.modules and sys.modules["cupy"].is_available():
+        import cupy
+        info |= {"cupy": cupy.__version__, "gpu": cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode(), "cuda": cupy.cuda.runtime.runtimeGetVersion()}
     return info
 
 

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
 
-from bench import measure, plain, products, report, worker
+from biolearn.backend import _gpu_problem
+from bench import measure, plain, products, report, sections, worker
 
 SIZES, UNITS, BATCH = (12, 9, 5), ("sigmoid", "softplus", "sigmoid"), 6
 DEEP, DEEP_UNITS = (12, 9, 7, 5), ("sigmoid", "softplus", "softplus", "sigmoid")
@@ -78,6 +79,25 @@ def test_threads_share_all_rows_of_every_product(threads):
     products.runner(SIZES, BATCH, 2, threads)(2)
 
 
+@pytest.mark.parametrize("networks", [1, 7])
+def test_the_launches_of_a_step_are_those_counted_by_hand(networks):
+    "Products, one pass after each of rates, one noise per layer, one Adam per map, one minibatch; of a network with one hidden layer and one step of inference, each is written down."
+    todo = products.launches((5, 3), 2, 1, networks)
+    rates = [2 * a + a * b + 2 * b for a, b in ((5, 3), (3, 5), (5, 3), (5, 3), (3, 5))]          # f, g, f of g; M-step: f, g
+    numbers = [20] + [w for r, out in zip(rates[:4], (3, 5, 3, 3)) for w in (r, 4 * out)][:8]
+    numbers += [5 * 2 + 2 * 3 + 5 * 3] + [rates[4], 4 * 5] + [3 * 2 + 2 * 5 + 3 * 5] + [2 * 2 * 5, 2 * 2 * 3] + [7 * 6 * 3, 7 * 4 * 5]
+    assert [size for _, _, size in todo] == [4 * networks * n for n in numbers]
+    assert sum(flop for _, flop, _ in todo) == networks * products.flop(products.step_products((5, 3), 2, 1))
+
+
+def test_each_launch_is_held_up_by_the_dearest_of_three():
+    todo = [("a", 0, 0), ("b", 1000, 10), ("c", 10, 1000)]
+    assert products.bound(todo, 1.0, 1e9, 1e9) == 3.0                                             # launches cost most
+    assert products.bound(todo, 1.0, 100.0, 1e9) == 1 + 10 + 1                                    # the arithmetic of b
+    assert products.bound(todo, 1.0, 100.0, 50.0) == 1 + 10 + 20                                  # and the bytes of c
+    assert products.bound(todo, 0.0, 1e9, 1e9) == pytest.approx(2e-6, rel=1e-6)
+
+
 # ---- the contenders do the same ------------------------------------------------------------------------------------------
 
 class Given:
@@ -104,17 +124,29 @@ def test_the_package_trains_as_the_plain_version_does(sizes, units):
     agree(told_first.maps, {f"{name}{k}": (getattr(pair, name).W, getattr(pair, name).b) for k, pair in enumerate(model.pairs, 1) for name in "fg"})
 
 
+def test_networks_at_once_train_as_one_does():
+    "Three networks that are handed the same draws: each learns what the plain version does."
+    weights, xs, draws, scales = a_run(SIZES)
+    told_first = plain.Plain(weights, UNITS, settings_for(SIZES))
+    for args in zip(xs, draws, scales): told_first.step(*args)
+    model, steps = worker.biolearn_trainer(weights, UNITS, settings_for(SIZES), networks=3)
+    thrice = lambda a: np.stack([a] * 3)
+    rngs = [Given(thrice(u) for d in draws for u in (d[k] if k == 2 else [d[k]])) for k in range(3)]
+    steps([thrice(x) for x in xs], rngs=rngs, scales=scales)
+    for s in range(3): agree(told_first.maps, {f"{name}{k}": (getattr(pair, name).W[s], getattr(pair, name).b[s]) for k, pair in enumerate(model.pairs, 1) for name in "fg"})
+
+
 TORCH = measure.torch_python()
 
 PEER = """
 import sys, numpy as np, torch
 sys.path.insert(0, {root!r})
-from bench.torch_peer import Peer
+from bench.torch_peer import Graphed, Peer
 a = np.load({path!r}, allow_pickle=False)
 sizes, units, settings = {sizes!r}, {units!r}, {settings!r}
 weights = {{name: (a[name + 'W'], a[name + 'b']) for name in {names!r}}}
 torch.set_num_threads(1)
-peer = Peer(weights, units, settings, mode={mode!r})
+peer = Graphed(weights, units, settings, batch={batch}, device="cpu") if {mode!r} == "graph" else Peer(weights, units, settings, mode={mode!r})
 for i, scale in enumerate({scales!r}):
     losses = peer.step(torch.from_numpy(a[f'x{{i}}']), [torch.from_numpy(a[f'd{{i}}_{{k}}']) for k in range(len(sizes))], scale)
 np.savez({path!r}, losses=losses.numpy(), **{{f'{{n}}{{part}}': w for n, pair in peer.weights().items() for part, w in zip('Wb', pair)}})
@@ -122,7 +154,7 @@ np.savez({path!r}, losses=losses.numpy(), **{{f'{{n}}{{part}}': w for n, pair in
 
 
 @pytest.mark.skipif(TORCH is None, reason="PyTorch is not installed here, and BENCH_TORCH_PYTHON does not name an interpreter that has it")
-@pytest.mark.parametrize("mode", ["eager", "functional"])
+@pytest.mark.parametrize("mode", ["eager", "functional", "graph"])
 @pytest.mark.parametrize("sizes, units", [(SIZES, UNITS), (DEEP, DEEP_UNITS)])
 def test_the_peer_in_pytorch_computes_the_same_weights(mode, sizes, units, tmp_path):
     weights, xs, draws, scales = a_run(sizes)
@@ -131,11 +163,42 @@ def test_the_peer_in_pytorch_computes_the_same_weights(mode, sizes, units, tmp_p
     path = str(tmp_path / "run.npz")
     np.savez(path, **{f"{n}{part}": w for n, pair in weights.items() for part, w in zip("Wb", pair)}, **{f"x{i}": x for i, x in enumerate(xs)},
              **{f"d{i}_{k}": d for i, ds in enumerate(draws) for k, d in enumerate(ds)})
-    code = PEER.format(root=str(ROOT), path=path, sizes=sizes, units=units, settings=settings_for(sizes), names=list(weights), mode=mode, scales=scales)
+    code = PEER.format(root=str(ROOT), path=path, sizes=sizes, units=units, settings=settings_for(sizes), names=list(weights), mode=mode, batch=BATCH, scales=scales)
     subprocess.run([TORCH, "-c", code], check=True, capture_output=True, text=True, timeout=120)
     with np.load(path, allow_pickle=False) as got:
         np.testing.assert_allclose(got["losses"], np.array(losses).reshape(-1), rtol=1e-5)
         agree(told_first.maps, {n: (got[n + "W"], got[n + "b"]) for n in weights})
+
+
+CUDA = """
+import sys
+import numpy as np, torch
+if not torch.cuda.is_available(): sys.exit(3)
+sys.path.insert(0, {root!r})
+from bench import plain
+from bench.torch_peer import Graphed
+settings = dict(n_steps=4, delta=0.2, alpha=0.0, noise=(0.0, 0.0), rate_f=(1e-3,), rate_g=(2e-3,))
+weights, xs = plain.start((12, 9)), [plain.pictures(6, 12, i) for i in range(4)]
+told_first = plain.Plain(weights, ("sigmoid", "softplus"), settings)
+peer = Graphed(weights, ("sigmoid", "softplus"), settings, batch=6, mode={mode!r})
+for i, x in enumerate(xs):
+    told_first.step(x, plain.draw(np.random.default_rng(i), (12, 9), 6)[:1] + [np.zeros((6, 9), np.float32)], 1 - 0.2 * i)
+    peer.step(torch.from_numpy(x).cuda(), scale=1 - 0.2 * i)
+for name, pair in peer.weights().items():
+    for a, b in zip(pair, told_first.maps[name]): np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+noisy = Graphed(weights, ("sigmoid", "softplus"), settings | dict(noise=(0.5, 0.1), rate_f=(0.0,), rate_g=(0.0,)), batch=6, mode={mode!r})
+x = torch.from_numpy(xs[0]).cuda()
+losses = [noisy.step(x).tolist() for _ in range(3)]
+assert len(set(map(tuple, losses))) == 3, losses          # every replay draws new noise
+"""
+
+
+@pytest.mark.skipif(TORCH is None, reason="PyTorch is not installed here")
+@pytest.mark.parametrize("mode", ["eager", "default"])
+def test_the_captured_step_computes_the_same_weights_and_draws_new_noise(mode):
+    done = subprocess.run([TORCH, "-c", CUDA.format(root=str(ROOT), mode=mode)], capture_output=True, text=True, timeout=300)
+    if done.returncode == 3: pytest.skip("PyTorch finds no CUDA device")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_clock_of_the_plain_version_covers_its_step():
@@ -168,6 +231,30 @@ def test_ratios_are_of_paired_times_and_their_range_is_kept():
 @pytest.mark.parametrize("bound, holds", [(dict(at_most=2.0), True), (dict(at_most=1.9), False), (dict(at_least=2.0), True), (dict(at_least=2.1), False), ({}, None)])
 def test_a_target_holds_on_the_right_side(bound, holds):
     assert measure.target("x", dict(median=2.0, range=[1.0, 3.0], n=3), **bound)["holds"] is holds
+
+
+SHAPE = dict(sizes=(12, 9, 5), batch=4, side=32, megabytes=1, launches=10)
+
+
+def test_the_measurements_on_a_device_run_from_end_to_end():
+    "With the CPU in the GPU's place and no peer: what is reported, not how fast it was."
+    measured = sections.on_device("cpu", "cpu", None, sections.PEERS, (1, 10), rounds=1, **SHAPE)
+    rows = {row["name"]: row for row in measured["targets"]}
+    assert list(rows)[:2] == list(sections.ON_THE_GPU[:2]) and set(sections.ON_THE_GPU) <= set(rows)
+    assert rows[sections.ON_THE_GPU[0]]["median"] is None and "PyTorch is not installed" in rows[sections.ON_THE_GPU[0]]["note"]
+    bound, free = (rows[name]["median"] for name in (sections.ON_THE_GPU[1], "the same bound if launches cost nothing / training step"))
+    assert 0 < free < bound and rows[sections.ON_THE_GPU[2]]["target"] == "at most 0.5"
+    tables = measured["tables"]
+    one, run = (tables[name]["biolearn"]["median"] for name in ("milliseconds per step on the GPU", "seconds of 20 epochs, extrapolated"))
+    assert run == pytest.approx(one * 12, rel=0.01) and list(tables["milliseconds per step of so many networks, GPU"]) == ["1 network", "10 networks"]
+    assert report.section_lines("gpu", report.merge(report.read("nowhere.json"), "gpu", measured, MACHINE))
+
+
+@pytest.mark.skipif(TORCH is None, reason="PyTorch is not installed here")
+def test_a_peer_that_does_not_run_is_named_and_the_others_are_measured():
+    peers = {"eager": dict(mode="eager"), "graph": dict(mode="eager", graph=True), "broken": dict(mode="nonsense")}
+    rows = {row["name"]: row for row in sections.on_device("cpu", "cpu", TORCH, peers, (1,), rounds=1, **SHAPE)["targets"]}
+    assert rows[sections.ON_THE_GPU[0]]["median"] > 0 and rows["broken"]["median"] is None and "did not run. broken: " in rows["broken"]["note"] and "nonsense" in rows["broken"]["note"]
 
 
 # ---- what is written and printed ---------------------------------------------------------------------------------------------
@@ -222,8 +309,11 @@ def command(*arguments):
 def test_the_command_runs_one_section_keeps_the_others_and_shows_them(tmp_path):
     out = tmp_path / "results.json"
     report.write(report.merge(report.read(out), "parzen", measured(1.4), MACHINE), out)
-    done = command("--only", "gpu", "--out", str(out))
+    done = command("--only", "gpu", "--quick", "--rounds", "1", "--out", str(out))
     assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(out.read_text())["targets"]}
+    assert rows["4 networks at once on the CPU / in turn, 8x8 digits"]["median"] > 0
+    if _gpu_problem(): assert all(rows[name]["median"] is None and "not measured, no CUDA device: CuPy" in rows[name]["note"] for name in sections.ON_THE_GPU)
     assert {row["section"] for row in json.loads(out.read_text())["targets"]} == {"parzen", "gpu"} and "== gpu" in done.stdout and "BLAS: " in done.stdout
     shown = command("--show", "--out", str(out))
     assert shown.returncode == 0 and "== parzen" in shown.stdout and "A processor" in shown.stdout
