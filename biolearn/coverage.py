@@ -6,24 +6,25 @@
 __all__ = ['Bins', 'different_bins', 'copying', 'near_duplicate', 'Support', 'birthday_support', 'inpainting_masks',
            'inpainting_report', 'completion_variety', 'evaluate_samples']
 
-# %% ../nbs/22_coverage.ipynb #e2ff7649
+# %% ../nbs/22_coverage.ipynb #87c536ae
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from .backend import Array, Backend, Random, check_array, check_number, to_numpy
 from .evaluation import _blocks, _centroids, _mask, inpainting_error, mean_and_stderr, nearest_distance, parzen_log_likelihood
 from .features import Estimate, Features, _balls, _seed, class_report, density_coverage, frechet_distance, jackknife, precision_recall, share_and_stderr, two_sample_accuracy
 from .generation import half_masks
 
-# %% ../nbs/22_coverage.ipynb #6da5024c
+# %% ../nbs/22_coverage.ipynb #6356907a
 __all__ = ["Bins", "Support", "birthday_support", "completion_variety", "copying", "different_bins", "evaluate_samples",
            "inpainting_masks", "inpainting_report", "near_duplicate"]
 
-# %% ../nbs/22_coverage.ipynb #b7933782
+# %% ../nbs/22_coverage.ipynb #4f459d4a
 @dataclass(frozen=True)
 class Bins:
     "How two sets fill the same bins: shares of each set (n_bins,), corrected p-values, which bins differ, and the share of those that do, with its standard error (bootstrap)."
@@ -48,7 +49,7 @@ def different_bins(train: Array, samples: Array, *, rng: Random, n_bins: int = 1
     check_array(train, "train"); check_array(samples, "samples", width=train.shape[1])
     check_number(level, "level", low=0, high=1); check_number(n_bins, "n_bins", integer=True, low=2, high=train.shape[0])
     train, samples = to_numpy(train), to_numpy(samples)
-    centres = _centroids(train, n_bins, rng.stream("k-means"))
+    with threadpool_limits(1): centres = _centroids(train, n_bins, rng.stream("k-means"))       # its batches are small: on a busy machine threads wait for each other a hundred times as long
     counts = [np.bincount(np.concatenate([_nearest(a[rows], centres) for rows in _blocks(len(a), 1000)]), minlength=n_bins) for a in (train, samples)]
     sizes = len(train), len(samples)
     p = _bin_tests(counts[0], counts[1], *sizes)
@@ -61,7 +62,7 @@ def _nearest(x, centres):
     "Index of the nearest centre for each row."
     return ((centres**2).sum(axis=1) / 2 - x @ centres.T).argmin(axis=1)
 
-# %% ../nbs/22_coverage.ipynb #33f92a25
+# %% ../nbs/22_coverage.ipynb #3fa09550
 def _placements(a, b):
     "For each entry of a: the share of b that is larger, ties counted as halves."
     b = np.sort(b)
@@ -83,7 +84,7 @@ def copying(samples: Array, train: Array, valid: Array, test: Array, *, chunk: i
     return dict(copied=((wins - by_chance) / (1 - by_chance), error / (1 - by_chance)),
                 closer=(closer, math.sqrt(ours.var(ddof=1) / n + theirs.var(ddof=1) / k)), z=(0.5 - closer) / math.sqrt((n + k + 1) / (12 * n * k)))
 
-# %% ../nbs/22_coverage.ipynb #362d13ff
+# %% ../nbs/22_coverage.ipynb #a8e51a3b
 def near_duplicate(reference: Array, pairs: int = 10) -> float:
     "The Euclidean distance within which the `pairs` closest pairs of `reference`, (n, d) with n > pairs, lie: the threshold for `birthday_support`, from real digits that are all different."
     from sklearn.neighbors import NearestNeighbors
@@ -119,7 +120,7 @@ def birthday_support(samples: Array, threshold: float) -> Support:
     size = lambda c: float(total / c) if c else math.inf
     return Support(size(pairs), size(factor * high / 2), size(factor * low / 2), (float(rate), math.sqrt(variance)))
 
-# %% ../nbs/22_coverage.ipynb #f89d21bc
+# %% ../nbs/22_coverage.ipynb #16b4553b
 def inpainting_masks(image_shape: Sequence[int], n: int, *, rng: Random) -> dict[str, np.ndarray[Any, Any]]:
     "Masks (n, n_0) of booleans, true where visible: 'left', 'right', 'top', 'bottom' (the half that is seen), 'random' (half of the pixels, for each picture others) and 'frame' (all but the middle square, half as wide as the picture)."
     rows, columns = image_shape
@@ -144,7 +145,7 @@ def inpainting_report(x: Array, labels: Array, masks: Mapping[str, Array], fills
             report[mask][name] = dict(error=mean_and_stderr(inpainting_error(x, filled, visible)), accuracy=share_and_stderr(features.predict(filled) == labels))
     return report
 
-# %% ../nbs/22_coverage.ipynb #3fad38ea
+# %% ../nbs/22_coverage.ipynb #e2170a3f
 def completion_variety(completions: Array, truth: Array, visible: Array, *, rng: Random) -> Estimate:
     """Mean squared difference between two completions of the same digit, over that between a completion and the truth, with the standard error of the jackknife over digits.
 
@@ -157,7 +158,7 @@ def completion_variety(completions: Array, truth: Array, visible: Array, *, rng:
     pairs = np.mean([to_numpy(inpainting_error(completions[i, :, :], completions[j, :, :], visible)) for i in range(k) for j in range(i)], axis=0)
     return jackknife(lambda both: float(both[:, 0].mean() / both[:, 1].mean()), np.stack([pairs, errors], axis=1), rng=rng)
 
-# %% ../nbs/22_coverage.ipynb #47981c1a
+# %% ../nbs/22_coverage.ipynb #df97473f
 def evaluate_samples(samples: Array, train: Array, valid: Array, test: Array, features: Features, *, rng: Random, sigma: float = 0.2, k: int = 5, n_bins: int = 100) -> dict[str, Estimate]:
     """Every estimator of this page and the last, and Parzen, for one sample set: {name: (value, standard error)}.
 

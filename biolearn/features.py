@@ -6,7 +6,7 @@
 __all__ = ['Estimate', 'Features', 'load_features', 'train_features', 'flawed_sets', 'frechet_distance', 'jackknife',
            'share_and_stderr', 'precision_recall', 'density_coverage', 'class_report', 'two_sample_accuracy']
 
-# %% ../nbs/21_features.ipynb #8ec25be8
+# %% ../nbs/21_features.ipynb #4700bef4
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from array_api_compat import device
 from .backend import Array, Backend, Random, array_namespace, check_array, check_number, to_numpy, write_whole
 from .evaluation import _blocks, _check_labels, class_entropy, class_histogram, mean_and_stderr, nearest_distance
 
-# %% ../nbs/21_features.ipynb #61624e6f
+# %% ../nbs/21_features.ipynb #77838ab1
 Estimate = tuple[float, float]       # a value and its standard error
 
-# %% ../nbs/21_features.ipynb #eb6678d0
+# %% ../nbs/21_features.ipynb #b32e6894
 __all__ = ["Estimate", "Features", "class_report", "density_coverage", "flawed_sets", "frechet_distance", "jackknife", "load_features",
            "precision_recall", "share_and_stderr", "train_features", "two_sample_accuracy"]
 
-# %% ../nbs/21_features.ipynb #8dc59ae1
+# %% ../nbs/21_features.ipynb #b525c40a
 @dataclass(frozen=True)
 class Features:
     """A trained classifier as plain arrays: `features(x)` is its last hidden layer, (n, n_0) -> (n, width), in x's library, on x's device.
@@ -73,7 +73,7 @@ def load_features(path: str | Path) -> Features:
     if set(a) != {"classes"} | {f"{kind}{k}" for kind in "Wb" for k in range(n)}: raise ValueError(f"{path} holds {', '.join(sorted(a))}: not a classifier of this module.")
     return Features(tuple(a[f"W{k}"] for k in range(n)), tuple(a[f"b{k}"] for k in range(n)), a["classes"])
 
-# %% ../nbs/21_features.ipynb #763d9925
+# %% ../nbs/21_features.ipynb #b5e58f1b
 def _seed(rng):
     "A seed for scikit-learn from the stream `rng`."
     return int(to_numpy(rng.uniform((1,), "float64"))[0] * 2**31)
@@ -99,7 +99,7 @@ def train_features(train: Array, labels: Array, *, rng: Random, hidden: Sequence
     *below, last, readout = raw.weights
     return Features((*below, last * scale, readout / scale), (*raw.biases[:-2], raw.biases[-2] * scale, raw.biases[-1]), raw.classes)
 
-# %% ../nbs/21_features.ipynb #251fb1a7
+# %% ../nbs/21_features.ipynb #fb804d01
 def flawed_sets(unseen: Array, labels: Array, train: Array, image_shape: Sequence[int], *, rng: Random, blur: float = 0.5) -> dict[str, np.ndarray[Any, Any]]:
     """Sample sets with one known fault each, NumPy arrays (n, n_0) in [0, 1], for trying an estimator: 'good' is `unseen` itself.
 
@@ -118,7 +118,7 @@ def flawed_sets(unseen: Array, labels: Array, train: Array, image_shape: Sequenc
             "twenty pictures": good[np.arange(n) % 20], "mean digit": np.repeat(good.mean(axis=0, keepdims=True), n, axis=0),
             "memorised": copied[to_numpy(rng.stream("copies").permutation(len(copied)))[:n]]}
 
-# %% ../nbs/21_features.ipynb #5ce6465e
+# %% ../nbs/21_features.ipynb #70b7013d
 def _moments(a):
     "Mean (d,) and covariance (d, d) in float64."
     a = a.astype(np.float64)
@@ -136,7 +136,7 @@ def frechet_distance(a: Array, b: Array) -> float:
     overlap = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_b @ root), 0)).sum()
     return float(np.sum((mean_a - mean_b) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2 * overlap)
 
-# %% ../nbs/21_features.ipynb #5f4ceea8
+# %% ../nbs/21_features.ipynb #082477c4
 def jackknife(statistic: Callable[..., float], *sets: Array, rng: Random, groups: int = 20) -> Estimate:
     """`statistic(*sets)` without its bias of order 1/n, and its standard error: from leaving out one of `groups` random groups of the rows of every set at a time.
 
@@ -151,7 +151,7 @@ def jackknife(statistic: Callable[..., float], *sets: Array, rng: Random, groups
     without = np.array([statistic(*(s[m != g] for s, m in zip(sets, member))) for g in range(groups)])
     return mean_and_stderr(groups * whole - (groups - 1) * without)
 
-# %% ../nbs/21_features.ipynb #0a75fbf0
+# %% ../nbs/21_features.ipynb #6bb079bf
 def share_and_stderr(hits: Array) -> Estimate:
     "The share of true entries in a 1-D array of booleans, and its binomial standard error, with one success and one failure added so that it is never 0."
     hits = to_numpy(hits)
@@ -194,7 +194,7 @@ def density_coverage(real: Array, fake: Array, k: int = 5) -> dict[str, Estimate
     radii = _radii(real, k)
     return dict(density=mean_and_stderr(_balls(fake, real, radii) / k), coverage=share_and_stderr(nearest_distance(real, fake) <= radii))
 
-# %% ../nbs/21_features.ipynb #66ac2d54
+# %% ../nbs/21_features.ipynb #b46844d4
 def class_report(features: Features, samples: Array, *, rng: Random) -> dict[str, Any]:
     """'histogram' of the classes that the classifier sees in `samples` (n, n_0), its 'entropy' (1: all alike, 0: one only), and the mean 'confidence', the probability of the class it chose.
 
@@ -203,7 +203,7 @@ def class_report(features: Features, samples: Array, *, rng: Random) -> dict[str
     k, chosen = len(features.classes), p.argmax(axis=1)
     return dict(histogram=class_histogram(chosen, k), entropy=jackknife(lambda c: class_entropy(c, k), chosen, rng=rng), confidence=mean_and_stderr(p.max(axis=1)))
 
-# %% ../nbs/21_features.ipynb #d025382e
+# %% ../nbs/21_features.ipynb #f41dd6d1
 def two_sample_accuracy(a: Array, b: Array, *, rng: Random, epochs: int = 30) -> Estimate:
     """How well a small network, trained on half of the rows, tells on the other half which set a row is from; with its binomial standard error. 0.5: it cannot.
 
