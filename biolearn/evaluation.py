@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONTROLS', 'parzen_log_likelihood', 'mean_and_stderr', 'choose_sigma', 'control_samples', 'variety',
            'nearest_distance', 'class_distances', 'nearest_class', 'class_histogram', 'class_entropy',
-           'recognisability', 'inpainting_error', 'fill_mean', 'fill_nearest']
+           'recognisability', 'inpainting_error', 'fill_mean', 'fill_nearest', 'fill_gaussian', 'fill_pca']
 
 # %% ../nbs/09_evaluation.ipynb #8e169dd5
 import math, warnings
@@ -19,7 +19,7 @@ from .backend import Array, Random, array_namespace, check_array, check_number, 
 
 # %% ../nbs/09_evaluation.ipynb #160b75b6
 __all__ = ["CONTROLS", "choose_sigma", "class_distances", "class_entropy", "class_histogram", "control_samples",
-           "fill_mean", "fill_nearest", "inpainting_error", "mean_and_stderr", "nearest_class", "nearest_distance",
+           "fill_gaussian", "fill_mean", "fill_nearest", "fill_pca", "inpainting_error", "mean_and_stderr", "nearest_class", "nearest_distance",
            "parzen_log_likelihood", "recognisability", "variety"]
 
 # %% ../nbs/09_evaluation.ipynb #ef508a4e
@@ -276,3 +276,48 @@ def fill_nearest(x: Array, visible: Array, train: Array, *, chunk: int | None = 
         best = _nearest_visible(x[block, :], visible[block, :], train, mean, rows)
         parts.append(xp.where(visible[block, :], x[block, :], xp.take(train, best, axis=0)))
     return xp.concat(parts)
+
+# %% ../nbs/09_evaluation.ipynb #8e42a4d0
+def _condition(x, visible, mean, cov, rng=None):
+    "`x` on the host with its hidden pixels at their mean under N(mean, cov) given the visible ones, or, with `rng`, drawn; one solution per mask that occurs."
+    guess = np.broadcast_to(mean, x.shape)
+    if rng is not None:
+        values, axes = np.linalg.eigh(cov)
+        guess = mean + (to_numpy(rng.normal(x.shape, "float64")) * np.sqrt(np.maximum(values, 0))) @ axes.T
+    masks, which = np.unique(visible, axis=0, return_inverse=True)
+    filled = x.astype(np.float64)
+    for k, v in enumerate(masks):
+        rows = np.flatnonzero(which.ravel() == k)
+        told = np.linalg.solve(cov[np.ix_(v, v)], (x[rows] - guess[rows])[:, v].T)
+        filled[np.ix_(rows, ~v)] = guess[rows][:, ~v] + (cov[np.ix_(~v, v)] @ told).T
+    return filled
+
+def _gaussian_fill(x, visible, train, covariance, rng=None):
+    "Check, fill on the host under the covariance that `covariance` makes of the training one, clip to the range of train, and go back to where `x` was."
+    check_array(x, "x"); check_array(train, "train", width=x.shape[1])
+    if train.shape[0] < 2: raise ValueError("train has one row: a covariance needs at least two.")
+    xp, host = array_namespace(x, train), to_numpy(train)
+    cov = np.cov(host, rowvar=False, dtype=np.float64).reshape(host.shape[1], -1)
+    filled = _condition(to_numpy(x), to_numpy(_mask(visible, x)), host.mean(axis=0, dtype=np.float64), covariance(cov), rng)
+    filled = np.clip(filled, host.min(), host.max()).astype(host.dtype)
+    return xp.where(_mask(visible, x), x, xp.asarray(filled, device=device(x)))
+
+# %% ../nbs/09_evaluation.ipynb #27df4120
+def fill_gaussian(x: Array, visible: Array, train: Array, *, ridge: float = 1e-3, rng: Random | None = None) -> Array:
+    """`x` with its hidden pixels at their mean given the visible ones, under a Gaussian with the mean and the full covariance of `train`; with `rng`, drawn from it.
+
+    Shapes as in `fill_mean`; the result is clipped to the range of train. `ridge` times the mean variance of a pixel is added to every variance, so that pixels
+    that never vary do no harm. One linear system for each different mask: a mask per row costs milliseconds a row at 784 pixels."""
+    check_number(ridge, "ridge", low=1e-9)
+    return _gaussian_fill(x, visible, train, lambda cov: cov + max(ridge * np.trace(cov) / len(cov), 1e-12) * np.eye(len(cov)), rng)
+
+def fill_pca(x: Array, visible: Array, train: Array, n_components: int = 50) -> Array:
+    """`x` with its hidden pixels filled from min(n_components, n_0 // 4) principal components of `train`: the mean of a Gaussian with their covariance, given the visible pixels.
+
+    Shapes as in `fill_mean`; the noise of a pixel is the variance that the components leave. The result is clipped to the range of train."""
+    check_number(n_components, "n_components", integer=True, low=1)
+    def components(cov):
+        values, axes = np.linalg.eigh(cov)                                                            # ascending
+        n = max(1, min(n_components, len(cov) // 4))
+        return (axes[:, -n:] * values[-n:]) @ axes[:, -n:].T + max(values[:-n].mean(), 1e-6) * np.eye(len(cov))
+    return _gaussian_fill(x, visible, train, components)

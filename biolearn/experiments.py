@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SGD_RATES', 'VARIANTS', 'MEASUREMENT', 'LEVELS', 'METRICS', 'FILLS', 'TARGETS', 'QUESTIONS', 'QUOTED', 'Variant',
-           'variant_profile', 'chain_samples', 'score', 'climb', 'fill_pca', 'complete', 'missing_halves', 'inpainting',
+           'variant_profile', 'chain_samples', 'score', 'climb', 'complete', 'missing_halves', 'inpainting',
            'memorising', 'nearest_digits', 'train_classifier', 'class_balance', 'pack', 'unpack', 'measure',
            'result_path', 'read_result', 'run_experiment', 'run_controls', 'spread', 'Target', 'judge', 'Question',
            'outcome', 'verdict', 'read_results', 'summarise', 'write_results', 'results_path', 'seed_list',
@@ -22,7 +22,7 @@ import numpy as np
 from . import command
 from .backend import Array, Random, array_namespace, check_choice, to_numpy, use_device, write_whole
 from .data import load_dataset
-from .evaluation import class_entropy, class_histogram, control_samples, fill_mean, fill_nearest, inpainting_error, mean_and_stderr, nearest_distance, parzen_log_likelihood, variety
+from .evaluation import class_entropy, class_histogram, control_samples, fill_mean, fill_nearest, fill_pca, inpainting_error, mean_and_stderr, nearest_distance, parzen_log_likelihood, variety
 from .generation import half_masks, inference_chain, sample_directed
 from .inference import infer, inference_steps
 from .learning import DivergenceError, Recipe
@@ -94,21 +94,6 @@ def climb(run: Run, n_steps: int = 20) -> dict[str, Any]:
     trace = np.concatenate(parts, axis=1).astype(float)
     mean, stderr = trace.mean(axis=1), trace.std(axis=1, ddof=1) / math.sqrt(trace.shape[1])
     return dict(mean=mean.tolist(), stderr=stderr.tolist(), smallest_rise=float(np.diff(mean).min()), share_rising=float((trace[-1] > trace[0]).mean()))
-
-# %% ../nbs/13_experiments.ipynb #00aee670
-def fill_pca(x: Array, visible: Array, train: Array, n_components: int = 50) -> np.ndarray[Any, Any]:
-    """`x` with its hidden pixels filled from principal components of `train`: the mean of a Gaussian in their space, given the visible pixels.
-
-    x, visible : (n, n_0) NumPy arrays; the noise of a pixel is the variance that the components leave. Returns (n, n_0), clipped to the range of train."""
-    centre = train.mean(axis=0)
-    values, axes = np.linalg.eigh(np.cov(train, rowvar=False, dtype=train.dtype))                     # ascending
-    n = min(n_components, train.shape[1] // 4)
-    W, prior, noise = axes[:, -n:], values[-n:], max(values[:-n].mean(), 1e-6)
-    seen = visible.astype(x.dtype)
-    products = (W[:, :, None] * W[:, None, :]).reshape(len(W), -1)
-    A = (seen @ products).reshape(-1, n, n) + noise * np.diag(1 / np.maximum(prior, 1e-9))
-    scores = np.linalg.solve(A, ((seen * (x - centre)) @ W)[:, :, None])[:, :, 0]
-    return np.where(visible, x, np.clip(centre + scores @ W.T, train.min(), train.max())).astype(x.dtype)
 
 # %% ../nbs/13_experiments.ipynb #81245c7b
 def complete(run: Run, x: Array, visible: Array, *, rng: Random, rounds: int = 20) -> Array:

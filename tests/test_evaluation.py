@@ -371,3 +371,63 @@ def test_importing_is_light():
     import sys
     code = "import sys, biolearn.evaluation; bad = {'sklearn', 'scipy', 'matplotlib', 'cupy'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
+
+
+# ---------------------------------------------------------------- Gaussian fills
+
+def test_fill_pca_is_the_conditional_mean_of_a_gaussian():
+    "Oracle: the textbook formula with the covariance W diag(prior) Wᵀ + noise · 1, inverted over the visible pixels."
+    rng = np.random.default_rng(0)
+    train = (rng.random((400, 5)) @ rng.random((5, 16)) / 5 + 0.05 * rng.random((400, 16))).astype(np.float64)
+    x, visible = train[:6] + 0.01, rng.random((6, 16)) < 0.5
+    centre = train.mean(0)
+    values, axes = np.linalg.eigh(np.cov(train, rowvar=False))
+    W, prior, noise = axes[:, -4:], values[-4:], values[:-4].mean()
+    C = W @ np.diag(prior) @ W.T + noise * np.eye(16)
+    got = ev.fill_pca(x, visible, train)
+    for row, v, filled in zip(x, visible, got):
+        want = centre[~v] + C[np.ix_(~v, v)] @ np.linalg.solve(C[np.ix_(v, v)], (row - centre)[v])
+        np.testing.assert_allclose(filled[~v], np.clip(want, train.min(), train.max()), rtol=1e-6, atol=1e-8)
+        np.testing.assert_array_equal(filled[v], row[v])
+
+
+def test_fill_gaussian_is_the_conditional_mean():
+    "Oracle: the precision matrix. The mean of the hidden given the visible is m_h - P_hh^-1 P_hv (x_v - m_v)."
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(500, 12)) @ rng.normal(size=(12, 12))
+    x, visible = 0.3 * train[:7], rng.random((7, 12)) < 0.6
+    cov = np.cov(train, rowvar=False)
+    P, mean = np.linalg.inv(cov + 1e-3 * np.trace(cov) / 12 * np.eye(12)), train.mean(axis=0)
+    for row, v, filled in zip(x, visible, ev.fill_gaussian(x, visible, train)):
+        want = mean[~v] - np.linalg.solve(P[np.ix_(~v, ~v)], P[np.ix_(~v, v)] @ (row - mean)[v])
+        np.testing.assert_allclose(filled[~v], np.clip(want, train.min(), train.max()), rtol=1e-6, atol=1e-8)
+        np.testing.assert_array_equal(filled[v], row[v])
+
+
+def test_draws_of_fill_gaussian_have_the_conditional_distribution():
+    "Whitened by the conditional covariance (a Schur complement, not what the code computes), 20,000 draws are standard normal: scipy's log-density has its known mean."
+    from scipy.stats import multivariate_normal
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5))
+    train[0], train[1] = 1e3, -1e3                                                       # a range that clips nothing
+    cov = np.cov(train, rowvar=False)
+    cov += 1e-3 * np.trace(cov) / 5 * np.eye(5)
+    v, n = np.array([True, False, True, False, False]), 20_000
+    drawn = ev.fill_gaussian(np.tile(train[5], (n, 1)), v, train, rng=Random(0))[:, ~v]
+    mean = ev.fill_gaussian(train[5:6], v, train)[0, ~v]
+    schur = np.linalg.inv(np.linalg.inv(cov)[np.ix_(~v, ~v)])
+    density = multivariate_normal(mean, schur).logpdf(drawn)
+    expected = -1.5 * (1 + math.log(2 * math.pi)) - 0.5 * np.linalg.slogdet(schur)[1]
+    assert abs(density.mean() - expected) < 3 * (1.5 / n) ** 0.5                         # half a chi-square with 3 degrees: variance 3/2
+    assert np.all(np.abs(drawn.mean(axis=0) - mean) < 4 * np.sqrt(np.diag(schur) / n))
+
+
+def test_gaussian_fills_with_nothing_visible_and_with_dead_pixels(digits):
+    x = digits.test[:5]
+    for fill in (ev.fill_gaussian, ev.fill_pca):
+        np.testing.assert_allclose(fill(x, np.zeros(64, bool), digits.train), np.tile(digits.train.mean(axis=0), (5, 1)), atol=1e-6)
+        assert np.isfinite(fill(x, np.arange(64) % 8 > 0, digits.train)).all()           # column 0 hardly varies
+        assert fill(x, np.arange(64) < 32, digits.train).dtype == np.float32
+        device = fill(on_device(x), on_device(np.arange(64) < 32), on_device(digits.train))
+        np.testing.assert_allclose(to_numpy(device), fill(x, np.arange(64) < 32, digits.train), atol=1e-6)
+    with pytest.raises(ValueError, match="at least two"): ev.fill_gaussian(x, np.arange(64) < 32, digits.train[:1])

@@ -152,22 +152,6 @@ def test_inpainting_errors_and_leads(run, measured):
         assert got["mean digit"]["lead_stderr"] == pytest.approx((mean - ours).std(ddof=1) / 300**0.5, rel=1e-4)
 
 
-def test_fill_pca_is_the_conditional_mean_of_a_gaussian():
-    "Oracle: the textbook formula with the covariance W diag(prior) Wᵀ + noise · 1, inverted over the visible pixels."
-    rng = np.random.default_rng(0)
-    train = (rng.random((400, 5)) @ rng.random((5, 16)) / 5 + 0.05 * rng.random((400, 16))).astype(np.float64)
-    x, visible = train[:6] + 0.01, rng.random((6, 16)) < 0.5
-    centre = train.mean(0)
-    values, axes = np.linalg.eigh(np.cov(train, rowvar=False))
-    W, prior, noise = axes[:, -4:], values[-4:], values[:-4].mean()
-    C = W @ np.diag(prior) @ W.T + noise * np.eye(16)
-    got = E.fill_pca(x, visible, train)
-    for row, v, filled in zip(x, visible, got):
-        want = centre[~v] + C[np.ix_(~v, v)] @ np.linalg.solve(C[np.ix_(v, v)], (row - centre)[v])
-        np.testing.assert_allclose(filled[~v], np.clip(want, train.min(), train.max()), rtol=1e-6, atol=1e-8)
-        np.testing.assert_array_equal(filled[v], row[v])
-
-
 def test_copies_are_found(run):
     honest, copied = E.memorising(run, run.dataset.test), E.memorising(run, run.dataset.train[:100])
     assert honest["ratio"] == pytest.approx(1, abs=0.15) and honest["part"] == 300
