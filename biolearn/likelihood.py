@@ -19,7 +19,7 @@ from .evaluation import _blocks, mean_and_stderr
 from .inference import infer
 from .layers import UNITS, Dense, angle, exact_gradient, target_step
 from .learning import _progress_bar
-from .model import Model, TopPrior
+from .model import Model, TopPrior, log_components, log_prior, sample_prior
 from .variational import _dtype, logsumexp
 
 # %% ../nbs/20_likelihood.ipynb #3847e2f7
@@ -29,7 +29,7 @@ __all__ = ["Annealed", "Decoder", "Sandwich", "ais", "alignment", "bidirectional
 # %% ../nbs/20_likelihood.ipynb #038359e5
 @dataclass(frozen=True)
 class Decoder:
-    """A generative model from the top down: h_M ~ N(prior.mean, prior.var), then for each of the `maps` h_{k-1} = map(h_k) + sd × normal noise; the last paints x.
+    """A generative model from the top down: h_M from the `prior`, a Gaussian or a mixture of them, then for each of the `maps` h_{k-1} = map(h_k) + sd × normal noise; the last paints x.
 
     `sds`: one standard deviation per map; 0 replaces a layer by its mean, which the pixels (the last one) cannot be. Raises ValueError or TypeError for parts that do not fit."""
     maps: tuple[Dense, ...]
@@ -43,24 +43,32 @@ class Decoder:
         for sd in self.sds: check_number(sd, "a standard deviation in sds", low=0)
         if not self.sds[-1] > 0: raise ValueError("the last of sds, that of the pixels, must be positive: without noise no picture but the painted one is possible.")
         object.__setattr__(self, "sds", tuple(float(sd) for sd in self.sds))          # a NumPy number would widen float32 arrays
-        widths = [self.prior.mean.shape[0], *(m.W.shape[1] for m in self.maps)]
+        widths = [self.prior.mean.shape[-1], *(m.W.shape[1] for m in self.maps)]
         for m, n in zip(self.maps, widths):
             if m.W.shape[0] != n: raise ValueError(f"a map starts from {m.W.shape[0]} units, but the layer above it has {n}.")
 
     @property
     def widths(self) -> tuple[int, ...]:
         "How many noise numbers each stochastic layer takes, from the top down, pixels not counted."
-        return (self.prior.mean.shape[0], *(m.W.shape[1] for m, sd in zip(self.maps[:-1], self.sds) if sd))
+        return (self.prior.mean.shape[-1], *(m.W.shape[1] for m, sd in zip(self.maps[:-1], self.sds) if sd))
 
 def decoder_of(model: Model, sds: Sequence[float]) -> Decoder:
     "The generative half of a trained `model`, with the noise `sds` of h_{M-1}, ..., h_1, x."
     return Decoder(tuple(pair.g for pair in reversed(model.pairs)), model.prior, tuple(sds))    # type: ignore[arg-type]  # Decoder refuses None
 
 # %% ../nbs/20_likelihood.ipynb #5ccf238b
+def _base(prior):
+    "Mean and standard deviation (n_M,) of the Gaussian whose noise z stands for h_M: the prior itself, or the one with a mixture's moments."
+    xp, mean, var = array_namespace(prior.mean), prior.mean, prior.var
+    if prior.weight is not None:
+        mean = prior.weight @ prior.mean
+        var = prior.weight @ (prior.var + (prior.mean - mean)**2)
+    return mean, xp.sqrt(var)
+
 def _forward(decoder, z):
     "The output of every map (n, width), from the top down, for noise `z` (n, D): the last one is the painted x."
-    xp, at = array_namespace(z), decoder.prior.mean.shape[0]
-    h, rates = decoder.prior.mean + xp.sqrt(decoder.prior.var) * z[:, :at], []
+    at, (mean, sd) = decoder.widths[0], _base(decoder.prior)
+    h, rates = mean + sd * z[:, :at], []
     for layer, sd in zip(decoder.maps, (*decoder.sds[:-1], 0)):
         h = layer(h)
         rates.append(h)
@@ -70,8 +78,11 @@ def _forward(decoder, z):
 def simulate(decoder: Decoder, n: int, *, rng: Random) -> tuple[Array, Array]:
     "`n` draws from p(x, z): pictures (n, n_0) with their pixel noise, and the standard normal noise z (n, D) of the layers above that made them."
     check_number(n, "number of pictures", integer=True, low=1)
-    dtype = _dtype(decoder.prior.mean)
+    dtype, xp = _dtype(decoder.prior.mean), array_namespace(decoder.prior.mean)
     z = rng.stream("z").normal((n, sum(decoder.widths)), dtype)
+    if decoder.prior.weight is not None:
+        mean, sd = _base(decoder.prior)
+        z = xp.concat([(sample_prior(decoder.prior, n, rng=rng.stream("top")) - mean) / sd, z[:, decoder.widths[0]:]], axis=1)
     x = _forward(decoder, z)[-1]
     return x + decoder.sds[-1] * rng.stream("pixels").normal(x.shape, dtype), z
 
@@ -81,9 +92,9 @@ def whiten(decoder: Decoder, h: Sequence[Array]) -> Array:
     A unit whose prior is narrower than float32 can resolve gets 0: what it does is known."""
     xp = array_namespace(*h)
     if len(h) != len(decoder.maps) + 1: raise ValueError(f"h needs {len(decoder.maps) + 1} layers, pixels included, got {len(h)}.")
-    above, sd = h[-1], xp.sqrt(decoder.prior.var)
-    known = sd < 1e-6 * (1 + xp.abs(decoder.prior.mean))
-    parts = [xp.where(known, 0.0 * above, (above - decoder.prior.mean) / xp.where(known, xp.ones_like(sd), sd))]
+    above, (mean, sd) = h[-1], _base(decoder.prior)
+    known = sd < 1e-6 * (1 + xp.abs(mean))
+    parts = [xp.where(known, 0.0 * above, (above - mean) / xp.where(known, xp.ones_like(sd), sd))]
     for layer, sd, state in zip(decoder.maps, decoder.sds[:-1], h[-2:0:-1]):
         mean = layer(above)
         if sd: parts.append((state - mean) / sd)
@@ -97,12 +108,21 @@ def _residual(decoder, x, painted):
     r = (x - painted) * (1 / sd)
     return xp.astype(xp.sum(r * r, axis=1), xp.float64) * -0.5 - r.shape[1] * math.log(sd * math.sqrt(2 * math.pi)), r
 
+def _surplus(prior, z):
+    "What a mixture adds to the Gaussian whose noise is z (n, n_M): the difference of their log densities (n,), float64, and its gradient in z. Two zeros for a Gaussian."
+    if prior.weight is None: return 0.0, 0.0
+    xp, (mean, sd), sharp = array_namespace(z), _base(prior), 1 / prior.var
+    h, log_p = mean + sd * z, log_prior(prior, mean + sd * z)
+    share = xp.exp(log_components(prior, h) - log_p[:, None])
+    gaussian = xp.sum(xp.log(sd)) + 0.5 * (xp.sum(z * z, axis=1) + z.shape[1] * math.log(2 * math.pi))
+    return xp.astype(log_p + gaussian, xp.float64), z + sd * (share @ (prior.mean * sharp) - h * (share @ sharp))
+
 def log_likelihood(decoder: Decoder, x: Array, z: Array) -> Array:
-    "log p(x|z) in nats (n,), float64, for pictures x (n, n_0), or one for all (1, n_0), and noise z (n, D)."
-    return _residual(decoder, x, _forward(decoder, z)[-1])[0]
+    "log p(x, z) less the log density of standard normal noise z (n, D): log p(x|z) in nats (n,), float64, for pictures x (n, n_0), or one for all (1, n_0); and what a mixture adds to its prior."
+    return _residual(decoder, x, _forward(decoder, z)[-1])[0] + _surplus(decoder.prior, z[:, :decoder.widths[0]])[0]
 
 def likelihood_gradient(decoder: Decoder, x: Array, z: Array) -> tuple[Array, Array]:
-    """DIAGNOSTIC: log p(x|z) (n,) and its exact gradient in z (n, D), by the chain rule.
+    """DIAGNOSTIC: `log_likelihood` (n,) and its exact gradient in z (n, D), by the chain rule.
 
     Not biologically plausible: it reads the transposed weights and slopes of every map. Only evaluation calls it."""
     xp, rates = array_namespace(z), _forward(decoder, z)
@@ -111,7 +131,8 @@ def likelihood_gradient(decoder: Decoder, x: Array, z: Array) -> tuple[Array, Ar
     for layer, y, sd in reversed(list(zip(decoder.maps, rates, (*decoder.sds[:-1], 0)))):
         if sd: parts.append(sd * g)
         g = (g * UNITS[layer.unit].slope(y)) @ layer.W.T
-    return value, xp.concat([xp.sqrt(decoder.prior.var) * g, *reversed(parts)], axis=1)
+    more, slope = _surplus(decoder.prior, z[:, :decoder.widths[0]])
+    return value + more, xp.concat([_base(decoder.prior)[1] * g + slope, *reversed(parts)], axis=1)
 
 # %% ../nbs/20_likelihood.ipynb #fff7f571
 def temperatures(n: int) -> np.ndarray[Any, Any]:
