@@ -44,6 +44,8 @@ def test_the_table_repeats_the_committed_values():
     for start, name, scale in (("Parzen, GENERATE", "GENERATE, Parzen", 1), ("Parzen, directed", "directed sampling", 1), ("between the two", "the gap", 1), ("single digits that rise", "share of single", 100)):
         found = target(name)
         assert f"{scale * found['mean']:.1f} ± {scale * found['sd']:.1f}" in row(start) and row(start).endswith(f"| {'yes' if found['holds'] else 'no'} |")
+    stays = target("training stays finite")
+    assert f"{sum(v == 1 for v in stays['per_seed'].values())} of {stays['n']} seeds" in row("training stays finite") and stays["holds"]
     for name in ("training digits", "k-means centroids", "PCA reconstructions", "full-covariance Gaussian"): assert f"{results['controls'][name]['mean']:.0f}" in row("Parzen, controls")
     climb = values("fig4_inference")
     assert f"{climb['mean'][0]:.2f} → {climb['mean'][20]:.2f}" in row("log p(x,h) over 20 steps") and target("mean log p(x,h) rises")["holds"]
