@@ -245,6 +245,7 @@ class LangevinRecipe:
         between = lambda start, end: tuple(a * (b / a) ** done for a, b in zip(start, end or start))
         return replace(self, rate=self.rate * (1 - done), sds=between(self.sds, self.sds_end), deltas=between(self.deltas, self.deltas_end), sds_end=None, deltas_end=None)
 
+# %% ../nbs/23_peers.ipynb #a69bf20b
 def _untrained(x, recipe, rng):
     "The net before training, and a state for every row of x."
     sizes, xp = (*recipe.hidden, x.shape[1]), array_namespace(x)
