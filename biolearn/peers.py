@@ -226,35 +226,44 @@ class LangevinRecipe:
     units: tuple[str, ...] = ("softplus", "sigmoid")             # kind of unit of h_{M-1}, ..., h_1, x; those of h_M are linear
     sds: tuple[float, ...] = (0.1, 0.2)                          # noise of h_{M-1}, ..., h_1, x
     deltas: tuple[float, ...] = (0.01, 0.003)                    # Langevin's step in h_M, ..., h_1
+    sds_end: tuple[float, ...] | None = None                     # what the noise falls to, geometrically, over the whole of training; None: it stays
+    deltas_end: tuple[float, ...] | None = None                  # and the steps: less noise makes the posterior stiffer
     n_steps: int = 10                                            # steps per visit
     epochs: int = 20
     batch_size: int = 100
     rate: float = 1e-3                                           # of Adam; falls linearly to 0
 
     def __post_init__(self) -> None:
-        if not len(self.hidden) == len(self.units) == len(self.sds) == len(self.deltas) > 0:
-            raise ValueError(f"hidden, units, sds and deltas need one entry per map, got {self.hidden}, {self.units}, {self.sds} and {self.deltas}.")
+        per_map = {name: getattr(self, name) for name in ("hidden", "units", "sds", "deltas", "sds_end", "deltas_end") if getattr(self, name) is not None}
+        if len({len(given) for given in per_map.values()} | {0}) != 2: raise ValueError(f"there must be one entry per map in each of {per_map}.")
         for name in ("n_steps", "epochs", "batch_size"): check_number(getattr(self, name), name, integer=True, low=1)
         for unit in self.units: check_choice(unit, "unit", tuple(UNITS))
         check_number(self.rate, "rate", low=0)
 
+    def at(self, done: float) -> "LangevinRecipe":
+        "The recipe after a share `done` of training, from 0 to 1: its rate, its noise and its steps as they are then."
+        between = lambda start, end: tuple(a * (b / a) ** done for a, b in zip(start, end or start))
+        return replace(self, rate=self.rate * (1 - done), sds=between(self.sds, self.sds_end), deltas=between(self.deltas, self.deltas_end), sds_end=None, deltas_end=None)
+
+# %% ../nbs/23_peers.ipynb #a69bf20b
 def _untrained(x, recipe, rng):
     "The net before training, and a state for every row of x."
     sizes, xp = (*recipe.hidden, x.shape[1]), array_namespace(x)
     maps = tuple(init_dense(*sizes[k:k + 2], unit, rng=rng.stream("init", k)) for k, unit in enumerate(recipe.units))
     h = [rng.stream("start").normal((x.shape[0], sizes[0]))]
     for dense in maps[:-1]: h.append(dense(h[-1]))
-    return PredictiveCoding(maps, TopPrior(xp.zeros_like(h[0][0, :]), xp.ones_like(h[0][0, :])), recipe.sds, recipe.deltas), h
+    return PredictiveCoding(maps, TopPrior(xp.zeros_like(h[0][0, :]), xp.ones_like(h[0][0, :])), recipe.sds_end or recipe.sds, recipe.deltas_end or recipe.deltas), h
 
-def _visit(net, books, h, x, recipe, rate, t, rng):
+def _visit(net, books, h, x, recipe, t, rng):
     "One minibatch: Langevin on h, then a local step of every map, in place; returns the new h and the losses ½|error|² per picture."
+    net = replace(net, sds=recipe.sds)
     for _ in range(recipe.n_steps): h = langevin_step(net, [*h, x], recipe.deltas, rng=rng)
     targets = [*h[1:], x]
-    return h, [local_step(dense, book, inputs, target, optimizer="adam", rate=rate, t=t) for dense, book, inputs, target in zip(net.maps, books, h, targets)]
+    return h, [local_step(dense, book, inputs, target, optimizer="adam", rate=recipe.rate, t=t) for dense, book, inputs, target in zip(net.maps, books, h, targets)]
 
 def fit_predictive_coding(x: Array, recipe: LangevinRecipe = LangevinRecipe(), *, rng: Random, progress: bool = True) -> tuple[PredictiveCoding, list[dict[str, Any]]]:
     """Predictive coding with Langevin inference, Algorithm 1, on the rows of `x` (n, n_0) in [0, 1]: the model, and one dict per epoch with
-    `rms_errors` (of h_{M-1}, ..., x from their predictions; compare with `recipe.sds`) and `rms` of h_M, ..., h_1. Raises DivergenceError where the steps are too large."""
+    `rms_errors` (of h_{M-1}, ..., x from their predictions; compare with the recipe's sds) and `rms` of h_M, ..., h_1. Raises DivergenceError where the steps are too large."""
     check_array(x, "x", low=0, high=1)
     net, h = _untrained(x, recipe, rng)
     books, xp, history, t = [new_books(dense, "adam") for dense in net.maps], array_namespace(x), [], 0
@@ -263,9 +272,8 @@ def fit_predictive_coding(x: Array, recipe: LangevinRecipe = LangevinRecipe(), *
         for epoch in range(recipe.epochs):
             noise, order, visits, sums = rng.stream("epoch", epoch, "noise"), rng.stream("epoch", epoch, "order").permutation(x.shape[0]), [], 0.0
             for block in _blocks(x.shape[0], recipe.batch_size):
-                rate, t = recipe.rate * (1 - t / (recipe.epochs * n_batches)), t + 1
                 *now, batch = (xp.take(a, order[block], axis=0) for a in (*h, x))
-                now, losses = _visit(net, books, now, batch, recipe, rate, t, noise)
+                now, losses = _visit(net, books, now, batch, recipe.at(t / (recipe.epochs * n_batches)), t := t + 1, noise)
                 visits.append(now); sums = sums + xp.stack(losses) / n_batches
                 bar.update()
             h = [xp.take(xp.concat(layer), xp.argsort(order), axis=0) for layer in zip(*visits)]

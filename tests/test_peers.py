@@ -198,7 +198,7 @@ def learnt(net, layers):
     "What one visit does to the weights of each map, for a net that is left alone: [(dW, db), ...]."
     copy = replace(net, maps=tuple(Dense(d.W.copy(), d.b.copy(), d.unit) for d in net.maps))
     books = [peers.new_books(d, "sgd") for d in copy.maps]
-    peers._visit(copy, books, list(layers[:-1]), layers[-1], replace(SMALL, n_steps=1), 1.0, 1, None)
+    peers._visit(copy, books, list(layers[:-1]), layers[-1], replace(SMALL, n_steps=1, sds=net.sds, deltas=net.deltas, hidden=(3, 4, 5), units=("softplus", "tanh", "sigmoid")), 1, None)
     return [(new.W - old.W, new.b - old.b) for new, old in zip(copy.maps, net.maps)]
 
 def test_each_map_climbs_log_p(still):
@@ -245,7 +245,7 @@ def test_training_brings_the_error_down_and_is_the_same_twice(digits):
 def test_every_digit_keeps_its_own_state(monkeypatch, digits):
     "States that are set to something of the digit at its first visit come back with the same digit at the second, in another order."
     seen = []
-    def visit(net, books, h, x, recipe, rate, t, rng):
+    def visit(net, books, h, x, recipe, t, rng):
         seen.append((h[0] == x[:, 20:25]).all())
         return [x[:, 20:25], h[1]], [x[0, 0], x[0, 0]]
     monkeypatch.setattr(peers, "_visit", visit)
@@ -274,7 +274,20 @@ def test_steps_that_are_too_large_are_said(digits):
     with np.errstate(all="ignore"), pytest.raises(DivergenceError, match="smaller deltas"):
         fit_predictive_coding(digits.train, replace(SMALL, deltas=(5.0, 5.0)), rng=Random(0), progress=False)
 
-@pytest.mark.parametrize("bad", [dict(hidden=(5,)), dict(sds=(0.1,)), dict(units=("softplus", "step")), dict(n_steps=0), dict(epochs=1.5), dict(rate=-1)])
+def test_noise_and_steps_fall_geometrically_and_the_rate_linearly():
+    half = replace(SMALL, sds_end=(0.05, 0.2), deltas_end=(0.005, 0.005), rate=0.1).at(0.5)
+    assert half.sds == pytest.approx((0.1, 0.2)) and half.deltas == pytest.approx((0.01, 0.005)) and half.rate == pytest.approx(0.05)
+    assert SMALL.at(0.5).sds == SMALL.sds and SMALL.at(0.0) == SMALL
+
+def test_training_ends_with_the_noise_that_it_fell_to(monkeypatch, digits):
+    "Every visit sees the noise of its time; the model that comes out has the last."
+    seen, step = [], peers.langevin_step
+    monkeypatch.setattr(peers, "langevin_step", lambda net, layers, deltas, *, rng: seen.append((net.sds[0], deltas[0])) or step(net, layers, deltas, rng=rng))
+    net, _ = fit_predictive_coding(digits.train[:100], replace(SMALL, n_steps=1, sds_end=(0.05, 0.2), deltas_end=(0.01, 0.005)), rng=Random(0), progress=False)
+    np.testing.assert_allclose(seen, [(0.2 * 0.25 ** (t / 4), 0.02 * 0.5 ** (t / 4)) for t in range(4)])
+    assert net.sds == (0.05, 0.2) and net.deltas == (0.01, 0.005)
+
+@pytest.mark.parametrize("bad", [dict(sds_end=(0.1,)), dict(hidden=(5,)), dict(sds=(0.1,)), dict(units=("softplus", "step")), dict(n_steps=0), dict(epochs=1.5), dict(rate=-1)])
 def test_bad_recipes_are_refused(bad):
     with pytest.raises((ValueError, TypeError)): replace(SMALL, **bad)
 
