@@ -83,7 +83,7 @@ def test_the_wheels_metadata(wheel):
     meta = next(archive.read(n).decode() for n in archive.namelist() if n.endswith("METADATA"))
     required = [Requirement(r) for r in re.findall(r"^Requires-Dist: (.*)$", meta, re.M)]
     core = {r.name for r in required if r.marker is None}
-    assert core == {"numpy", "array-api-compat", "tqdm", "safetensors", "platformdirs", "scikit-learn", "matplotlib", "pillow", "papermill", "ipykernel", "threadpoolctl", "joblib", "filelock"}
+    assert core == {"numpy", "array-api-compat", "tqdm", "safetensors", "platformdirs", "scikit-learn", "scipy", "matplotlib", "pillow", "papermill", "ipykernel", "threadpoolctl", "joblib", "filelock"}
     assert "nbdev" in {r.name for r in required if r.marker and r.marker.evaluate({"extra": "dev"})}
     for major in (12, 13): assert [r.name for r in required if r.marker and r.marker.evaluate({"extra": f"cuda{major}"})] == [f"cupy-cuda{major}x"]
     assert "Requires-Python: >=3.10" in meta
