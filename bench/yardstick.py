@@ -26,7 +26,7 @@ from biolearn.learning import load_model
 from biolearn.likelihood import Decoder
 from biolearn.peers import PredictiveCoding, langevin_step, load_peer_result
 from biolearn.reproduce import PROFILES, Run, _with_mixture, git_revision, trained_run, versions
-from biolearn.yardstick import examine, judge, judge_inference, judge_network, network_of, save_judgement
+from biolearn.yardstick import examine, judge, judge_inference, judge_mean_chain, judge_network, network_of, save_judgement
 
 OUT, OURS = runner.ROOT / "figures" / "paper" / "yardstick", ("paper", "directed", "mixture")
 DENSITY = dict(n_digits=100, n_temperatures=1000)      # of annealing: a quarter of its default temperatures; page 20 says what that costs
@@ -76,7 +76,8 @@ def judged(model, seed, data, features, folder=None):
         result = examine(network, data, seed=seed)
         if model == "directed":                      # the same network as "paper": only its samples differ
             return judge(replace(result, inpainted={}, decoder=None), data, features, rng=rng), about
-        return judge(result, data, features, rng=rng, **DENSITY) | judge_network(network, data, rng=rng.stream("network"), **DENSITY), about
+        found = judge(result, data, features, rng=rng, **DENSITY) | judge_network(network, data, rng=rng.stream("network"), n_digits=n)
+        return found | (judge_mean_chain(network, data, rng=rng.stream("network"), **DENSITY) if model == "paper" else {}), about
     result = load_peer_result(runner.OUT / f"{model}-seed{seed}.npz")
     found = judge(result, data, features, rng=rng, **DENSITY)
     if model == "mcpc":

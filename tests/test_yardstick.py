@@ -56,7 +56,7 @@ def test_who_cannot_be_asked_decides_nothing():
 
 
 def test_the_headlines_are_eight_different_numbers_that_the_judge_returns(digits, features, network):
-    found = Y.judge(Y.examine(network, digits, seed=0, n_samples=60, n_filled=20), digits, features, rng=Random(1), **FAST) | Y.judge_network(network, digits, rng=Random(2), **FAST)
+    found = Y.judge(Y.examine(network, digits, seed=0, n_samples=60, n_filled=20), digits, features, rng=Random(1), **FAST) | Y.judge_network(network, digits, rng=Random(2), n_digits=10) | Y.judge_mean_chain(network, digits, rng=Random(3), **FAST)
     assert len({h.key for h in Y.HEADLINES}) == 8 and {h.key for h in Y.HEADLINES} <= found.keys()
     assert all(np.isfinite(pair).all() and len(pair) == 2 and pair[1] >= 0 for pair in found.values())
     assert found["bound"] == found["bound around INFERENCE(x)"] and found["bound"][0] > found["bound around INFERENCE(x), K = 1"][0]
@@ -107,7 +107,7 @@ def test_real_digits_are_no_copies_and_training_digits_are(digits, features):
 
 
 def test_rising_is_the_share_of_test_digits_that_end_higher(digits, network):
-    found = Y.judge_network(network, digits, rng=Random(2), **FAST)
+    found = Y.judge_network(network, digits, rng=Random(2), n_digits=10)
     first, last = (log_p_joint(network.model, infer(network.model, digits.test, n_steps=n, delta=0.1, alpha=0.001)) for n in (0, 20))
     assert found["rising"][0] == pytest.approx((last > first).mean())
 
