@@ -1,6 +1,8 @@
 """The same architecture trained by back-propagation, in PyTorch: a variational auto-encoder and the chain of a denoising auto-encoder.
 
 Both are `biolearn.peers.Peer`s whose pictures go in and out as NumPy arrays. Random numbers are drawn by the package's `Random`, so that a seed means the same here as there."""
+import math
+
 import numpy as np
 import torch
 from torch.nn.functional import softplus
@@ -67,16 +69,17 @@ def fill_chain(step, x, visible, rounds, rng):
 
 
 class Vae(Peer, torch.nn.Module):
-    """x ~ N(g(z), s² I) with a learnt s and z ~ N(0, I); q(z | x) = N(mean(x), exp(log_var(x))). Kingma & Welling 2014.
+    """x ~ N(g(z), s² I) with z ~ N(0, I); q(z | x) = N(mean(x), exp(log_var(x))). Kingma & Welling 2014. s is learnt, or `sd` where it is given.
 
+    A learnt s becomes small, since most pixels near the border are easy: the density is then high, and the codes of digits fill little of the prior, so that samples are poor. A fixed larger s trades one for the other.
     In-painting: `fill_rounds` rounds of encode, sample z, decode, with the visible pixels clamped (Rezende et al. 2014, without the noise of the pixels)."""
     name = "variational auto-encoder"
 
-    def __init__(self, n_0, hidden, n_z, *, rng, fill_rounds=20):
+    def __init__(self, n_0, hidden, n_z, *, rng, sd=None, fill_rounds=20):
         super().__init__()
         self.up = stack((n_0, hidden, 2 * n_z), ("softplus", "linear"), rng.stream("up"))
         self.down = stack((n_z, hidden, n_0), ("softplus", "sigmoid"), rng.stream("down"))
-        self.log_sd, self.n_z, self.fill_rounds = torch.nn.Parameter(torch.tensor(-1.5)), n_z, fill_rounds
+        self.log_sd, self.n_z, self.fill_rounds = torch.nn.Parameter(torch.tensor(-1.5 if sd is None else math.log(sd)), requires_grad=sd is None), n_z, fill_rounds
 
     def elbo_terms(self, x, noise):
         "E log p(x | z) by one draw z = mean + sd × `noise`, and KL(q(z | x) || p(z)) in closed form, both (batch,), nats."
@@ -146,9 +149,9 @@ class DaeChain(Peer, torch.nn.Module):
     def inpaint(self, x, visible, *, rng): return fill_chain(self.reconstruct, x, visible, self.fill_rounds, rng)
 
 
-def fit_vae(x, *, hidden=1000, n_z=100, epochs=20, batch_size=100, rate=1e-3, fill_rounds=20, rng):
+def fit_vae(x, *, hidden=1000, n_z=100, sd=None, epochs=20, batch_size=100, rate=1e-3, fill_rounds=20, rng):
     "A `Vae` trained on the rows of `x` (n, n_0) float32, and its mean loss (minus the bound, nats) in each epoch."
-    vae = Vae(x.shape[1], hidden, n_z, rng=rng.stream("init"), fill_rounds=fill_rounds)
+    vae = Vae(x.shape[1], hidden, n_z, sd=sd, rng=rng.stream("init"), fill_rounds=fill_rounds)
     return vae, train(vae, vae.loss, x, epochs=epochs, batch_size=batch_size, rate=rate, rng=rng.stream("train"))
 
 

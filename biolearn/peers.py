@@ -221,7 +221,7 @@ def langevin_step(net: PredictiveCoding, layers: Sequence[Array], deltas: Sequen
 # %% ../nbs/23_peers.ipynb #ae90da91
 @dataclass(frozen=True)
 class LangevinRecipe:
-    "How `fit_predictive_coding` learns. Layers are given from the top down, as everywhere in that model; the defaults were chosen on MNIST's validation digits."
+    "How `fit_predictive_coding` learns. Layers are given from the top down, as everywhere in that model. The defaults are a place to start; the settings for MNIST stand in bench/peers.py."
     hidden: tuple[int, ...] = (100, 1000)                        # units of h_M, ..., h_1
     units: tuple[str, ...] = ("softplus", "sigmoid")             # kind of unit of h_{M-1}, ..., h_1, x; those of h_M are linear
     sds: tuple[float, ...] = (0.1, 0.2)                          # noise of h_{M-1}, ..., h_1, x

@@ -461,3 +461,7 @@ def test_the_same_training_twice(twins, digits):
     for fit in (twins.fit_vae, twins.fit_dae):
         (a, one), (b, two), (_, three) = (fit(digits.train[:200], hidden=10, epochs=2, rng=Random(seed)) for seed in (0, 0, 1))
         assert one == two != three and (a.sample(3, rng=Random(0)) == b.sample(3, rng=Random(0))).all()
+
+def test_a_given_deviation_is_not_learnt(twins, digits):
+    (given, _), (learnt, _) = (twins.fit_vae(digits.train[:200], hidden=10, n_z=3, sd=sd, epochs=2, rng=Random(0)) for sd in (0.3, None))
+    assert given.decoder()[2] == (0.0, pytest.approx(0.3)) and learnt.decoder()[2][1] not in (pytest.approx(0.3), pytest.approx(math.exp(-1.5)))
