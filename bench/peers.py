@@ -152,6 +152,7 @@ def make(model, seed, data, settings, out=OUT):
     masks, filled = fill(peer, data, "test", min(FILLED, len(data.test)), seed)
     seconds = dict(training=trained - start, sampling=sampled - trained, inpainting=time.perf_counter() - sampled)
     about |= dict(name=peer.name, seconds={k: round(v, 2) for k, v in seconds.items()}, history=history, versions=versions() | torch_version())
+    if hasattr(peer, "deltas"): about["deltas"] = peer.deltas                  # with the generator, all that Langevin needs
     out.mkdir(parents=True, exist_ok=True)
     peers.save_peer_result(path, peers.PeerResult(about, samples, masks, {kind: x for kind, x in filled.items() if x is not None}, peer.decoder(), peer.log_density(data.test)))
     return path, True

@@ -352,6 +352,13 @@ def test_the_runner_writes_once_what_an_evaluator_needs(runner, tmp_path, digits
     monkeypatch.setitem(runner.CHOSEN, "gmm", dict(d=6, k=2))                # other settings: made again
     assert "made {" in main("--seeds", "1") and load_peer_result(path).about["settings"]["k"] == 2
 
+def test_predictive_coding_can_be_put_together_again(runner, tmp_path, digits):
+    "Generator and steps come back from the file, and with them the same dreams."
+    path, _ = runner.make("mcpc", 0, replace(digits, train=digits.train[:100], test=digits.test[:2]), dict(hidden=(5, 12), sds=(0.2, 0.2), deltas=(0.02, 0.005), deltas_end=(0.01, 0.004), epochs=1), tmp_path)
+    found = load_peer_result(path)
+    net = PredictiveCoding(*found.decoder, tuple(found.about["deltas"]))
+    assert net.deltas == (0.01, 0.004) and np.abs(net.sample(10_000, rng=Random(0).stream("peers", "samples")) - found.samples).max() <= 0.5 / 255 + 1e-6
+
 def test_the_masks_are_those_of_the_papers_model(runner, digits, company):
     from types import SimpleNamespace
     from biolearn.experiments import missing_halves
