@@ -89,11 +89,11 @@ def examine(peer: Peer, data: Dataset, *, seed: int, n_samples: int = 10_000, n_
 
 # %% ../nbs/25_yardstick.ipynb #0ea8a76f
 def judge_completions(result: PeerResult, data: Dataset, features: Features) -> dict[str, Estimate]:
-    "Squared error per hidden pixel and share of digits that the classifier recognises when completed, for each kind of mask of `result`."
-    found = {}
+    "Squared error per hidden pixel and, where digits have labels, the share that the classifier recognises when completed, for each kind of mask of `result`."
+    found, labels = {}, data.test_labels
     for kind, x in result.inpainted.items():
         found[kind] = mean_and_stderr(inpainting_error(data.test[:len(x)], x, result.visible[kind]))
-        found[f"{kind}, recognised"] = share_and_stderr(features.predict(x) == data.test_labels[:len(x)])
+        if labels is not None: found[f"{kind}, recognised"] = share_and_stderr(features.predict(x) == labels[:len(x)])
     return found
 
 def judge_density(result: PeerResult, x: Array, *, rng: Random, progress: bool = True, **settings: Any) -> dict[str, Estimate]:
