@@ -309,7 +309,7 @@ def save_peer_result(path: str | Path, result: PeerResult) -> None:
     if result.decoder:
         maps, prior, sds = result.decoder
         parts = {f"decoder.{k}.{part}": getattr(dense, part) for k, dense in enumerate(maps) for part in "Wb"}
-        arrays |= {name: to_numpy(a) for name, a in (parts | {"prior.mean": prior.mean, "prior.var": prior.var}).items()} | {"sds": np.array(sds)}
+        arrays |= {name: to_numpy(a) for name, a in (parts | {f"prior.{name}": a for name, a in vars(prior).items() if a is not None}).items()} | {"sds": np.array(sds)}
     arrays["about"] = np.array(json.dumps({"format": "biolearn peer 1", "units": [dense.unit for dense in maps], "about": result.about}, allow_nan=False))
     with write_whole(path) as part, open(part, "wb") as file: np.savez_compressed(file, **arrays)
 
@@ -323,7 +323,7 @@ def load_peer_result(path: str | Path) -> PeerResult:
         kinds = lambda what: {name.split(".", 1)[1]: a for name, a in arrays.items() if name.startswith(what + ".")}
         picture = lambda a: np.divide(a, np.float32(255), dtype=np.float32)
         maps = tuple(Dense(arrays[f"decoder.{k}.W"], arrays[f"decoder.{k}.b"], unit) for k, unit in enumerate(told["units"]))
-        decoder = (maps, TopPrior(arrays["prior.mean"], arrays["prior.var"]), tuple(arrays["sds"].tolist())) if maps else None
+        decoder = (maps, TopPrior(arrays["prior.mean"], arrays["prior.var"], arrays.get("prior.weight")), tuple(arrays["sds"].tolist())) if maps else None
         return PeerResult(told["about"], picture(arrays["samples"]), kinds("visible"), {k: picture(a) for k, a in kinds("inpainted").items()}, decoder, arrays.get("log_density"))
     except (ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as e:
         raise ValueError(f"{path} is not the result of a peer: {e!r}. Delete it, and python -m bench.peers makes it again.") from e

@@ -472,3 +472,10 @@ def test_the_same_training_twice(twins, digits):
 def test_a_given_deviation_is_not_learnt(twins, digits):
     (given, _), (learnt, _) = (twins.fit_vae(digits.train[:200], hidden=10, n_z=3, sd=sd, epochs=2, rng=Random(0)) for sd in (0.3, None))
     assert given.decoder()[2] == (0.0, pytest.approx(0.3)) and learnt.decoder()[2][1] not in (pytest.approx(0.3), pytest.approx(math.exp(-1.5)))
+
+
+def test_a_mixture_on_top_is_kept(tmp_path):
+    prior = TopPrior(np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32), np.array([0.25, 0.75], np.float32))
+    save_peer_result(tmp_path / "p.npz", PeerResult({}, np.zeros((2, 4), np.float32), {}, {}, ((Dense(np.ones((3, 4), np.float32), np.zeros(4, np.float32), "linear"),), prior, (0.5,))))
+    back = load_peer_result(tmp_path / "p.npz").decoder[1]
+    assert all((a == b).all() for a, b in zip(vars(prior).values(), vars(back).values()))
