@@ -55,3 +55,10 @@ def test_the_table_repeats_the_committed_values():
     for layer in (1, 2):
         before, after = re.findall(r"([\d.]+)° ±", claims[f"layer {layer}: training turns Eq. 12 towards the gradient"])
         assert f"{float(before):.0f}°" in row("angle of Eq. 12") and f"{float(after):.0f}°" in row("angle of Eq. 12")
+
+
+def test_the_table_of_peers_repeats_the_committed_values():
+    found, lines = values("table3_yardstick"), README[README.index("| model | seeds |"):].split("\n\n")[0].splitlines()[2:]
+    mean = lambda model, key, form: form.format(found[model][key]["mean"]) if key in found[model] else "–"
+    wanted = sorted(" | ".join((str(found[m]["Parzen"]["n"]), mean(m, "Parzen", "{:.0f}"), mean(m, "log p(x)", "{:.0f}"), mean(m, "Fréchet", "{:.1f}"), mean(m, "bins", "{:.2f}"), mean(m, "halves", "{:.3f}"))) for m in found)
+    assert sorted(line.strip("| ").split(" | ", 1)[1] for line in lines) == wanted and len(lines) == len(found)
