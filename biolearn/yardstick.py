@@ -7,7 +7,7 @@ __all__ = ['HEADLINES', 'Headline', 'compare', 'Network', 'examine', 'judge_comp
            'judge_inference', 'judge_network', 'judge_mean_chain', 'network_of', 'save_judgement', 'read_judgements']
 
 # %% ../nbs/25_yardstick.ipynb #3ec5d982
-import json, math
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, Random, to_numpy, write_whole
+from .backend import Array, Backend, Random, write_whole
 from .coverage import evaluate_samples
 from .data import Dataset
 from .evaluation import inpainting_error, mean_and_stderr
