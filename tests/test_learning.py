@@ -406,3 +406,63 @@ def test_what_fit_many_refuses():
     with pytest.raises(ValueError, match="x must have 6 columns"): fit_many(models, x[:, :5], recipe, rngs=rngs)
     models[2].pairs[0].f.W[0, 0] = np.nan
     with pytest.raises(DivergenceError, match="network 2 .*layer h_1"): fit_many(models, x, recipe, rngs=rngs, progress=False)
+
+
+# ---- an E-step of one's own, and a look at the weights after each minibatch --------------------------------------------
+
+def test_inference_handed_in_as_e_step_changes_nothing():
+    "fit(e_step=infer) is fit: the same weights, history and prior, bit for bit."
+    model, x, recipe = init_model((12, 9, 5), NETWORKS[2][1], rng=Random(0)), Random(1).uniform((130, 12)).astype(np.float32), Recipe(epochs=2, batch_size=20, n_steps=3)
+    settle = lambda model, rows, rng: infer(model, rows, **recipe.inference)
+    (a, told_a), (b, told_b) = (fit(model, x, recipe, rng=Random(2), progress=False, **hook) for hook in ({}, {"e_step": settle}))
+    assert told_a == told_b and np.array_equal(a.prior.var, b.prior.var)
+    for p, q in zip(a.pairs, b.pairs): assert np.array_equal(p.f.W, q.f.W) and np.array_equal(p.g.b, q.g.b)
+
+
+def test_what_e_step_settles_on_is_what_every_map_learns():
+    "Labels beside the pixels: clamped at the top, they are what f learns to say and g hears; the prior's mean is theirs."
+    x, model = np.eye(4, dtype=np.float32)[np.arange(80) % 4], init_model((4, 4), ("sigmoid", "linear"), rng=Random(0))
+    clamp = lambda model, rows, rng: [rows[:, :4], rows[:, 4:]]
+    recipe = Recipe(epochs=200, batch_size=20, noise=(0.0, 0.0), rate_f=(0.03,), rate_g=(0.03,))
+    trained, _ = fit(model, np.hstack([x, 2 * x[:, ::-1]]), recipe, rng=Random(1), progress=False, e_step=clamp)
+    assert np.abs(trained.f(1, x) - 2 * x[:, ::-1]).max() < 0.02                   # a linear map of four independent inputs: the fit is exact
+    assert np.abs(trained.prior.mean - 0.5).max() < 1e-6                           # the mean of 2 in one case of four
+
+
+def test_e_step_draws_from_streams_of_its_own_and_they_go_on():
+    "Two minibatches never get the same noise, two runs get the same, and the layers' noise is not touched."
+    seen = []
+    def settle(model, rows, rng):
+        seen.append(float(rng.normal((1,))[0]))
+        return infer(model, rows, n_steps=0)
+    model, x, recipe = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)), np.full((40, 6), 0.5, np.float32), Recipe(epochs=2, batch_size=10, n_steps=0, noise=(0.1, 0.1), rate_f=(1e-3,), rate_g=(1e-3,))
+    a, _ = fit(model, x, recipe, rng=Random(3), progress=False, e_step=settle)
+    first, seen[:] = list(seen), []
+    fit(model, x, recipe, rng=Random(3), progress=False, e_step=settle)
+    assert seen == first and len(set(seen)) == len(seen) == 1 + 2 * (4 + 1) + 1    # a trial; four minibatches and a measurement, twice; the top prior
+    b, _ = fit(model, x, recipe, rng=Random(3), progress=False)
+    assert np.array_equal(a.pairs[0].f.W, b.pairs[0].f.W)
+
+
+def test_after_step_may_rewrite_weights_and_they_stay_rewritten():
+    model, x, recipe = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)), np.full((40, 6), 0.5, np.float32), Recipe(epochs=2, batch_size=10, n_steps=2, noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,))
+    calls = []
+    def bounded(model):
+        calls.append(abs(model.pairs[0].f.W).max())
+        np.clip(model.pairs[0].f.W, -0.25, 0.25, out=model.pairs[0].f.W)
+    trained, _ = fit(model, x, recipe, rng=Random(1), progress=False, after_step=bounded)
+    assert len(calls) == 8 and min(calls) > 0.25 and abs(trained.pairs[0].f.W).max() == 0.25 and abs(model.pairs[0].f.W).max() > 0.25
+
+
+@pytest.mark.parametrize("hook", ["e_step", "after_step"])
+def test_hooks_keep_no_checkpoint(hook, tmp_path):
+    model = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0))
+    with pytest.raises(ValueError, match="keeps no checkpoint"):
+        fit(model, np.full((40, 6), 0.5, np.float32), Recipe(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)), rng=Random(1), progress=False, checkpoint=tmp_path / "c", **{hook: lambda *a, **k: None})
+    assert not (tmp_path / "c").exists()
+
+
+def test_an_e_step_that_returns_something_else_is_refused_before_training():
+    model, recipe = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)), Recipe(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,))
+    with pytest.raises(ValueError, match=r"widths \(6, 5\) for 40 rows, got shapes \[\(40, 6\)\]"):
+        fit(model, np.full((40, 6), 0.5, np.float32), recipe, rng=Random(1), progress=False, e_step=lambda model, rows, rng: [rows])
