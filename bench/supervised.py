@@ -1,0 +1,184 @@
+"""Learn MNIST with labels by the local rule (nbs/26_supervised.ipynb), beside back-propagation and controls.
+
+    python -m bench.supervised                                    everything that is not there yet, into figures/paper/supervised.json (hours on two cores)
+    python -m bench.supervised --part rules --seeds 0-4           one part: rules, depth or names
+    python -m bench.supervised --part names --seeds 7 --runs DIR  the labels on top of the paper's network, trained before, in DIR/paper-seed7-...
+
+Settings were chosen on the 10,000 validation digits with seed 0 of the first 10,000 training digits and of the whole training set, for babbled feedback alone, and given to all rules.
+The rule of the verdict, fixed before the test digits were looked at: the target holds if the mean test error of five seeds is at most 1.5 %; two rules differ
+if their means over seeds are more than three standard errors of the difference apart.
+"""
+import argparse
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+
+from bench.yardstick import features_of, read_run
+from biolearn.backend import Backend, Random, to_numpy, write_whole
+from biolearn.data import load_dataset
+from biolearn.evaluation import inpainting_error
+from biolearn.experiments import seed_list
+from biolearn.features import frechet_distance
+from biolearn.generation import half_masks, inference_chain, inpaint, sample_directed
+from biolearn.learning import Recipe, fit, top_states
+from biolearn.model import Model, init_model
+from biolearn.reproduce import checkout, git_revision, trained_run, versions
+from biolearn.supervised import Babble, Labels, class_priors, credit_angles, exchanged, fixed_feedback, one_hot, predict, told, without_labels
+
+OUT = checkout() / "figures" / "paper" / "supervised.json"
+EPOCHS, BATCH, RATE_F, RATE_TOP, RATE_G = 20, 100, 1e-3, 2e-4, 1e-3
+LABELS = dict(hidden=0.25, beta=0.02, below=0.1)
+BABBLING = dict(rate=0.002, sd=0.1)
+RULES = {"babbled": lambda model, rng: Babble(model, rng=rng, **BABBLING), "fixed": lambda model, rng: fixed_feedback(model, rng=rng),
+         "exchanged": lambda model, rng: exchanged, "none": lambda model, rng: lambda model, k, above, h: 0.0}
+
+
+def recipe_of(depth):
+    "The recipe for `depth` hidden layers."
+    return Recipe(epochs=EPOCHS, batch_size=BATCH, n_steps=0, noise=(0.0,) * (depth + 2), rate_f=(RATE_F,) * depth + (RATE_TOP,), rate_g=(RATE_G,) * (depth + 1))
+
+
+def error(said, truth):
+    "Per cent of wrong answers."
+    return round(100 * float(np.mean(to_numpy(said) != truth)), 4)
+
+
+def by_rule(data, kind, seed, hidden):
+    "One network trained with labels: errors in per cent, and the angle of its pushes to the gradient."
+    rng, y, recipe = Random(seed), one_hot(data.train_labels, 10, Backend()), recipe_of(len(hidden))
+    start = init_model((784, *hidden, 10), ("sigmoid", *["relu"] * len(hidden), "linear"), rng=rng.stream("init"))
+    labels = Labels(RULES[kind](start, rng.stream("feedback")), recipe, **LABELS)
+    model, history = fit(start, np.hstack([data.train, y]), recipe, rng=rng.stream("train"), e_step=labels.settle, after_step=labels.babble)
+    found = {name: error(predict(model, x), truth) for name, x, truth in (("train", data.train, data.train_labels), ("valid", data.valid, data.valid_labels), ("test", data.test, data.test_labels))}
+    if kind != "none":
+        found["angles"] = credit_angles(model, data.valid, one_hot(data.valid_labels, 10, Backend()), labels.push, beta=LABELS["beta"], below=LABELS["below"])
+    return found | {"rms": history[-1]["rms"]}
+
+
+def by_backprop(data, seed, hidden):
+    "scikit-learn's classifier of the same sizes, batches, epochs and optimiser, with its own softmax and cross-entropy."
+    peer = MLPClassifier(hidden, solver="adam", batch_size=BATCH, max_iter=EPOCHS, learning_rate_init=RATE_F, n_iter_no_change=EPOCHS, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)         # it is asked for so many epochs
+        peer.fit(data.train, data.train_labels)
+    return {"train": error(peer.predict(data.train), data.train_labels), "valid": error(peer.predict(data.valid), data.valid_labels), "test": error(peer.predict(data.test), data.test_labels)}
+
+
+def linear(data):
+    "Logistic regression on the pixels."
+    peer = LogisticRegression(max_iter=100).fit(data.train, data.train_labels)
+    return {"train": error(peer.predict(data.train), data.train_labels), "valid": error(peer.predict(data.valid), data.valid_labels), "test": error(peer.predict(data.test), data.test_labels)}
+
+
+def rules(data, seeds, asked):
+    "Rules by seed."
+    yield "linear", 0, lambda: linear(data)
+    for seed in seeds:
+        for kind in RULES: yield kind, seed, lambda: by_rule(data, kind, seed, (1000,))
+        yield "back-propagation", seed, lambda: by_backprop(data, seed, (1000,))
+
+
+def depth(data, seeds, asked):
+    "Babbled feedback and back-propagation with 1 to 4 hidden layers of 500."
+    for seed in seeds:
+        for n in (1, 2, 3, 4):
+            yield f"babbled, {n} × 500", seed, lambda: by_rule(data, "babbled", seed, (500,) * n)
+            yield f"back-propagation, {n} × 500", seed, lambda: by_backprop(data, seed, (500,) * n)
+
+
+def top_pair(codes, y, rng, epochs):
+    "A pair that reads labels `y` off `codes`, and says which code a label stands for."
+    known = y.any(axis=1)
+    recipe = Recipe(epochs=epochs, batch_size=int(min(BATCH, known.sum())), n_steps=0, noise=("spikes", 0.0), rate_f=(1e-3,), rate_g=(1e-3,))
+    pair = init_model((codes.shape[1], y.shape[1]), ("sigmoid", "linear"), rng=rng.stream("init"))
+    return fit(pair, np.hstack([codes, y])[known], recipe, rng=rng.stream("train"), e_step=Labels(exchanged, recipe).settle)[0].pairs
+
+
+def balanced(labels, n, rng):
+    "The places of `n` labels, as many of each class."
+    return np.concatenate([np.flatnonzero(labels == c)[to_numpy(rng.stream("choose", c).permutation(int(np.sum(labels == c))))[:n // 10]] for c in range(10)])
+
+
+def few_labels(data, codes, unseen, n, rng, draws=5):
+    "Test errors with `n` labels, for several draws of which: on top of the network, and of two classifiers that see nothing but those digits."
+    y, found = one_hot(data.train_labels, 10, Backend()), {}
+    for draw in range(draws):
+        mine = balanced(data.train_labels, n, rng.stream(n, draw))
+        few = np.zeros_like(y); few[mine] = y[mine]
+        (pair,) = top_pair(codes, few, rng.stream(n, draw), epochs=max(20, 60_000 // n))
+        found.setdefault("this network", []).append(error(pair.f(unseen).argmax(1), data.test_labels))
+        for name, peer in (("back-propagation", MLPClassifier((1000,), batch_size=min(BATCH, n), max_iter=100, random_state=draw)), ("linear", LogisticRegression(max_iter=200))):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                found.setdefault(name, []).append(error(peer.fit(data.train[mine], data.train_labels[mine]).predict(data.test), data.test_labels))
+    return found
+
+
+def with_names(data, seed, folder, sheet):
+    "What the paper's network does with labels on top: errors with all and with few labels, pictures of a class, completion given the class."
+    run = read_run(folder, seed) if folder else trained_run("paper", seed=seed, device="cpu")
+    rng, y, eye = Random(seed).stream("names"), one_hot(data.train_labels, 10, Backend()), np.eye(10, dtype=np.float32)
+    codes, unseen = (np.concatenate(list(top_states(run.model, x, run.profile.recipe))) for x in (data.train, data.test))
+    whole = Model((*run.model.pairs, *top_pair(codes, y, rng, 20)), None)
+    found, features = {"test": error(whole.pairs[-1].f(unseen).argmax(1), data.test_labels)}, features_of(data)
+    found |= {f"{n} labels": few_labels(data, codes, unseen, n, rng) for n in (100, 1000)}
+    priors, sets = class_priors(whole, codes, y), {}
+    for c in range(10):
+        x = sample_directed(without_labels(whole, priors[c]), 500, rng=rng.stream("imagine", c))
+        chain = list(inference_chain(told(whole, eye[c]), x, rounds=3))
+        for rounds in (0, 3): sets.setdefault(rounds, []).append(chain[rounds])
+    reference = features(data.test)
+    for rounds, x in sets.items():
+        found[f"imagined, {rounds} rounds"] = {"recognised": float(np.mean([np.mean(features.predict(each) == c) for c, each in enumerate(x)])), "Fréchet": float(frechet_distance(features(np.concatenate(x)), reference))}
+    found["imagined"] = {str(rounds): np.stack([each[:8] for each in x]).round(2).tolist() for rounds, x in sets.items()} if sheet else {}
+    x, truth, settings = data.test[:400], data.test_labels[:400], dict(alpha=0.3)
+    for half, visible in half_masks((28, 28), Backend()).items():
+        filled = {"free": inpaint(whole, x, visible, rng=rng.stream("fill"), **settings), "given": np.empty_like(x)}
+        for c in range(10): filled["given"][truth == c] = inpaint(told(whole, eye[c]), x[truth == c], visible, rng=rng.stream("fill"), **settings)
+        found[f"{half} half seen"] = {name: {"error": float(np.mean(inpainting_error(x, f, np.broadcast_to(visible, x.shape)))), "recognised": float(np.mean(features.predict(f) == truth))} for name, f in filled.items()}
+    return found
+
+
+def names(data, seeds, asked):
+    "The paper's network with labels on top, by seed."
+    for seed in seeds:
+        folders = sorted(asked.runs.glob(f"paper-seed{seed}-*/run.json")) if asked.runs else []
+        if asked.runs and not folders: raise SystemExit(f"{asked.runs} holds no paper-seed{seed}-*/run.json")
+        yield "names", seed, lambda: with_names(data, seed, folders[0].parent if folders else None, sheet=seed == seeds[0])
+
+
+PARTS = {"rules": (rules, "0-4"), "depth": (depth, "0"), "names": (names, "7,8")}
+
+
+def main(argv=None):
+    p = argparse.ArgumentParser(prog="python -m bench.supervised", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--part", choices=tuple(PARTS), action="append", help="what to measure (default: everything)")
+    p.add_argument("--seeds", type=seed_list, metavar="0-4", help="seeds and ranges of seeds (default: rules 0-4, depth 0, names 7,8)")
+    p.add_argument("--only", nargs="+", metavar="NAME", help="only these rows of a part")
+    p.add_argument("--runs", type=Path, metavar="DIR", help="where networks of the paper lie that were trained before")
+    p.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="the table (default: figures/paper/supervised.json)")
+    asked = p.parse_args(argv)
+    data = load_dataset("mnist")
+    for part in asked.part or PARTS:
+        run, seeds = PARTS[part][0], asked.seeds or seed_list(PARTS[part][1])
+        for name, seed, measure in run(data, seeds, asked):
+            told_before = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.is_file() else {}
+            if str(seed) in told_before.get(part, {}).get(name, {}) or asked.only and name not in asked.only: continue
+            start = time.perf_counter()
+            found = measure() | {"seconds": round(time.perf_counter() - start, 1), "revision": git_revision()}
+            table = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.is_file() else {}        # another process may have added rows
+            table.setdefault(part, {}).setdefault(name, {})[str(seed)] = found
+            table |= {"settings": {"epochs": EPOCHS, "batch": BATCH, "rate_f": RATE_F, "rate_top": RATE_TOP, "rate_g": RATE_G, "labels": LABELS, "babbling": BABBLING}, "versions": versions()}
+            asked.out.parent.mkdir(parents=True, exist_ok=True)
+            with write_whole(asked.out) as draft: draft.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
+            print(part, name, seed, f"{found['seconds']:.0f} s", {k: v for k, v in found.items() if k in ("train", "valid", "test", "angles", "100 labels", "1000 labels")}, flush=True)
+
+
+if __name__ == "__main__": sys.exit(main())
