@@ -81,7 +81,7 @@ def lateral_step(prior: LateralPrior, awake: Array, asleep: Array, epsilon: floa
                    b=prior.b + epsilon * (xp.mean(awake, axis=0) - xp.mean(asleep, axis=0)))
 
 # %% ../nbs/30_lateral.ipynb #20bbf34a
-def fit_lateral(h_top: Array, *, rng: Random, n_epochs: int = 20, batch_size: int = 100, epsilon: float = 0.1, delta: float = 0.02, n_steps: int = 1, n_chains: int = 500, floor: float = 0.01) -> LateralPrior:
+def fit_lateral(h_top: Array, *, rng: Random, n_epochs: int = 20, batch_size: int = 100, epsilon: float = 0.05, delta: float = 0.02, n_steps: int = 4, n_chains: int = 500, floor: float = 0.01) -> LateralPrior:
     """Lateral synapses learnt from the rows of `h_top` (n, n_M), n >= 2, the codes in which the top layer settles. Not in the paper.
 
     `n_epochs` over minibatches of `batch_size`; before each lesson `n_chains` walkers take `n_steps` of length `delta`; `epsilon`: learning rate, falling to 0; neurons whose standard deviation is below `floor` are silent.

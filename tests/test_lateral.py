@@ -107,7 +107,7 @@ def test_learning_finds_the_energy_that_made_the_codes():
     P = np.array([[1.5, -.9], [-.9, 1.2]])
     u = np.random.default_rng(0).multivariate_normal([0, 0], np.linalg.inv(P), 60_000)
     codes = (0.5 + 0.3 * u[(np.abs(u) < 0.5 / 0.3).all(axis=1)][:20_000]).astype(np.float32)
-    learnt = L.fit_lateral(codes, rng=Random(3), n_epochs=10, delta=0.01, n_steps=4, n_chains=1000)
+    learnt = L.fit_lateral(codes, rng=Random(3), n_epochs=10, epsilon=0.1, delta=0.01, n_chains=1000)
     unit = np.outer(learnt.scale, learnt.scale) / 0.09
     np.testing.assert_allclose(learnt.P / unit, P, atol=0.12)                   # its standard error is about 0.02 from the codes, 0.05 from the walkers
     np.testing.assert_allclose(integrated(learnt, POWERS), moments(learnt.to_u(codes)), atol=0.05)
