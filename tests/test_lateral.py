@@ -1,4 +1,6 @@
 """Lateral synapses against finite differences, numerical integration, closed forms and laws written out by hand."""
+import json
+
 import array_api_strict as strict
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from scipy.integrate import dblquad
 
 from biolearn import lateral as L
 from biolearn.backend import Backend, Random, to_numpy
+from biolearn.reproduce import checkout
 from biolearn.variational import langevin_covariance
 
 
@@ -81,14 +84,19 @@ def test_a_lesson_by_hand():
 
 
 def test_a_lesson_is_the_slope_of_log_p():
-    "Two neurons: the slope of the mean log p of some codes by P_01 and b_0, from integrals of Z at shifted parameters; the rule's sleeping averages are the integrals."
-    p, u = prior([[.5, -.6], [-.6, .8]], (.2, 0)), np.float32([[1, .5], [-.5, 1], [.2, .3]])
-    Z = lambda q: dblquad(lambda v, w: np.exp(-float(L.lateral_energy(q, np.array([[w, v]]))[0])), -5 / 3, 5 / 3, -5 / 3, 5 / 3, epsabs=1e-7)[0]
+    """Two neurons: what a lesson changes is the slope of the mean log p of some codes by P_01 and b_0, from integrals of Z at shifted parameters.
+
+    Asleep: 40,000 draws by rejection, so that its averages are known to about 0.005; 0.02 is four standard errors."""
+    p, u, side, rng = prior([[.5, -.6], [-.6, .8]], (.2, 0)), np.float32([[1, .5], [-.5, 1], [.2, .3]]), 5 / 3, np.random.default_rng(0)
+    Z = lambda q: dblquad(lambda v, w: np.exp(-float(L.lateral_energy(q, np.array([[w, v]]))[0])), -side, side, -side, side, epsabs=1e-7)[0]
     log_p = lambda q: float(np.mean(-L.lateral_energy(q, np.float64(u)))) - np.log(Z(q))
-    expected, step = dict(zip(POWERS, integrated(p, POWERS))), 1e-3
-    for shift_P, shift_b, slope in (([[0, 1], [1, 0]], (0, 0), expected[1, 1] - np.mean(u[:, 0] * u[:, 1])), (np.zeros((2, 2)), (1, 0), np.mean(u[:, 0]) - expected[1, 0])):
+    trials = rng.uniform(-side, side, (400_000, 2)).astype(np.float32)
+    density = np.exp(-L.lateral_energy(p, trials))
+    asleep = trials[rng.uniform(0, density.max(), len(trials)) < density][:40_000]
+    new, step = L.lateral_step(p, u, asleep, 1.0), 1e-3
+    for shift_P, shift_b, change in (([[0, 1], [1, 0]], (0, 0), new.P[0, 1] - p.P[0, 1]), (np.zeros((2, 2)), (1, 0), new.b[0] - p.b[0])):
         moved = [log_p(prior(np.float64(p.P) + s * np.asarray(shift_P), np.float64(p.b) + s * np.asarray(shift_b), dtype=np.float64)) for s in (step, -step)]
-        assert slope == pytest.approx((moved[0] - moved[1]) / (2 * step), abs=2e-3)
+        assert change == pytest.approx((moved[0] - moved[1]) / (2 * step), abs=0.02)
 
 
 def test_a_synapse_sees_its_two_neurons_only_and_both_ways_are_equal():
@@ -166,3 +174,19 @@ def test_bad_input_is_refused_by_name():
     with pytest.raises(ValueError, match="did not stay finite"): L.fit_lateral(codes, rng=Random(0), n_epochs=1, epsilon=float(np.finfo(np.float32).max))
     with pytest.raises(ValueError, match="number of samples"): L.sample_lateral(prior(np.eye(2)), 0, rng=Random(0))
     with pytest.raises(ValueError, match="number of samples"): L.gaussian_draws(codes, 0, rng=Random(0))
+
+
+# ---------------------------------------------------------------- what the page says
+
+def test_the_page_repeats_the_committed_numbers():
+    "Every row of the page's table is the mean over the seeds in figures/paper/biology/lateral.json, and the page names these seeds."
+    seeds = json.loads((checkout() / "figures" / "paper" / "biology" / "lateral.json").read_text(encoding="utf-8"))["seeds"]
+    page = "".join("".join(c["source"]) + "\n" for c in json.loads((checkout() / "nbs" / "30_lateral.ipynb").read_text(encoding="utf-8"))["cells"])
+    rows = {"paper's prior": "paper", "independent neurons": "independent", "lateral synapses": "lateral", "full covariance": "gaussian", "mixture of 1,000": "mixture", "GENERATE": "chain", "lateral, then GENERATE": "lateral, GENERATE", "codes of digits": "codes"}
+    forms = (("Parzen", "{:.0f}"), ("Fréchet", "{:.1f}"), ("Fréchet to the chain", "{:.1f}"), ("precision", "{:.2f}"), ("recall", "{:.2f}"), ("coverage", "{:.2f}"))
+    for shown, name in rows.items():
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {shown} |")]
+        means = [form.format(np.mean([of["found"][name][key][0] for of in seeds.values()])) for key, form in forms]
+        if name == "chain": means[2] = "–"
+        assert [cell.strip() for cell in line.strip("| ").split("|")][1:] == means, shown
+    assert f"seed{'s' * (len(seeds) > 1)} {' and '.join(sorted(seeds, key=int)) if len(seeds) < 3 else ', '.join(sorted(seeds, key=int))}" in page
