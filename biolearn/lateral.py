@@ -85,7 +85,7 @@ def fit_lateral(h_top: Array, *, rng: Random, n_epochs: int = 20, batch_size: in
     """Lateral synapses learnt from the rows of `h_top` (n, n_M), n >= 2, the codes in which the top layer settles. Not in the paper.
 
     `n_epochs` over minibatches of `batch_size`; before each lesson `n_chains` walkers take `n_steps` of length `delta`; `epsilon`: learning rate, falling to 0; neurons whose standard deviation is below `floor` are silent.
-    Raises ValueError if the synapses do not stay finite: then `epsilon` or `delta` is too large."""
+    Raises ValueError if the walk has become unstable: then `delta` is too large (it must be well below half the smallest variance of the codes in any direction, in u)."""
     check_array(h_top, "h_top"); check_number(epsilon, "epsilon", low=0); check_number(floor, "floor", low=0)
     for name, value in (("n_epochs", n_epochs), ("batch_size", batch_size), ("n_chains", n_chains)): check_number(value, name, integer=True, low=1)
     if h_top.shape[0] < 2: raise ValueError("h_top has one row: a deviation needs at least two.")
@@ -101,7 +101,8 @@ def fit_lateral(h_top: Array, *, rng: Random, n_epochs: int = 20, batch_size: in
             asleep = lateral_walk(prior, asleep, n_steps=n_steps, delta=delta, rng=walk)
             prior = lateral_step(prior, awake, asleep, epsilon * (1 - lesson / lessons))
             lesson += 1
-    if not bool(xp.all(xp.isfinite(prior.P))): raise ValueError(f"the lateral synapses did not stay finite: epsilon {epsilon} or delta {delta} is too large.")
+    sharp = float(xp.linalg.eigvalsh(prior.P)[-1]) if bool(xp.all(xp.isfinite(prior.P))) else math.inf
+    if not delta * sharp < 2: raise ValueError(f"the walk has become unstable: delta times the largest eigenvalue of P is {delta * sharp:.3g} and must be below 2; take a smaller delta (or epsilon).")
     return prior
 
 # %% ../nbs/30_lateral.ipynb #b08e9bc9
