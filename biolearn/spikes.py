@@ -6,7 +6,7 @@
 __all__ = ['COUNTS', 'sendable', 'check_window', 'send', 'Heard', 'spiking', 'infer_spikes', 'spike_chain', 'generate_spikes',
            'spike_e_step']
 
-# %% ../nbs/28_spikes.ipynb #4f0ebbf1
+# %% ../nbs/28_spikes.ipynb #d16c3b55
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from .layers import Dense, LayerPair, target_step
 from .learning import Recipe
 from .model import Model, decode, sample_prior
 
-# %% ../nbs/28_spikes.ipynb #16ddc924
+# %% ../nbs/28_spikes.ipynb #9f32f5ce
 COUNTS = {"sigmoid": "binomial", "softplus": "poisson", "relu": "poisson"}      # kinds of unit that can send spikes, and how their counts are distributed
 
 def sendable(h: Array, unit: str) -> Array:
@@ -31,7 +31,7 @@ def check_window(n: float) -> None:
     "Raise TypeError or ValueError unless `n` is a whole number of at least 1, or infinity."
     if not (isinstance(n, float) and n == math.inf): check_number(n, "window n", integer=True, low=1)
 
-# %% ../nbs/28_spikes.ipynb #c62162cc
+# %% ../nbs/28_spikes.ipynb #9796da34
 def send(h: Array, n: float, unit: str, *, rng: Random) -> Array:
     """What is heard of the activities `h`, of neurons of this `unit`, through a window of `n`: k / n, same shape, float32,
     with k ~ Binomial(n, h) for sigmoid units and k ~ Poisson(n h) for softplus and relu; with n = inf, h itself. Always clipped to what is `sendable`."""
@@ -44,7 +44,7 @@ def send(h: Array, n: float, unit: str, *, rng: Random) -> Array:
     k = rng._draw().binomial(int(n), rates) if binomial else rng._draw().poisson(n * rates)
     return rng.backend.asarray(k / n, str(h.dtype).split(".")[-1])
 
-# %% ../nbs/28_spikes.ipynb #01ba9284
+# %% ../nbs/28_spikes.ipynb #bc51716e
 @dataclass(frozen=True)
 class Heard(Dense):
     "A `Dense` map that hears its input, of neurons of the unit `sender`, through windows of `n`, which are drawn from `rng` one after another."
@@ -68,14 +68,14 @@ def spiking(model: Model, n: float, *, rng: Random) -> Model:
     for unit in units: check_choice(unit, "unit that sends spikes", tuple(COUNTS))
     return replace(model, pairs=tuple(LayerPair(hear(pair.f, units[k]), hear(pair.g, units[k + 1])) for k, pair in enumerate(model.pairs)))
 
-# %% ../nbs/28_spikes.ipynb #dfdc59d7
+# %% ../nbs/28_spikes.ipynb #e944a5a3
 def infer_spikes(model: Model, x: Array, n: float, *, rng: Random, n_steps: int = 15, delta: float = 0.1, alpha: float = 0.001) -> list[Array]:
     "The state h after INFERENCE (Algorithm 2) on `x` (batch, n_0), as a list from the pixels up, where every activity is heard in windows of `n`. The settings are those of `infer`."
     heard = spiking(model, n, rng=rng)
     for h in inference_steps(heard, x, n_steps=n_steps, delta=delta, alpha=alpha, direction=target_step): pass
     return h
 
-# %% ../nbs/28_spikes.ipynb #1a634394
+# %% ../nbs/28_spikes.ipynb #718a8efe
 def spike_chain(model: Model, size: int, n: float, *, rounds: int = 3, rng: Random, n_steps: int = 15, delta: float = 0.1, alpha: float = 0.3) -> Iterator[list[Array]]:
     "The states [x, h_1, ..., h_M] of `size` chains of GENERATE after 0, 1, ..., `rounds` rounds, every activity heard in windows of `n`: h as INFERENCE left it and the x painted from it. The prior's draws are those of `sample_directed`."
     check_number(rounds, "rounds", integer=True, low=0)
@@ -96,7 +96,7 @@ def generate_spikes(model: Model, n_samples: int, n: float, *, rounds: int = 3, 
         return h[0] if last is None else spiking(model, last, rng=rng.stream("last")).g(1, h[1])
     return _in_blocks(make, n_samples, rng)
 
-# %% ../nbs/28_spikes.ipynb #3e7e20ff
+# %% ../nbs/28_spikes.ipynb #4ea98b11
 def spike_e_step(n: float, recipe: Recipe) -> Callable[..., list[Array]]:
     "An E-step for `fit(..., e_step=...)`: INFERENCE by the settings of `recipe`, every activity heard in windows of `n`."
     check_window(n)
