@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['dale_signs', 'keep_signs', 'dale_rule', 'wrong_signs', 'balanced', 'dale_start']
 
-# %% ../nbs/29_dale.ipynb #4f0b2834
+# %% ../nbs/29_dale.ipynb #f81ed019
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from .backend import Array, Random, array_namespace, check_array, check_number
 from .layers import Dense, LayerPair
 from .model import Model
 
-# %% ../nbs/29_dale.ipynb #6c4d94d4
+# %% ../nbs/29_dale.ipynb #5ca18e59
 def dale_signs(sizes: Sequence[int], share: float, *, rng: Random, pixels: float | None = None) -> list[Array | None]:
     """For every layer, from the pixels up, the signs of its neurons: (n_k,) of 1 (excitatory) and -1 (inhibitory), float32, round(`share` n_k) of them excitatory, in random order.
 
@@ -27,7 +27,7 @@ def dale_signs(sizes: Sequence[int], share: float, *, rng: Random, pixels: float
         return array_namespace(signs).take(signs, rng.stream(k).permutation(n))
     return [layer(k, n) for k, n in enumerate(sizes)]
 
-# %% ../nbs/29_dale.ipynb #58371717
+# %% ../nbs/29_dale.ipynb #d9a765c6
 def keep_signs(dense: Dense, signs: Array | None) -> None:
     "Rewrite the weights of `dense` in place: those whose sign is not that of their sender in `signs` (n_in,) become 0. None: nothing is bound."
     if signs is None: return
@@ -51,7 +51,7 @@ def wrong_signs(model: Model, signs: Sequence[Array | None]) -> int:
     "How many weights of `model` break the law."
     return sum(int((dense.W * s[:, None] < 0).sum()) for dense, s in _bound(model, signs) if s is not None)
 
-# %% ../nbs/29_dale.ipynb #02d717dd
+# %% ../nbs/29_dale.ipynb #a4d34659
 def balanced(W: Array, signs: Array | None) -> Array:
     "The weights `W` (n_in, n_out) with the signs of their senders, (n_in,): absolute values, scaled so that excitation and inhibition cancel on average and the mean square stays. One kind of sender only: not scaled. None: `W` as it is."
     if signs is None: return W
