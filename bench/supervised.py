@@ -96,7 +96,7 @@ def depth(data, seeds, asked):
 def top_pair(codes, y, rng, epochs):
     "A pair that reads labels `y` off `codes`, and says which code a label stands for."
     known = y.any(axis=1)
-    recipe = Recipe(epochs=epochs, batch_size=int(min(BATCH, known.sum())), n_steps=0, noise=("spikes", 0.0), rate_f=(1e-3,), rate_g=(1e-3,))
+    recipe = Recipe(epochs=epochs, batch_size=int(min(BATCH, known.sum())), n_steps=0, noise=(0.05, 0.0), rate_f=(5e-3,), rate_g=(5e-3,))
     pair = init_model((codes.shape[1], y.shape[1]), ("sigmoid", "linear"), rng=rng.stream("init"))
     return fit(pair, np.hstack([codes, y])[known], recipe, rng=rng.stream("train"), e_step=Labels(exchanged, recipe).settle)[0].pairs
 
@@ -112,7 +112,7 @@ def few_labels(data, codes, unseen, n, rng, draws=5):
     for draw in range(draws):
         mine = balanced(data.train_labels, n, rng.stream(n, draw))
         few = np.zeros_like(y); few[mine] = y[mine]
-        (pair,) = top_pair(codes, few, rng.stream(n, draw), epochs=max(20, 60_000 // n))
+        (pair,) = top_pair(codes, few, rng.stream(n, draw), epochs=200_000 // n if n < 1000 else 300)
         found.setdefault("this network", []).append(error(pair.f(unseen).argmax(1), data.test_labels))
         for name, peer in (("back-propagation", MLPClassifier((1000,), batch_size=min(BATCH, n), max_iter=100, random_state=draw)), ("linear", LogisticRegression(max_iter=200))):
             with warnings.catch_warnings():
@@ -126,7 +126,7 @@ def with_names(data, seed, folder, sheet):
     run = read_run(folder, seed) if folder else trained_run("paper", seed=seed, device="cpu")
     rng, y, eye = Random(seed).stream("names"), one_hot(data.train_labels, 10, Backend()), np.eye(10, dtype=np.float32)
     codes, unseen = (np.concatenate(list(top_states(run.model, x, run.profile.recipe))) for x in (data.train, data.test))
-    whole = Model((*run.model.pairs, *top_pair(codes, y, rng, 20)), None)
+    whole = Model((*run.model.pairs, *top_pair(codes, y, rng, 30)), None)
     found, features = {"test": error(whole.pairs[-1].f(unseen).argmax(1), data.test_labels)}, features_of(data)
     found |= {f"{n} labels": few_labels(data, codes, unseen, n, rng) for n in (100, 1000)}
     priors, sets = class_priors(whole, codes, y), {}
