@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.noise import OUT, RECIPE, STEPS, network, save, some
+from bench.noise import OUT, RECIPE, STEPS, network, rounds_of, save, some
 from biolearn.backend import Random
-from biolearn.clock import clockless_e_step, clockless_generate, clockless_infer
+from biolearn.clock import clockless_e_step, clockless_infer
 from biolearn.data import load_dataset
 from biolearn.evaluation import mean_and_stderr, parzen_log_likelihood, variety
 from biolearn.generation import generate
@@ -29,7 +29,7 @@ from biolearn.learning import fit
 from biolearn.model import encode, init_model, log_p_joint
 from biolearn.reproduce import PROFILES, git_revision, versions
 
-N_SAMPLES, N_DIGITS, ROWS, EPOCHS = 300, 150, 3000, 3
+N_SAMPLES, N_DIGITS, ROWS, EPOCHS = 300, 100, 3000, 3
 WAYS = {"lock step": dict(p=1), **{f"layers, p = {p}": dict(p=p) for p in (0.5, 0.1, 0.02)}, **{f"neurons, p = {p}": dict(p=p, of="neurons") for p in (0.5, 0.1)}}      # at equal expected moves
 OTHER = {"15 ticks, p = 0.5": dict(p=0.5, n_ticks=15), "15 ticks, p = 0.1": dict(p=0.1, n_ticks=15), "news up to 5 steps old": dict(p=1, delay=5), "news up to 15 steps old": dict(p=1, delay=15),
          "layers, p = 0.5, news up to 10 ticks old": dict(p=0.5, delay=10)}
@@ -50,7 +50,7 @@ def measured(model, data, rng):
     for name, settings in (WAYS | OTHER).items():
         began = time.process_time()
         h, numbers = settled(model, x, settings, rng.stream("infer", name))
-        samples = clockless_generate(model, N_SAMPLES, rng=rng.stream("samples"), **STEPS, **settings)
+        samples = rounds_of(model, N_SAMPLES, lambda x, r: clockless_infer(model, x, alpha=0.3, rng=rng.stream("paint", name, r), **STEPS, **settings), rng.stream("samples"))
         found[name] = numbers | {"from rest": far(h, rest), "from lock step": far(h, locked), "Parzen": mean_and_stderr(parzen_log_likelihood(data.test, np.clip(samples, 0, 1), 0.2)),
                                  "variety": variety(samples, data.train), "seconds": time.process_time() - began}
         print(f"{name:42}", *(f"{k} {v[0] if isinstance(v, tuple) else v:.4g}" for k, v in found[name].items()), flush=True)

@@ -26,19 +26,18 @@ from biolearn.data import load_dataset
 from biolearn.evaluation import mean_and_stderr, parzen_log_likelihood, variety
 from biolearn.experiments import seed_list
 from biolearn.features import density_coverage, frechet_distance, jackknife, precision_recall
-from biolearn.generation import generate
-from biolearn.inference import infer
+from biolearn.generation import generate, inference_chain, sample_directed
 from biolearn.learning import fit
-from biolearn.likelihood import Decoder, ais, decoder_of, fit_sds
+from biolearn.likelihood import ais, decoder_of, fit_sds
 from biolearn.model import init_model, log_p_joint
-from biolearn.noise import noise_units, noisy_e_step, noisy_generate, noisy_infer
+from biolearn.noise import noise_units, noisy_e_step, noisy_infer
 from biolearn.reproduce import PROFILES, git_revision, trained_run, versions
 from biolearn.yardstick import judge_inference
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "figures" / "paper" / "biology"
 TEMPERATURES, CHAIN, COLD = (0.0, 1.0, 10.0, 100.0), (0.1,), (10.0,)
-N_SAMPLES, N_DIGITS, ROWS, EPOCHS, TRAINED = 500, 20, 3000, 3, (1.0, 10.0)
+N_SAMPLES, N_DIGITS, ROWS, EPOCHS, TRAINED = 500, 10, 3000, 3, (1.0, 10.0)
 RECIPE = PROFILES["paper"].recipe
 STEPS = dict(n_steps=RECIPE.n_steps, delta=RECIPE.delta)
 
@@ -59,14 +58,23 @@ def quality(samples, data, features, unseen, rng):
             **precision_recall(real, fake), **density_coverage(real, fake), "variety": (variety(samples, data.train), 0.0)}
 
 
+def rounds_of(model, n, settle, rng, rounds=3):
+    "`n` samples as GENERATE makes them, with `settle(x, r)` -> h as the inference of round r: the same directed samples to begin with for every way to settle."
+    x = sample_directed(model, n, rng=rng.stream("directed"))
+    for r in range(rounds): x = model.g(1, settle(x, r)[1])
+    return x
+
+
 def painted(model, sds, data, features, unseen, rng, temperatures=TEMPERATURES, chain=CHAIN, n=N_SAMPLES):
     "Samples at every temperature, all rounds noisy and the last one cold, and with noise on h_1 in the painting: {kind: {level: qualities}}. All start from the same directed samples."
     judge = lambda x: quality(x, data, features, unseen, rng.stream("quality"))
+    shaken = lambda T, cold=0: rounds_of(model, n, lambda x, r: noisy_infer(model, x, temperature=0.0 if r >= 3 - cold else T, sds=sds, alpha=0.3, rng=rng.stream("walk", r), **STEPS), rng)
     found = {"noisy": {}, "last round cold": {}, "noise on the painting": {}}
     for T in temperatures:
-        found["noisy"][str(T)] = judge(noisy_generate(model, n, temperature=T, sds=sds, rng=rng.stream("samples"), **STEPS))
-        if T in COLD: found["last round cold"][str(T)] = judge(noisy_generate(model, n, temperature=T, sds=sds, cold=1, rng=rng.stream("samples"), **STEPS))
-    for sd in chain: found["noise on the painting"][str(sd)] = judge(generate(model, n, noise=sd, rng=rng.stream("samples"), **STEPS))
+        print("painting at temperature", T, flush=True)
+        found["noisy"][str(T)] = judge(shaken(T))
+        if T in COLD: found["last round cold"][str(T)] = judge(shaken(T, cold=1))
+    for sd in chain: *_, x = inference_chain(model, sample_directed(model, n, rng=rng.stream("directed")), rounds=3, noise=sd, rng=rng.stream("painting"), **STEPS); found["noise on the painting"][str(sd)] = judge(x)
     return found
 
 
