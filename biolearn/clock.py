@@ -83,5 +83,5 @@ def clockless_generate(model: Model, n: int, *, p: float, rounds: int = 3, alpha
 def clockless_e_step(recipe: Recipe, *, p: float, of: str = "layers", delay: int = 0) -> Callable[..., list[Array]]:
     "An E-step for `fit`: INFERENCE by the `recipe` without a clock, e_step(model, x, *, rng) -> h."
     if recipe.direction != "target": raise ValueError(f"without a clock layers move by the target step of Eq. 12, not by direction {recipe.direction!r}.")
-    settings = dict(n_steps=recipe.n_steps, delta=recipe.delta, alpha=recipe.alpha, p=p, of=of, delay=delay)
+    settings: dict[str, Any] = dict(n_steps=recipe.n_steps, delta=recipe.delta, alpha=recipe.alpha, p=p, of=of, delay=delay)
     return lambda model, x, *, rng: clockless_infer(model, x, rng=rng, **settings)
