@@ -34,7 +34,7 @@ from biolearn.supervised import Babble, Labels, class_priors, credit_angles, exc
 
 OUT = checkout() / "figures" / "paper" / "supervised.json"
 EPOCHS, BATCH, RATE_F, RATE_TOP, RATE_G = 20, 100, 1e-3, 2e-4, 1e-3
-LABELS = dict(hidden=0.25, beta=0.02, below=0.1)
+LABELS = dict(hidden=0.15, beta=0.02, below=0.1)
 BABBLING = dict(rate=0.002, sd=0.1)
 RULES = {"babbled": lambda model, rng: Babble(model, rng=rng, **BABBLING), "fixed": lambda model, rng: fixed_feedback(model, rng=rng),
          "exchanged": lambda model, rng: exchanged, "none": lambda model, rng: lambda model, k, above, h: 0.0}
