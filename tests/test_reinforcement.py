@@ -152,10 +152,10 @@ def test_a_bandit_with_a_known_optimum():
     chances = np.asarray([[0.9, 0.2, 0.1], [0.3, 0.8, 0.5], [0.1, 0.2, 0.7], [0.6, 0.1, 0.1]])
     luck, x = Random(5).stream("luck"), np.eye(4, dtype=np.float32)
     def pay(rows, actions): return (luck.uniform(rows.shape) < chances[rows, actions]).astype(np.float32)
-    model, looks = R.fit_bandit(R.init_actor(4, (20,), 3, rng=Random(0)), x, pay, R.RewardRecipe(rate_f=3e-3), trials=60_000, rng=Random(1), every=30_000)
+    model, looks = R.fit_bandit(R.init_actor(4, (20,), 3, rng=Random(0)), x, pay, R.RewardRecipe(rate_f=3e-3), trials=200_000, rng=Random(1), every=100_000)
     pi, best = R.policy(encode(model, x)[-1]), chances.max(1)
     assert (R.best_actions(model, x) == chances.argmax(1)).all() and abs((pi * chances).sum(1).mean() - best.mean()) < 0.02
-    assert np.abs(encode(model, x)[-1][:, -1] - (pi * chances).sum(1)).max() < 0.06 and [n for n, _ in looks] == [30_000, 60_000]
+    assert np.abs(encode(model, x)[-1][:, -1] - (pi * chances).sum(1)).max() < 0.06 and [n for n, _ in looks] == [100_000, 200_000]
 
 
 def test_the_same_seed_gives_the_same_bits_and_the_start_is_left_alone():
