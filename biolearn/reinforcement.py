@@ -7,7 +7,7 @@ __all__ = ['Direction', 'RewardRecipe', 'policy', 'draw_actions', 'reward_pull',
            'init_actor', 'actor_books', 'reward_step', 'fit_bandit', 'best_actions', 'traced', 'Senses', 'make_worlds',
            'Actor', 'fit_task', 'play']
 
-# %% ../nbs/27_reinforcement.ipynb #302b0beb
+# %% ../nbs/27_reinforcement.ipynb #ae59709b
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,7 @@ from .layers import Dense, LayerPair, corrupt, init_dense, target_step
 from .learning import OPTIMIZERS, Books, copy_model, local_step, new_books
 from .model import Model, encode
 
-# %% ../nbs/27_reinforcement.ipynb #c292cd70
+# %% ../nbs/27_reinforcement.ipynb #84862521
 @dataclass(frozen=True)
 class RewardRecipe:
     "How strongly each signal pulls, how fast the maps learn, and what the feedback is. `feedback`: g learns ('learnt'), stays as it was born ('fixed'), or hidden layers do not learn ('none')."
@@ -43,7 +43,7 @@ class RewardRecipe:
         check_choice(self.optimizer, "optimizer", tuple(OPTIMIZERS))
         if not isinstance(self.decay, bool): raise TypeError(f"decay must be True or False, got {self.decay!r}.")
 
-# %% ../nbs/27_reinforcement.ipynb #33540f61
+# %% ../nbs/27_reinforcement.ipynb #ce7cd8b3
 def policy(h_top: Array) -> Array:
     "Probabilities (batch, n_actions) of the actions, given the top layer (batch, n_actions + 1), whose last unit predicts the reward."
     xp, drive = array_namespace(h_top), h_top[:, :-1]
@@ -67,7 +67,7 @@ def reward_pull(h_top: Array, actions: Array, rewards: Array, recipe: RewardReci
     pull = xp.concat([recipe.beta * d * (taken - pi) - recipe.tau * pi * (logs + entropy), recipe.c * d], axis=1)
     return pull if seen is None else pull * seen[:, None]
 
-# %% ../nbs/27_reinforcement.ipynb #c5bf98f0
+# %% ../nbs/27_reinforcement.ipynb #5b5011c0
 Direction = Callable[[LayerPair, Array, Array], Array]
 
 def turned(pair: LayerPair) -> LayerPair:
@@ -81,14 +81,14 @@ def nudged(model: Model, h: Sequence[Array], pull: Array, *, direction: Directio
     for k in range(len(h) - 2, 0, -1): moved[k] = h[k] + direction(turned(model.pairs[k]), moved[k + 1], h[k])
     return moved
 
-# %% ../nbs/27_reinforcement.ipynb #ed9c5a14
+# %% ../nbs/27_reinforcement.ipynb #c810a130
 def learn_feedback(pair: LayerPair, books: Books, h: Array, recipe: RewardRecipe, *, t: int, rng: Random) -> Array:
     "M-step of g: from the change that f makes of a shaken `h` (batch, n_below), corrupted, back to the shaking. Rewrites g and its `books`; returns the loss before."
     shaken = corrupt(h, recipe.noise, rng=rng)
     change = corrupt(pair.f(shaken) - pair.f(h), recipe.noise, rng=rng)
     return local_step(pair.g, books, change, shaken - h, optimizer=recipe.optimizer, rate=recipe.rate_g, t=t)
 
-# %% ../nbs/27_reinforcement.ipynb #f430b984
+# %% ../nbs/27_reinforcement.ipynb #bf111065
 def init_actor(n_in: int, hidden: Sequence[int], n_actions: int, *, unit: str = "relu", rng: Random) -> Model:
     "An untrained actor: n_in inputs, `hidden` layers of one kind of `unit`, n_actions linear units and the reward unit. The top starts from 0: every action is as likely, no reward expected. All g are linear."
     check_number(n_actions, "n_actions", integer=True, low=2)
@@ -103,7 +103,7 @@ def actor_books(model: Model, optimizer: str) -> list[Books]:
     "Empty books of f_1, g_1, f_2, ..."
     return [new_books(dense, optimizer) for pair in model.pairs for dense in (pair.f, pair.g)]
 
-# %% ../nbs/27_reinforcement.ipynb #cd32b9d6
+# %% ../nbs/27_reinforcement.ipynb #e9146e51
 def reward_step(model: Model, books: Sequence[Books], x: Array, actions: Array, rewards: Array, recipe: RewardRecipe, *, t: int, rng: Random,
                 left: float = 1.0, seen: Array | None = None, direction: Direction = target_step) -> list[Array]:
     """One step of E and M from what was seen, done and paid, x (batch, n_0), actions and rewards (batch,): rewrites the weights of `model` and their `books`; returns the moved h.
@@ -116,7 +116,7 @@ def reward_step(model: Model, books: Sequence[Books], x: Array, actions: Array, 
         if k == top or recipe.feedback != "none": local_step(pair.f, books[2 * k], h[k], moved[k + 1], optimizer=recipe.optimizer, rate=left * recipe.rate_f, t=t)
     return moved
 
-# %% ../nbs/27_reinforcement.ipynb #36696d2d
+# %% ../nbs/27_reinforcement.ipynb #95cd9e81
 def fit_bandit(model: Model, x: Array, pay: Callable[[Array, Array], Array], recipe: RewardRecipe, *, trials: int, batch_size: int = 100, rng: Random, every: int = 0,
                on_look: Callable[[Model, int, float], Any] | None = None, direction: Direction = target_step) -> tuple[Model, list[Any]]:
     """`trials` trials on rows of `x` (n, n_0), drawn at random, `batch_size` of them at once; `pay(rows, actions)` (batch,) is what the world pays for the rows' indices and the actions.
@@ -138,12 +138,12 @@ def fit_bandit(model: Model, x: Array, pay: Callable[[Array, Array], Array], rec
             paid, since = 0.0, 0
     return model, looks
 
-# %% ../nbs/27_reinforcement.ipynb #3bcc30c4
+# %% ../nbs/27_reinforcement.ipynb #ac2b13d4
 def best_actions(model: Model, x: Array) -> Array:
     "The most active action unit (n,) for each row of `x` (n, n_0)."
     return array_namespace(x).argmax(encode(model, x)[-1][:, :-1], axis=1)
 
-# %% ../nbs/27_reinforcement.ipynb #2df0e6d0
+# %% ../nbs/27_reinforcement.ipynb #1891b7a1
 def traced(errors: Array, goes_on: Array, fade: float) -> Array:
     "A_t = d_t + fade · goes_on_t · A_{t+1}, backwards over the first axis: prediction errors (T, n) as they reach the tags of step t. `goes_on` (T, n): 0 where an episode ended."
     out, last = np.zeros_like(errors), np.zeros_like(errors[0])
@@ -167,7 +167,7 @@ class Senses:
         "What the neurons send (n, n_0), float32."
         return ((o - self.mean) / np.sqrt(self.var + 1e-4)).astype(np.float32)
 
-# %% ../nbs/27_reinforcement.ipynb #24ed9f0e
+# %% ../nbs/27_reinforcement.ipynb #c6c469d1
 def make_worlds(name: str, n: int) -> Any:
     "`n` copies of Gymnasium's environment `name` side by side. ImportError if Gymnasium is missing; ValueError unless observations are a row of numbers and actions a whole number."
     try: import gymnasium
@@ -184,7 +184,7 @@ def make_worlds(name: str, n: int) -> Any:
 
 def _world_seed(rng): return int(rng.uniform((1,), "float64")[0] * 2**31)
 
-# %% ../nbs/27_reinforcement.ipynb #1c7423ab
+# %% ../nbs/27_reinforcement.ipynb #83a205d8
 @dataclass
 class Actor:
     "A network that acts in a world: its `model`, its adapting `senses`, and the returns of its past episodes, each with the number of steps made by then."
@@ -217,7 +217,7 @@ class _Life:
             self.o, self.over, top = after, done, top_after
         return [np.stack(column) for column in zip(*rows)]
 
-# %% ../nbs/27_reinforcement.ipynb #e5f177b0
+# %% ../nbs/27_reinforcement.ipynb #d5d82aa7
 def fit_task(name: str, recipe: RewardRecipe, *, steps: int, hidden: Sequence[int] = (64,), unit: str = "tanh", n_worlds: int = 64, horizon: int = 16, rng: Random, direction: Direction = target_step) -> Actor:
     """An actor that has learnt Gymnasium's task `name` in about `steps` steps, in `n_worlds` worlds at once, by one `reward_step` after each `horizon` steps of them..
     Raises what `make_worlds` does."""
@@ -238,7 +238,7 @@ def fit_task(name: str, recipe: RewardRecipe, *, steps: int, hidden: Sequence[in
     finally: worlds.close()
     return actor
 
-# %% ../nbs/27_reinforcement.ipynb #a497793c
+# %% ../nbs/27_reinforcement.ipynb #ffba9f57
 def play(actor: Actor, name: str, *, episodes: int = 100, rng: Random, greedy: bool = False) -> Array:
     "Returns (episodes,) of whole episodes of task `name`, one in each of so many fresh worlds, nothing learnt. Actions are drawn as in learning, or the most active one is taken (`greedy`)."
     worlds = make_worlds(name, episodes)
