@@ -196,6 +196,10 @@ class Actor:
         "The top layer (n, n_actions + 1) for observations `o` (n, n_0)."
         return encode(self.model, self.senses(o))[-1]
 
+    def recent(self, n: int = 100) -> float:
+        "Mean return of the last `n` episodes; -inf before there were so many."
+        return float(np.mean([pay for _, pay in self.episodes[-n:]])) if len(self.episodes) >= n else -np.inf
+
 class _Life:
     "Worlds that go on: what they show now, which of them have just ended, and the pay of the running episodes."
     def __init__(self, worlds, actor, rng):
@@ -218,9 +222,10 @@ class _Life:
         return [np.stack(column) for column in zip(*rows)]
 
 # %% ../nbs/27_reinforcement.ipynb #d5d82aa7
-def fit_task(name: str, recipe: RewardRecipe, *, steps: int, hidden: Sequence[int] = (64,), unit: str = "tanh", n_worlds: int = 64, horizon: int = 16, rng: Random, direction: Direction = target_step) -> Actor:
-    """An actor that has learnt Gymnasium's task `name` in about `steps` steps, in `n_worlds` worlds at once, by one `reward_step` after each `horizon` steps of them..
-    Raises what `make_worlds` does."""
+def fit_task(name: str, recipe: RewardRecipe, *, steps: int, hidden: Sequence[int] = (64,), unit: str = "tanh", n_worlds: int = 32, horizon: int = 8, rng: Random,
+             stop_at: float | None = None, direction: Direction = target_step) -> Actor:
+    """An actor that has learnt Gymnasium's task `name` in about `steps` steps, in `n_worlds` worlds at once, by one `reward_step` after each `horizon` steps of them.
+    It stops learning earlier when its last 100 episodes paid `stop_at` in the mean. Raises what `make_worlds` does."""
     for key, n in (("steps", steps), ("n_worlds", n_worlds), ("horizon", horizon)): check_number(n, key, integer=True, low=1)
     worlds = make_worlds(name, n_worlds)
     try:
@@ -235,6 +240,7 @@ def fit_task(name: str, recipe: RewardRecipe, *, steps: int, hidden: Sequence[in
             reward_step(model, books, actor.senses(rows), actions.reshape(-1), rewards.reshape(-1), recipe, t=t, rng=shake, left=1 - (t - 1) / total if recipe.decay else 1.0,
                         seen=counts.reshape(-1).astype(np.float32), direction=direction)
             actor.senses.learn(rows)
+            if stop_at is not None and actor.recent() >= stop_at: break
     finally: worlds.close()
     return actor
 

@@ -231,6 +231,16 @@ def test_worlds_that_do_not_fit_are_refused(name, why):
     with pytest.raises(ValueError, match=why): R.make_worlds(name, 2)
 
 
+def test_learning_stops_when_the_last_hundred_episodes_paid_enough():
+    pytest.importorskip("gymnasium", reason="Gymnasium is not installed (the extra rl)")
+    def live(stop_at): return R.fit_task("CartPole-v1", R.RewardRecipe(rate_f=3e-3), steps=20_000, rng=Random(0), stop_at=stop_at)
+    whole, short = live(None), live(25.0)
+    means = [np.mean([p for _, p in whole.episodes[k - 100:k]]) for k in range(100, len(whole.episodes))]
+    assert short.recent() >= 25 and len(short.episodes) < len(whole.episodes) and short.episodes == whole.episodes[:len(short.episodes)]
+    assert max(means[:len(short.episodes) - 200]) < 25                       # not long before: at most the hundred episodes of the last stretches
+    assert R.Actor(short.model, short.senses, short.episodes[:99]).recent() == -np.inf
+
+
 def test_a_pole_stands_longer_after_a_short_life():
     pytest.importorskip("gymnasium", reason="Gymnasium is not installed (the extra rl)")
     actor = R.fit_task("CartPole-v1", R.RewardRecipe(rate_f=1e-2, rate_g=3e-3), steps=40_000, rng=Random(0))
@@ -253,10 +263,12 @@ def test_wrong_rows_are_refused():
 
 def test_the_verdicts_follow_their_rules():
     from bench.reinforcement import verdicts
-    def runs(task, method, scores): return [dict(task=task, method=method, score=s) for s in scores]
+    def runs(task, method, scores, first=0): return [dict(task=task, method=method, score=s, seed=first + k) for k, s in enumerate(scores)]
     assert verdicts(runs("CartPole-v1", "learnt", [500, 500, 475, 480, 100]))["CartPole-v1"]["holds"] is True
     assert verdicts(runs("CartPole-v1", "learnt", [500, 500, 474.9, 480, 100]))["CartPole-v1"]["holds"] is False
     assert verdicts(runs("CartPole-v1", "learnt", [500, 500, 500, 500]))["CartPole-v1"]["holds"] is None
+    apart = verdicts(runs("CartPole-v1", "learnt", [500, 100, 500, 100, 500]) + runs("CartPole-v1", "learnt", [500, 100, 500, 500, 500], first=5))
+    assert apart["CartPole-v1"]["holds"] is False and apart["CartPole-v1, new seeds"]["holds"] is True
     bp, lin = runs("mnist", "backprop", [0.95, 0.96]), runs("mnist", "linear", [0.90, 0.91])
     assert verdicts(bp + lin + runs("mnist", "learnt", [0.945, 0.947]))["mnist"]["holds"] is True
     assert verdicts(bp + lin + runs("mnist", "learnt", [0.944, 0.945]))["mnist"]["holds"] is False      # 1.05 points below back-propagation
