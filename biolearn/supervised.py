@@ -6,7 +6,7 @@
 __all__ = ['Push', 'one_hot', 'exchanged', 'Babble', 'clamped', 'Labels', 'predict', 'label_gradients', 'credit_angles',
            'fixed_feedback', 'told', 'without_labels', 'class_priors']
 
-# %% ../nbs/26_supervised.ipynb #497ad00c
+# %% ../nbs/26_supervised.ipynb #5f3df99c
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from .layers import UNITS, Dense, LayerPair, angle, target_step
 from .learning import Recipe
 from .model import Model, TopPrior, encode
 
-# %% ../nbs/26_supervised.ipynb #878960dc
+# %% ../nbs/26_supervised.ipynb #b881520b
 def one_hot(labels: Array, n_classes: int, backend: Backend) -> Array:
     "`labels` (n,), integers from 0, as rows (n, n_classes) float32: zeros with a one. -1, for a label that is not known, becomes zeros alone. ValueError for any other number."
     xp, labels = backend.xp, backend.asarray(labels, "int64")
@@ -24,7 +24,7 @@ def one_hot(labels: Array, n_classes: int, backend: Backend) -> Array:
     if labels.ndim != 1 or not bool(xp.all((labels >= -1) & (labels < n_classes))): raise ValueError(f"labels must be (n,) integers from -1 to {n_classes - 1}.")
     return xp.astype(labels[:, None] == xp.arange(n_classes)[None, :], xp.float32)
 
-# %% ../nbs/26_supervised.ipynb #652dcf33
+# %% ../nbs/26_supervised.ipynb #aeacfcae
 Push = Callable[[Model, int, Array, Array], Array]      # (model, k, h_{k+1}, h_k) -> the direction in which h_k makes h_{k+1} more probable
 
 def exchanged(model: Model, k: int, above: Array, h: Array) -> Array:
@@ -32,7 +32,7 @@ def exchanged(model: Model, k: int, above: Array, h: Array) -> Array:
     pair = model.pairs[k]
     return target_step(LayerPair(pair.g, pair.f), above, h)
 
-# %% ../nbs/26_supervised.ipynb #6c6ecf6a
+# %% ../nbs/26_supervised.ipynb #4a6682ec
 class Babble:
     """Feedback synapses B_2, ..., B_M of `model`, silent at first, that learn by babbling. A `Push`: babble(model, k, above, h) is B_{k+1}(h_{k+1} - f_{k+1}(h_k)).
 
@@ -53,7 +53,7 @@ class Babble:
             B *= 1 - self.rate
             B += array_namespace(B).matrix_transpose(effect) @ cause * (self.rate / h[k].shape[0])
 
-# %% ../nbs/26_supervised.ipynb #28609725
+# %% ../nbs/26_supervised.ipynb #e4849ef1
 def clamped(model: Model, x: Array, y: Array, push: Push, *, beta: float = 0.02, below: float = 0.1, **inference: object) -> list[Array]:
     """The settled h, from the pixels up, with `x` (batch, n_0) and the labels `y` (batch, n_M, see `one_hot`) observed: INFERENCE (its settings are `inference`), then the term log q(h_{k+1} | h_k) of Eq. 8 for k = M-1, ..., 1.
 
@@ -64,14 +64,15 @@ def clamped(model: Model, x: Array, y: Array, push: Push, *, beta: float = 0.02,
     for k in range(M - 1, 0, -1): h[k] = h[k] + known * (beta if k == M - 1 else below) * push(model, k, h[k + 1], h[k])
     return h
 
-# %% ../nbs/26_supervised.ipynb #6d9b8537
+# %% ../nbs/26_supervised.ipynb #c71e703f
 class Labels:
     """What `fit` needs to learn from rows [x, y] (n, n_0 + n_M): fit(model, rows, recipe, e_step=labels.settle, after_step=labels.babble, rng=...).
 
     `push`: a `Push`; a `Babble` also learns. `hidden`: the share of pixels that each look misses, drawn anew; `beta`, `below`: see `clamped`; the rest of INFERENCE is the `recipe`'s."""
     def __init__(self, push: Push, recipe: Recipe, *, hidden: float = 0.0, beta: float = 0.02, below: float = 0.1) -> None:
         for name, value in (("hidden", hidden), ("beta", beta), ("below", below)): check_number(value, name, low=0, high=1)
-        self.push, self.hidden, self.seen = push, hidden, None
+        self.push, self.hidden = push, hidden
+        self.seen: list[Array] = []
         self.settings = dict(beta=beta, below=below) | recipe.inference
 
     def settle(self, model: Model, rows: Array, *, rng: Random) -> list[Array]:
@@ -85,15 +86,15 @@ class Labels:
 
     def babble(self, model: Model) -> None:
         "Let the feedback learn, if it can."
-        if isinstance(self.push, Babble): self.push.learn(model, self.seen)    # type: ignore[arg-type]  # fit settles before it calls this
+        if isinstance(self.push, Babble): self.push.learn(model, self.seen)          # fit settles before it calls this
 
-# %% ../nbs/26_supervised.ipynb #81d830b4
+# %% ../nbs/26_supervised.ipynb #cb0289f2
 def predict(model: Model, x: Array) -> Array:
     "The class (n,) whose label unit is the most active, for each row of `x` (n, n_0), with y free."
     xp = array_namespace(x)
     return xp.concat([xp.argmax(encode(model, x[i:i + 1000, :])[-1], axis=1) for i in range(0, x.shape[0], 1000)])
 
-# %% ../nbs/26_supervised.ipynb #4f1f68e0
+# %% ../nbs/26_supervised.ipynb #c3664a1c
 def label_gradients(model: Model, x: Array, y: Array) -> list[Array]:
     """DIAGNOSTIC: minus the gradient of ½|y - f_M(... f_1(x))|² in h_1, ..., h_{M-1}, each (batch, n_k), by back-propagation.
 
@@ -111,7 +112,7 @@ def credit_angles(model: Model, x: Array, y: Array, push: Push, **settings: floa
     moved, start = clamped(model, x, y, push, n_steps=0, **settings), encode(model, x)
     return [float(array_namespace(x).mean(angle(moved[k] - start[k], g))) for k, g in enumerate(label_gradients(model, x, y), 1)]
 
-# %% ../nbs/26_supervised.ipynb #3747e505
+# %% ../nbs/26_supervised.ipynb #4d31bd25
 def fixed_feedback(model: Model, *, rng: Random) -> Babble:
     "Feedback that never learns: random weights of the size that the transposed ones of `model` have at the start (feedback alignment)."
     fixed = Babble(model, rate=0.0, rng=rng)
@@ -120,7 +121,7 @@ def fixed_feedback(model: Model, *, rng: Random) -> Babble:
         B[...] = array_namespace(W).std(W) * rng.stream("fixed", k).normal(B.shape)
     return fixed
 
-# %% ../nbs/26_supervised.ipynb #89dc0446
+# %% ../nbs/26_supervised.ipynb #42ea1185
 def told(model: Model, label: Array) -> Model:
     "`model` with its label units clamped to `label` (n_M,), a row of `one_hot`: f_M says it whatever it sees. INFERENCE, GENERATE and in-painting run with y observed, and none of the weights of `model` changes."
     top = model.pairs[-1]
