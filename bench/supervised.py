@@ -50,13 +50,18 @@ def error(said, truth):
     return round(100 * float(np.mean(to_numpy(said) != truth)), 4)
 
 
+def errors(predict, data):
+    "`error` of `predict(x)` on the training, validation and test digits."
+    return {name: error(predict(getattr(data, name)), getattr(data, f"{name}_labels")) for name in ("train", "valid", "test")}
+
+
 def by_rule(data, kind, seed, hidden):
     "One network trained with labels: errors in per cent, and the angle of its pushes to the gradient."
     rng, y, recipe = Random(seed), one_hot(data.train_labels, 10, Backend()), recipe_of(len(hidden))
     start = init_model((784, *hidden, 10), ("sigmoid", *["relu"] * len(hidden), "linear"), rng=rng.stream("init"))
     labels = Labels(RULES[kind](start, rng.stream("feedback")), recipe, **LABELS)
     model, history = fit(start, np.hstack([data.train, y]), recipe, rng=rng.stream("train"), e_step=labels.settle, after_step=labels.babble)
-    found = {name: error(predict(model, x), truth) for name, x, truth in (("train", data.train, data.train_labels), ("valid", data.valid, data.valid_labels), ("test", data.test, data.test_labels))}
+    found = errors(lambda x: predict(model, x), data)
     if kind != "none":
         found["angles"] = credit_angles(model, data.valid, one_hot(data.valid_labels, 10, Backend()), labels.push, beta=LABELS["beta"], below=LABELS["below"])
     return found | {"rms": history[-1]["rms"]}
@@ -68,13 +73,13 @@ def by_backprop(data, seed, hidden):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)         # it is asked for so many epochs
         peer.fit(data.train, data.train_labels)
-    return {"train": error(peer.predict(data.train), data.train_labels), "valid": error(peer.predict(data.valid), data.valid_labels), "test": error(peer.predict(data.test), data.test_labels)}
+    return errors(peer.predict, data)
 
 
 def linear(data):
     "Logistic regression on the pixels."
     peer = LogisticRegression(max_iter=100).fit(data.train, data.train_labels)
-    return {"train": error(peer.predict(data.train), data.train_labels), "valid": error(peer.predict(data.valid), data.valid_labels), "test": error(peer.predict(data.test), data.test_labels)}
+    return errors(peer.predict, data)
 
 
 def rules(data, seeds, asked):
@@ -142,7 +147,7 @@ def with_names(data, seed, folder, sheet):
     for half, visible in half_masks((28, 28), Backend()).items():
         filled = {"free": inpaint(whole, x, visible, rng=rng.stream("fill"), **settings), "given": np.empty_like(x)}
         for c in range(10): filled["given"][truth == c] = inpaint(told(whole, eye[c]), x[truth == c], visible, rng=rng.stream("fill"), **settings)
-        found[f"{half} half seen"] = {name: {"error": float(np.mean(inpainting_error(x, f, np.broadcast_to(visible, x.shape)))), "recognised": float(np.mean(features.predict(f) == truth))} for name, f in filled.items()}
+        found[f"{half} half seen"] = {name: {"error": float(np.mean(inpainting_error(x, f, visible))), "recognised": float(np.mean(features.predict(f) == truth))} for name, f in filled.items()}
     return found
 
 
