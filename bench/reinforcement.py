@@ -37,8 +37,9 @@ from biolearn.experiments import seed_list
 from biolearn.layers import angle, exact_gradient, init_dense, target_step
 from biolearn.learning import local_step, new_books
 from biolearn.model import encode
-from biolearn.reinforcement import RewardRecipe, best_actions, fit_bandit, fit_task, init_actor, nudged, play, reward_pull, turned
+from biolearn.reinforcement import RewardRecipe, best_actions, fit_bandit, fit_task, init_actor, nudged, play, reward_pull
 from biolearn.reproduce import git_revision, versions
+from biolearn.supervised import turned
 
 OUT = Path(__file__).resolve().parent.parent / "figures" / "paper" / "reinforcement.json"
 STOP = 499      # CartPole: learning ends when the last 100 episodes paid this in the mean
