@@ -1,6 +1,7 @@
 "What all tests share: markers, settings of hypothesis, and an environment that does not depend on who runs them."
 import os
 import signal
+from dataclasses import replace
 
 os.environ.setdefault("MPLBACKEND", "Agg")              # no test opens a window
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
@@ -56,3 +57,35 @@ def strict_backend(): return strict()
 @pytest.fixture(params=["numpy", "strict", pytest.param("cupy", marks=pytest.mark.skipif(_gpu_problem() is not None, reason=str(_gpu_problem())))])
 def backend(request):
     return {"numpy": Backend, "strict": strict, "cupy": lambda: use_device("gpu")}[request.param]()
+
+
+# ---- what several tests of inference look at ---------------------------------------------------------------------------
+
+import numpy as np
+
+from biolearn.backend import Random
+from biolearn.data import load_dataset
+from biolearn.inference import infer
+from biolearn.layers import Dense, LayerPair
+from biolearn.model import fit_top_prior, init_model
+
+
+@pytest.fixture(scope="session")
+def digits(): return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def small_network(digits):
+    "An untrained network for the small digits, with a top prior."
+    model = init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
+    return replace(model, prior=fit_top_prior(infer(model, digits.train, n_steps=3)[-1]))
+
+
+@pytest.fixture
+def linear_world():
+    "Makes a linear world h -> x with noise `sd` and h ~ N(0, I), as g, and its posterior mean as f: then f(x) - f(g(h)) is the posterior's covariance times the gradient of log p(x|h)."
+    def make(rng, n_below, n_above, sd=0.5):
+        W, b = rng.normal((n_above, n_below), "float64"), rng.normal((n_below,), "float64")
+        back = W.T @ np.linalg.inv(np.eye(n_above) + W @ W.T / sd**2) / sd**2
+        return LayerPair(Dense(back, -b @ back, "linear"), Dense(W, b, "linear"))
+    return make

@@ -1,34 +1,18 @@
 """INFERENCE without a clock: with everybody moving it is INFERENCE; otherwise against a loop over pictures, fixed points that are solved for, and binomial counts; what it refuses."""
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from biolearn import clock as C
 from biolearn.backend import Random
-from biolearn.data import load_dataset
 from biolearn.generation import generate
 from biolearn.inference import infer, inference_steps
 from biolearn.layers import Dense, LayerPair
 from biolearn.learning import Recipe, fit
-from biolearn.model import Model, fit_top_prior, init_model
+from biolearn.model import Model, init_model
 
-
-@pytest.fixture(scope="module")
-def digits(): return load_dataset("digits")
-
-@pytest.fixture(scope="module")
-def network(digits):
-    model = init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
-    return replace(model, prior=fit_top_prior(infer(model, digits.train, n_steps=3)[-1]))
 
 def linear(W, b): return Dense(W, b, "linear")
-
-def world(rng, n_below, n_above, sd=0.5):
-    "A linear world h -> x with noise `sd`, and its posterior mean as f."
-    W, b = rng.normal((n_above, n_below), "float64"), rng.normal((n_below,), "float64")
-    back = W.T @ np.linalg.inv(np.eye(n_above) + W @ W.T / sd**2) / sd**2
-    return LayerPair(linear(back, -b @ back), linear(W, b))
 
 def echo(n):
     "A pair with f(g(h)) = h: the gap f(x) - h of every neuron shrinks by 1 - delta whenever it moves."
@@ -38,11 +22,11 @@ def echo(n):
 # ---- with a clock ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("of", ["layers", "neurons"])
-def test_if_everybody_moves_it_is_inference_bit_for_bit(network, digits, of):
+def test_if_everybody_moves_it_is_inference_bit_for_bit(small_network, digits, of):
     x = digits.test[:30]
-    for a, b in zip(inference_steps(network, x, n_steps=7, alpha=0.2), C.ticks(network, x, p=1, n_ticks=7, alpha=0.2, of=of, rng=Random(0)), strict=True):
+    for a, b in zip(inference_steps(small_network, x, n_steps=7, alpha=0.2), C.ticks(small_network, x, p=1, n_ticks=7, alpha=0.2, of=of, rng=Random(0)), strict=True):
         assert all((u == v).all() for u, v in zip(a, b))
-    assert np.abs(C.clockless_generate(network, 40, p=1, rounds=2, of=of, rng=Random(3)) - generate(network, 40, rounds=2, rng=Random(3))).max() < 1e-5       # `infer` sums in another order: float32 round-off
+    assert np.abs(C.clockless_generate(small_network, 40, p=1, rounds=2, of=of, rng=Random(3)) - generate(small_network, 40, rounds=2, rng=Random(3))).max() < 1e-5       # `infer` sums in another order: float32 round-off
 
 
 def test_training_with_everybody_moving_is_training(digits):
@@ -57,10 +41,10 @@ def test_training_with_everybody_moving_is_training(digits):
 
 # ---- without -----------------------------------------------------------------------------------------------------------------
 
-def test_layers_that_move_for_some_pictures_only_against_a_loop_over_pictures(network, digits):
+def test_layers_that_move_for_some_pictures_only_against_a_loop_over_pictures(small_network, digits):
     x, p, delta, alpha = digits.test[:12], 0.4, 0.1, 0.3
-    *_, got = C.ticks(network, x, p=p, n_ticks=6, delta=delta, alpha=alpha, rng=Random(5))
-    rng, f, g = Random(5), network.f, network.g
+    *_, got = C.ticks(small_network, x, p=p, n_ticks=6, delta=delta, alpha=alpha, rng=Random(5))
+    rng, f, g = Random(5), small_network.f, small_network.g
     moving = [{k: rng.uniform((12,)) < p for k in (2, 1)} for _ in range(6)]                       # the same draws: the top layer first
     assert 0.2 < np.mean([m for tick in moving for m in tick.values()]) < 0.6
     for i in range(12):
@@ -72,10 +56,10 @@ def test_layers_that_move_for_some_pictures_only_against_a_loop_over_pictures(ne
         assert np.abs(got[1][i] - h1).max() < 1e-5 and np.abs(got[2][i] - h2).max() < 1e-5        # float32 sums in another order
 
 
-def test_neurons_move_one_by_one_and_layers_as_a_whole(network, digits):
+def test_neurons_move_one_by_one_and_layers_as_a_whole(small_network, digits):
     x = digits.test[:50]
     for of, whole in (("layers", True), ("neurons", False)):
-        before, after = C.ticks(network, x, p=0.5, n_ticks=1, of=of, alpha=0.3, rng=Random(6))
+        before, after = C.ticks(small_network, x, p=0.5, n_ticks=1, of=of, alpha=0.3, rng=Random(6))
         moved = (before[1] != after[1]).mean(axis=1)
         assert (np.isin(moved, (0, 1)).all() if whole else ((moved > 0) & (moved < 1)).all()) and 0.3 < moved.mean() < 0.7
 
@@ -97,9 +81,9 @@ def test_the_number_of_moves_is_binomial(of, p):
 
 
 @pytest.mark.parametrize("p, of, delay", [(1, "layers", 0), (0.4, "layers", 0), (0.4, "neurons", 0), (0.4, "layers", 4), (0.4, "neurons", 4), (1, "layers", 4)])
-def test_everybody_settles_at_the_fixed_point_that_a_linear_system_gives(p, of, delay):
+def test_everybody_settles_at_the_fixed_point_that_a_linear_system_gives(linear_world, p, of, delay):
     rng, delta, alpha = Random(8), 0.2, 0.3
-    one, two = world(rng.stream("low"), 5, 3), world(rng.stream("high"), 3, 2)
+    one, two = linear_world(rng.stream("low"), 5, 3), linear_world(rng.stream("high"), 3, 2)
     x = rng.stream("x").normal((4, 5), "float64")
     A, B, c1, c2 = one.g.W @ one.f.W, two.g.W @ two.f.W, (x - one.g.b) @ one.f.W, -two.g.b @ two.f.W
     still = np.block([[delta * A + alpha * np.eye(3), -delta * two.f.W], [-alpha * two.g.W, delta * B]])   # (h_1, h_2) @ still = what pushes
@@ -121,8 +105,8 @@ def test_a_message_is_as_old_as_was_drawn():
     assert states == pytest.approx(by_hand, rel=1e-12) and set(ages) == {0, 1, 2, 3}
 
 
-def test_the_same_seed_has_the_same_random_times(network, digits):
-    run = lambda seed: C.clockless_infer(network, digits.test[:20], p=0.3, delay=2, rng=Random(seed))
+def test_the_same_seed_has_the_same_random_times(small_network, digits):
+    run = lambda seed: C.clockless_infer(small_network, digits.test[:20], p=0.3, delay=2, rng=Random(seed))
     a, b, c = run(0), run(0), run(1)
     assert all((u == v).all() for u, v in zip(a, b)) and (a[1] != c[1]).any() and all(layer.dtype == np.float32 for layer in a)
 
@@ -130,8 +114,8 @@ def test_the_same_seed_has_the_same_random_times(network, digits):
 @pytest.mark.parametrize("wrong, error, word", [
     (dict(p=0.0), ValueError, "p must"), (dict(p=1.5), ValueError, "p must"), (dict(of="synapses"), ValueError, "of must"), (dict(delay=-1), ValueError, "delay"), (dict(n_ticks=2.5), TypeError, "n_ticks"),
     (dict(delta=-0.1), ValueError, "delta"), (dict(alpha=2.0), ValueError, "alpha")])
-def test_bad_settings_are_refused(network, digits, wrong, error, word):
-    with pytest.raises(error, match=word): C.clockless_infer(network, digits.test[:2], **{"p": 0.5, "rng": Random(0)} | wrong)
+def test_bad_settings_are_refused(small_network, digits, wrong, error, word):
+    with pytest.raises(error, match=word): C.clockless_infer(small_network, digits.test[:2], **{"p": 0.5, "rng": Random(0)} | wrong)
 
 def test_another_direction_is_refused():
     with pytest.raises(ValueError, match="exact"): C.clockless_e_step(Recipe(direction="exact"), p=0.5)

@@ -1,5 +1,4 @@
 """Langevin's noise in INFERENCE: where its walk settles, against the discrete Lyapunov equation and by hand; without noise it is INFERENCE; what it refuses."""
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,32 +6,16 @@ from scipy.linalg import solve_discrete_lyapunov
 
 from biolearn import noise as N
 from biolearn.backend import Random
-from biolearn.data import load_dataset
 from biolearn.generation import generate
 from biolearn.inference import infer, inference_steps
 from biolearn.layers import Dense, LayerPair
 from biolearn.learning import Recipe, fit
-from biolearn.model import Model, fit_top_prior, init_model
+from biolearn.model import Model, init_model
 
 CHAINS = 20_000
 
 
-@pytest.fixture(scope="module")
-def digits(): return load_dataset("digits")
-
-@pytest.fixture(scope="module")
-def network(digits):
-    model = init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
-    return replace(model, prior=fit_top_prior(infer(model, digits.train, n_steps=3)[-1]))
-
 def linear(W, b): return Dense(W, b, "linear")
-
-def pair(rng, n_below, n_above, sd=0.5):
-    "A linear world h -> x with noise `sd` and h ~ N(0, I), as g, and its posterior mean as f: then f(x) - f(g(h)) is the posterior's covariance times the gradient of log p(x|h)."
-    W, b = rng.normal((n_above, n_below), "float64"), rng.normal((n_below,), "float64")
-    cov = np.linalg.inv(np.eye(n_above) + W @ W.T / sd**2)
-    back = W.T @ cov / sd**2
-    return LayerPair(linear(back, -b @ back), linear(W, b))
 
 def close(states, mean, cov):
     "Are the mean and the covariance of independent rows of `states` these, to five standard errors of each entry?"
@@ -41,18 +24,18 @@ def close(states, mean, cov):
     return off_mean.max() < 5 and off_cov.max() < 5
 
 
-def test_without_noise_it_is_inference_bit_for_bit(network, digits):
+def test_without_noise_it_is_inference_bit_for_bit(small_network, digits):
     x = digits.test[:30]
-    for a, b in zip(inference_steps(network, x, n_steps=7, alpha=0.2), N.noisy_steps(network, x, temperature=0.0, sds=(0.1, 0.1), n_steps=7, alpha=0.2, rng=Random(0)), strict=True):
+    for a, b in zip(inference_steps(small_network, x, n_steps=7, alpha=0.2), N.noisy_steps(small_network, x, temperature=0.0, sds=(0.1, 0.1), n_steps=7, alpha=0.2, rng=Random(0)), strict=True):
         assert all((u == v).all() for u, v in zip(a, b))
-    same = [N.noisy_generate(network, 40, temperature=T, sds=(0.1, 0.1), rounds=2, cold=cold, rng=Random(3)) for T, cold in ((0.0, 0), (5.0, 2))]
+    same = [N.noisy_generate(small_network, 40, temperature=T, sds=(0.1, 0.1), rounds=2, cold=cold, rng=Random(3)) for T, cold in ((0.0, 0), (5.0, 2))]
     assert (same[0] == same[1]).all()
-    assert np.abs(same[0] - generate(network, 40, rounds=2, rng=Random(3))).max() < 1e-5           # `infer` has another order of sums: float32 round-off
+    assert np.abs(same[0] - generate(small_network, 40, rounds=2, rng=Random(3))).max() < 1e-5           # `infer` has another order of sums: float32 round-off
 
 
-def test_one_layer_settles_where_the_lyapunov_equation_says():
+def test_one_layer_settles_where_the_lyapunov_equation_says(linear_world):
     rng, delta, T, sd = Random(1), 0.3, 0.7, 0.4
-    model = Model((pair(rng.stream("world"), 5, 3),))
+    model = Model((linear_world(rng.stream("world"), 5, 3),))
     x = rng.stream("x").normal((1, 5), "float64")
     F = np.eye(3) - delta * model.pairs[0].g.W @ model.pairs[0].f.W                                 # rows: h <- h F + const
     mean = np.linalg.lstsq(model.pairs[0].g.W.T, (x - model.pairs[0].g.b)[0], rcond=None)[0]        # least squares: no prior acts on the top layer
@@ -62,10 +45,10 @@ def test_one_layer_settles_where_the_lyapunov_equation_says():
     assert not close(h, mean, 1.1 * cov)                                                           # five standard errors would see a tenth
 
 
-def test_two_layers_settle_where_the_lyapunov_equation_says():
+def test_two_layers_settle_where_the_lyapunov_equation_says(linear_world):
     "The top layer moves first, and its noise reaches h_1 within the same step."
     rng, delta, alpha, T, sds = Random(2), 0.2, 0.3, 1.0, (0.5, 0.3)
-    one, two = pair(rng.stream("low"), 5, 3), pair(rng.stream("high"), 3, 2)
+    one, two = linear_world(rng.stream("low"), 5, 3), linear_world(rng.stream("high"), 3, 2)
     x = rng.stream("x").normal((1, 5), "float64")
     A, B, C, D = one.g.W @ one.f.W, two.g.W @ two.f.W, two.f.W, two.g.W
     top = np.vstack([delta * C, np.eye(2) - delta * B])                                             # (h_1, h_2) -> h_2
@@ -105,16 +88,16 @@ def test_the_unit_is_what_the_guess_leaves_of_the_settled_state():
     assert N.noise_units(model, x, n_steps=0) == (0.0,)
 
 
-def test_the_same_seed_walks_the_same_way_and_another_does_not(network, digits):
-    walk = lambda seed: N.noisy_infer(network, digits.test[:20], temperature=1.0, sds=(0.1, 0.1), rng=Random(seed))
+def test_the_same_seed_walks_the_same_way_and_another_does_not(small_network, digits):
+    walk = lambda seed: N.noisy_infer(small_network, digits.test[:20], temperature=1.0, sds=(0.1, 0.1), rng=Random(seed))
     a, b, c = walk(0), walk(0), walk(1)
     assert all((u == v).all() for u, v in zip(a, b)) and all((u != v).any() for u, v in zip(a[1:], c[1:]))
     assert all(layer.dtype == np.float32 for layer in a) and (a[0] == digits.test[:20]).all()
 
 
-def test_only_the_layers_with_a_unit_are_shaken(network, digits):
+def test_only_the_layers_with_a_unit_are_shaken(small_network, digits):
     rng, x = Random(7), digits.test[:20]
-    still, shaken = infer(network, x, n_steps=1, alpha=0.0), N.noisy_infer(network, x, temperature=1.0, sds=(0.0, 0.1), n_steps=1, alpha=0.0, rng=rng)
+    still, shaken = infer(small_network, x, n_steps=1, alpha=0.0), N.noisy_infer(small_network, x, temperature=1.0, sds=(0.0, 0.1), n_steps=1, alpha=0.0, rng=rng)
     assert np.abs(still[1] - shaken[1]).max() < 1e-5
     assert np.std(shaken[2] - still[2]) == pytest.approx(0.1 * np.sqrt(0.2), rel=5 / np.sqrt(2 * still[2].size))
 
@@ -132,10 +115,10 @@ def test_training_with_cold_noise_is_training(digits):
 @pytest.mark.parametrize("wrong, error, word", [
     (dict(temperature=-1.0), ValueError, "temperature"), (dict(temperature=float("nan")), ValueError, "temperature"), (dict(sds=(0.1,)), ValueError, "2 hidden layers"),
     (dict(sds=(0.1, -0.1)), ValueError, "standard deviation"), (dict(n_steps=1.5), TypeError, "n_steps"), (dict(delta=-0.1), ValueError, "delta"), (dict(alpha=2.0), ValueError, "alpha")])
-def test_bad_settings_are_refused(network, digits, wrong, error, word):
-    with pytest.raises(error, match=word): N.noisy_infer(network, digits.test[:2], **{"temperature": 1.0, "sds": (0.1, 0.1), "rng": Random(0)} | wrong)
+def test_bad_settings_are_refused(small_network, digits, wrong, error, word):
+    with pytest.raises(error, match=word): N.noisy_infer(small_network, digits.test[:2], **{"temperature": 1.0, "sds": (0.1, 0.1), "rng": Random(0)} | wrong)
 
-def test_bad_calls_are_refused(network, digits):
-    with pytest.raises(ValueError, match="cold"): N.noisy_generate(network, 5, temperature=1.0, sds=(0.1, 0.1), rounds=2, cold=3, rng=Random(0))
-    with pytest.raises(ValueError, match="columns"): N.noise_units(network, digits.test[:5, :10])
+def test_bad_calls_are_refused(small_network, digits):
+    with pytest.raises(ValueError, match="cold"): N.noisy_generate(small_network, 5, temperature=1.0, sds=(0.1, 0.1), rounds=2, cold=3, rng=Random(0))
+    with pytest.raises(ValueError, match="columns"): N.noise_units(small_network, digits.test[:5, :10])
     with pytest.raises(ValueError, match="exact"): N.noisy_e_step(Recipe(direction="exact"), temperature=1.0, sds=(0.1, 0.1))
