@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.noise import OUT, RECIPE, STEPS, network, rounds_of, save, some
+from bench.noise import OUT, RECIPE, STEPS, rounds_of, some
+from bench.yardstick import network, save
 from biolearn.backend import Random
 from biolearn.clock import clockless_e_step, clockless_infer
 from biolearn.data import load_dataset

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from biolearn.backend import Random, write_whole
+from bench.yardstick import save
+from biolearn.backend import Random
 from biolearn.dale import dale_rule, dale_signs, dale_start, wrong_signs
 from biolearn.data import load_dataset
 from biolearn.evaluation import inpainting_error, parzen_log_likelihood
@@ -85,8 +86,7 @@ def main(argv=None):
             except DivergenceError as e: seeds[str(seed)] = {"diverged": str(e)}
             else: seeds[str(seed)] = measured(model, signs, data.test, data.image_shape, Random(seed).stream("dale")) | {"rms": history[-1]["rms"], "seconds": round(time.process_time() - start)}
             found |= {"verdicts": verdicts(found), "settings": SETTINGS, "revision": git_revision(), "versions": versions()}
-            asked.out.parent.mkdir(parents=True, exist_ok=True)
-            with write_whole(asked.out) as part: part.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            save(found, asked.out)
             print(seed, name, seeds[str(seed)], flush=True)
 
 

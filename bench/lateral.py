@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import yardstick
-from biolearn.backend import Random, write_whole
+from biolearn.backend import Random
 from biolearn.data import load_dataset
 from biolearn.evaluation import mean_and_stderr, parzen_log_likelihood
 from biolearn.experiments import seed_list
@@ -32,7 +32,7 @@ from biolearn.generation import generate, inference_chain, sample_directed
 from biolearn.lateral import correlation_gap, fit_lateral, gaussian_draws, sample_lateral
 from biolearn.learning import top_states
 from biolearn.model import decode, fit_mixture_prior, sample_prior
-from biolearn.reproduce import git_revision, trained_run, versions
+from biolearn.reproduce import git_revision, versions
 
 OUT = yardstick.runner.ROOT / "figures" / "paper" / "biology" / "lateral.json"
 LEARNING = dict(n_epochs=20, batch_size=100, epsilon=0.05, delta=0.02, n_steps=4, n_chains=500, floor=0.01)
@@ -76,8 +76,7 @@ def measured(x, chain, data, features, rng):
 
 def measure(seed, data, features, runs):
     "One seed: {'found': {set: {number: estimate}}, 'told': ...}."
-    folder = next(runs.glob(f"paper-seed{seed}-*/model.safetensors")).parent if runs else None
-    run, rng, start = yardstick.read_run(folder, seed) if runs else trained_run("paper", seed=seed, device="cpu"), Random(seed).stream("lateral"), time.perf_counter()
+    run, rng, start = yardstick.network(seed, runs), Random(seed).stream("lateral"), time.perf_counter()
     x, told = pictures(run, rng)
     found = {name: measured(pics, x["chain"], data, features, rng.stream("measure", name)) for name, pics in x.items()}
     return {"found": found, "told": told | {"key": run.key, "seconds": round(time.perf_counter() - start, 1)}}
@@ -95,8 +94,7 @@ def main(argv=None):
     for seed in asked.seeds:
         if str(seed) in seeds: print(seed, "was there"); continue
         seeds[str(seed)] = measure(seed, data, features, asked.runs) | {"revision": git_revision(), "versions": versions()}
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        with write_whole(asked.out) as part: part.write_text(json.dumps({"settings": about, "seeds": seeds}, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
+        yardstick.save({"settings": about, "seeds": seeds}, asked.out)
         for name, found in seeds[str(seed)]["found"].items(): print(seed, f"{name:20}", *(f"{k} {v:.4g}" for k, (v, _) in found.items()), flush=True)
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.yardstick import features_of, read_run
-from biolearn.backend import Random, write_whole
+from bench.yardstick import features_of, network, save
+from biolearn.backend import Random
 from biolearn.data import load_dataset
 from biolearn.evaluation import mean_and_stderr, parzen_log_likelihood, variety
 from biolearn.experiments import seed_list
@@ -31,7 +31,7 @@ from biolearn.learning import fit
 from biolearn.likelihood import ais, decoder_of, fit_sds
 from biolearn.model import init_model, log_p_joint
 from biolearn.noise import noise_units, noisy_e_step, noisy_infer
-from biolearn.reproduce import PROFILES, git_revision, trained_run, versions
+from biolearn.reproduce import PROFILES, git_revision, versions
 from biolearn.yardstick import judge_inference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,14 +40,6 @@ TEMPERATURES, CHAIN, COLD = (0.0, 1.0, 10.0, 100.0), (0.1,), (10.0,)
 N_SAMPLES, N_DIGITS, ROWS, EPOCHS, TRAINED = 500, 10, 3000, 3, (1.0, 10.0)
 RECIPE = PROFILES["paper"].recipe
 STEPS = dict(n_steps=RECIPE.n_steps, delta=RECIPE.delta)
-
-
-def network(seed, runs=None):
-    "The paper's trained network of one seed: read from the folder `runs`, or trained now."
-    if not runs: return trained_run("paper", seed=seed, device="cpu")
-    found = sorted(f for f in Path(runs).glob(f"paper-seed{seed}-*") if (f / "model.safetensors").is_file())
-    if not found: raise SystemExit(f"{runs} holds no trained network of seed {seed} (paper-seed{seed}-*/model.safetensors).")
-    return read_run(found[0], seed)
 
 
 def quality(samples, data, features, unseen, rng):
@@ -104,12 +96,6 @@ def learnt(seed, data, features, rng, temperatures=TRAINED):
         found[str(T)] = {"directed": samples[0], "GENERATE": samples[3], "log p(x)": mean_and_stderr(annealed.log_p), "sds": decoder.sds, "log p(x, h)": history[-1]["log_p_end"], "seconds": seconds}
         print("learning", seed, T, {k: round(v[0], 2) for k, v in samples[3].items()}, found[str(T)]["log p(x)"], f"{seconds:.0f} s", flush=True)
     return {"sds": sds, "rows": ROWS, "epochs": EPOCHS, "temperatures": found}
-
-
-def save(told, path):
-    "Write what was measured, whole."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as part: part.write_text(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
 
 
 def some(text):

@@ -24,8 +24,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bench.yardstick import read_run
-from biolearn.backend import Backend, Random, write_whole
+from bench.yardstick import network, save
+from biolearn.backend import Backend, Random
 from biolearn.data import load_dataset
 from biolearn.evaluation import parzen_log_likelihood
 from biolearn.experiments import seed_list, spread
@@ -33,7 +33,7 @@ from biolearn.generation import inference_chain
 from biolearn.inference import infer
 from biolearn.learning import fit, load_model, top_states
 from biolearn.model import decode, encode, fit_top_prior, init_model, log_p_joint, sample_prior
-from biolearn.reproduce import PROFILES, git_revision, trained_run, versions
+from biolearn.reproduce import PROFILES, git_revision, versions
 from biolearn.spikes import infer_spikes, send, spike_chain, spike_e_step
 
 PATH = Path(__file__).resolve().parent.parent / "figures" / "paper" / "biology" / "spikes.json"
@@ -109,8 +109,7 @@ def write(path, found):
         if "inf" in table: found["verdict"] = enough(table, spread(table["inf"])["mean"])
     found["trained"] = closed(found["training"])
     found |= {"settings": {"samples": SAMPLES, "digits": DIGITS, "sigma": SIGMA, "nats": NATS, "windows": [windows_text(n) for n in WINDOWS], "training": TRAINING}, "revision": git_revision(), "versions": versions()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as part: part.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    save(found, path)
 
 
 def in_training(folder):
@@ -123,12 +122,9 @@ def in_training(folder):
 
 def one_seed(seed, runs):
     "The trained network of the paper's profile and `seed`; from a folder also one in training."
-    if not runs: return trained_run("paper", seed=seed, device="cpu")
-    folders = sorted(runs.glob(f"paper-seed{seed}-*"))
-    done = [f for f in folders if (f / "model.safetensors").is_file()]
-    if done: return read_run(done[0], seed)
-    if not folders: raise SystemExit(f"{runs} has no paper-seed{seed}-*")
-    return in_training(folders[0])
+    folders = sorted(runs.glob(f"paper-seed{seed}-*")) if runs else []
+    in_work = folders and not any((f / "model.safetensors").is_file() for f in folders)
+    return in_training(folders[0]) if in_work else network(seed, runs)
 
 
 def measure_seeds(seeds, runs, path):

@@ -20,8 +20,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from bench.yardstick import features_of, read_run
-from biolearn.backend import Backend, Random, to_numpy, write_whole
+from bench.yardstick import features_of, network, save
+from biolearn.backend import Backend, Random, to_numpy
 from biolearn.data import load_dataset
 from biolearn.evaluation import inpainting_error
 from biolearn.experiments import seed_list
@@ -29,7 +29,7 @@ from biolearn.features import frechet_distance
 from biolearn.generation import half_masks, inference_chain, inpaint, sample_directed
 from biolearn.learning import Recipe, fit, top_states
 from biolearn.model import Model, init_model
-from biolearn.reproduce import checkout, git_revision, trained_run, versions
+from biolearn.reproduce import checkout, git_revision, versions
 from biolearn.supervised import Babble, Labels, class_priors, credit_angles, exchanged, fixed_feedback, one_hot, predict, told, without_labels
 
 OUT = checkout() / "figures" / "paper" / "supervised.json"
@@ -126,10 +126,9 @@ def few_labels(data, codes, unseen, n, rng, draws=5):
     return found
 
 
-def with_names(data, seed, folder, sheet):
+def with_names(data, run, sheet):
     "What the paper's network does with labels on top: errors with all and with few labels, pictures of a class, completion given the class."
-    run = read_run(folder, seed) if folder else trained_run("paper", seed=seed, device="cpu")
-    rng, y, eye = Random(seed).stream("names"), one_hot(data.train_labels, 10, Backend()), np.eye(10, dtype=np.float32)
+    rng, y, eye = Random(run.seed).stream("names"), one_hot(data.train_labels, 10, Backend()), np.eye(10, dtype=np.float32)
     codes, unseen = (np.concatenate(list(top_states(run.model, x, run.profile.recipe))) for x in (data.train, data.test))
     whole = Model((*run.model.pairs, *top_pair(codes, y, rng, 30)), None)
     found, features = {"test": error(whole.pairs[-1].f(unseen).argmax(1), data.test_labels)}, features_of(data)
@@ -154,9 +153,7 @@ def with_names(data, seed, folder, sheet):
 def names(data, seeds, asked):
     "The paper's network with labels on top, by seed."
     for seed in seeds:
-        folders = sorted(asked.runs.glob(f"paper-seed{seed}-*/run.json")) if asked.runs else []
-        if asked.runs and not folders: raise SystemExit(f"{asked.runs} holds no paper-seed{seed}-*/run.json")
-        yield "names", seed, lambda: with_names(data, seed, folders[0].parent if folders else None, sheet=seed == seeds[0])
+        yield "names", seed, lambda: with_names(data, network(seed, asked.runs), sheet=seed == seeds[0])
 
 
 PARTS = {"rules": (rules, "0-4"), "depth": (depth, "0"), "names": (names, "7,8")}
@@ -181,8 +178,7 @@ def main(argv=None):
             table = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.is_file() else {}        # another process may have added rows
             table.setdefault(part, {}).setdefault(name, {})[str(seed)] = found
             table |= {"settings": {"epochs": EPOCHS, "batch": BATCH, "rate_f": RATE_F, "rate_top": RATE_TOP, "rate_g": RATE_G, "labels": LABELS, "babbling": BABBLING}, "versions": versions()}
-            asked.out.parent.mkdir(parents=True, exist_ok=True)
-            with write_whole(asked.out) as draft: draft.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
+            save(table, asked.out)
             print(part, name, seed, f"{found['seconds']:.0f} s", {k: v for k, v in found.items() if k in ("train", "valid", "test", "angles", "100 labels", "1000 labels")}, flush=True)
 
 

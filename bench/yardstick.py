@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import peers as runner
-from biolearn.backend import Backend, Random
+from biolearn.backend import Backend, Random, write_whole
 from biolearn.data import load_dataset
 from biolearn.experiments import seed_list
 from biolearn.features import load_features, train_features
@@ -47,6 +47,20 @@ def read_run(folder, seed):
     if about["seed"] != seed: raise SystemExit(f"{folder} was trained with seed {about['seed']}, not {seed}.")
     rng = Random(seed, Backend())
     return Run(load_model(folder / "model.safetensors", Backend()), load_dataset("mnist"), about["history"], profile, Backend(), rng, seed, about["key"], folder, folder.parent.parent)
+
+
+def network(seed, runs=None):
+    "The paper's trained network of one seed: read from the folder `runs`, which holds paper-seed<seed>-*, or trained now."
+    if not runs: return trained_run("paper", seed=seed, device="cpu")
+    found = sorted(f for f in Path(runs).glob(f"paper-seed{seed}-*") if (f / "model.safetensors").is_file())
+    if not found: raise SystemExit(f"{runs} holds no trained network of seed {seed} (paper-seed{seed}-*/model.safetensors).")
+    return read_run(found[0], seed)
+
+
+def save(told, path):
+    "Write what was measured as JSON, whole."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as part: part.write_text(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
 
 
 def our_network(model, seed, folder):
