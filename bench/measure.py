@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import resource
+import select
 import statistics
 import subprocess
 import sys
@@ -30,7 +31,7 @@ class Worker:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen([python or sys.executable, "-m", "bench.worker", name, json.dumps(settings)], cwd=ROOT, text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=os.environ | {"PYTHONPATH": path} | dict(env))
-        self.about = None
+        self.about, self.patience = None, None                        # seconds that an answer may take; None: any
 
     def ready(self):
         "Wait until it is set up."
@@ -38,6 +39,9 @@ class Worker:
         return self
 
     def _answer(self):
+        if self.patience is not None and not select.select([self.process.stdout], [], [], self.patience)[0]:
+            self.process.kill()
+            raise WorkerFailed(f"{self.label}: no answer in {self.patience:g} s")
         line = self.process.stdout.readline()
         if line: return json.loads(line)
         self.process.wait()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -118,13 +119,15 @@ def _at_once(device, counts, *, rounds, **shape):
     return {n: ratios(each[n], [n * t for t in each[1]]) for n in counts[1:]}, _table(times)
 
 
-def _those_that_run(workers):
-    "The workers that come through one step, and {label: what it said last} of the others."
-    alive, failed = [], {}
-    for worker in workers:
-        try: worker.run(1); alive.append(worker)
-        except WorkerFailed as e: failed[worker.label] = str(e)
-    return alive, failed
+def _those_that_run(workers, patience=100.0):
+    "The workers that come through one step, and {label: what it said last} of the others. All take it at the same time, for some compile long; who needs more than `patience` seconds for it or for its start is left out."
+    def first_step(worker):
+        worker.patience = patience
+        try: worker.run(1)
+        except WorkerFailed as e: return str(e)
+        worker.patience = None
+    with ThreadPoolExecutor(max(1, len(workers))) as pool: said = dict(zip(workers, pool.map(first_step, workers)))
+    return [worker for worker in workers if said[worker] is None], {worker.label: text for worker, text in said.items() if text is not None}
 
 
 def on_device(device, torch_device, python, peers, counts, *, rounds, sizes, batch, **limits):

@@ -89,28 +89,27 @@ def biolearn_model(weights, units, backend=None):
     return Model(tuple(LayerPair(dense(f"f{k}", units[k]), dense(f"g{k}", units[k - 1])) for k in range(1, len(units))))
 
 
-def biolearn_trainer(weights, units, settings, backend=None, networks=1):
+def biolearn_trainer(weights, units, settings, backend=None, networks=1, rngs=None):
     """The one place that calls the package's training step: returns (model, steps), where steps(batches) is TRAIN as `fit` does it, on `backend` (None: the CPU);
     with `networks` > 1 that of so many at once, as `fit_many` does it: all start from the same weights, each has noise of its own.
 
     `rngs`: a stream of noise per layer; `scales`: what multiplies the learning rates in each step. Returns the losses of the last step."""
-    from biolearn.backend import workers
-    from biolearn.learning import Recipe, new_books, train_step
+    from biolearn.backend import recording_stream, workers
+    from biolearn.learning import Recipe, _stepper, new_books
     from biolearn.model import stack_models
     model, t = biolearn_model(weights, units, backend), 0
     if networks > 1: model = stack_models([model] * networks)
-    recipe = Recipe(**settings)
+    recipe, W = Recipe(**settings), model.pairs[0].f.W
     books = [new_books(dense, recipe.optimizer) for pair in model.pairs for dense in (pair.f, pair.g)]
-    noise = [_stream(backend, networks).stream("noise", k) for k in range(len(units))]
+    with workers(W) as crew: step = _stepper(model, books, recipe, rngs or [_stream(backend, networks).stream("noise", k) for k in range(len(units))], crew)
 
-    def steps(batches, rngs=noise, scales=None):
+    def steps(batches, scales=None):
         nonlocal t
         losses = []
-        with workers(model.pairs[0].f.W) as crew:
+        with workers(W), recording_stream(W):
             for i, x in enumerate(batches):
                 t += 1
-                done = 1 - scales[i] if scales else t * 1e-6
-                losses = train_step(model, books, x, recipe.at(done), t=t, rngs=rngs, crew=crew)[1]
+                losses = step(x, t, 1 - scales[i] if scales else t * 1e-6)[1]
         return losses
     return model, steps
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Array', 'Backend', 'to_numpy', 'check_array', 'check_number', 'check_choice', 'DeviceError', 'use_device', 'Random',
-           'Seeds', 'Workers', 'workers', 'kernels', 'write_whole', 'flush_folder', 'array_namespace']
+           'stacked', 'Seeds', 'Workers', 'workers', 'kernels', 'product', 'recording_stream', 'Recording',
+           'write_whole', 'flush_folder', 'array_namespace']
 
 # %% ../nbs/00_backend.ipynb #ce719df8
-import errno, functools, math, os, tempfile, warnings, zlib
+import ctypes, errno, functools, math, os, tempfile, warnings, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_cupy_array, is_numpy_array
+from array_api_compat import array_namespace, device, is_cupy_array, is_numpy_array
 import array_api_compat.numpy
 
 Array = Any           # a NumPy or CuPy array; shapes and dtypes stand in the docstrings: no type checker follows them across libraries
@@ -130,7 +131,7 @@ def _generator(xp, seeds):
     "The fastest good generator of this namespace, seeded from a `SeedSequence`."
     if xp.__name__.endswith("cupy"):
         import cupy
-        return cupy.random.Generator(cupy.random.XORWOW(int(seeds.generate_state(1, np.uint64)[0])))
+        return cupy.random.Generator(cupy.random.XORWOW(int(seeds.generate_state(1, np.uint64)[0]), size=2**17))     # states: one for each number of a minibatch's layer; CuPy's default, twice as many, costs twice the time
     return np.random.Generator(np.random.SFC64(seeds))
 
 # %% ../nbs/00_backend.ipynb #17bbe796
@@ -175,6 +176,13 @@ class Random:
         return self.backend.asarray(self._draw(host=True).permutation(n), "int64")
 
 # %% ../nbs/00_backend.ipynb #5c70729e
+def stacked(arrays: Sequence[Array]) -> Array:
+    "`stack` of arrays of one shape, along a new first axis. Each is copied by itself: CuPy would first send the addresses of many to the GPU, which cannot be recorded."
+    xp, first = array_namespace(arrays[0]), arrays[0]
+    whole = xp.empty((len(arrays), *first.shape), dtype=first.dtype, device=device(first))
+    for i, a in enumerate(arrays): whole[i, ...] = a
+    return whole
+
 @dataclass(frozen=True)
 class Seeds:
     "Several `Random` in the place of one: whatever is drawn has a leading axis, one slice for each, and slice s holds the numbers that `rngs[s]` draws alone."
@@ -191,7 +199,7 @@ class Seeds:
 
     def _each(self, draw):
         "What `draw` makes of each stream, stacked."
-        return self.backend.xp.stack([draw(rng) for rng in self.rngs])
+        return stacked([draw(rng) for rng in self.rngs])
 
     def normal(self, shape: Sequence[int], dtype: str = "float32") -> Array:
         "Standard normal numbers of `shape`, whose first entry is the number of streams."
@@ -306,6 +314,91 @@ def kernels(*arrays: Array) -> Any:
     if arrays and all(is_cupy_array(a) and a.dtype == np.float32 for a in arrays): return _fused()
     if not all(is_numpy_array(a) and a.dtype == np.float32 and (a[0] if a.ndim == 3 else a).flags.c_contiguous for a in arrays): return None
     return _EachNetwork(_compiled()) if _compiled() and any(a.ndim == 3 for a in arrays) else _compiled()
+
+# %% ../nbs/00_backend.ipynb #5a1c0b02
+class _Cublas:
+    "float32 products by the cuBLAS that CuPy has loaded: CuPy's own are refused while launches are recorded."
+    ROOM = 32 * 2**20                # bytes that cuBLAS may work in; without them it would look for memory within a recording
+
+    def __init__(self):
+        import cupy
+        from cupy_backends.cuda.libs import cublas                                  # a shared library: what it is linked to is found through it
+        self.library, self.handle, self.room, self.stream = ctypes.CDLL(cublas.__file__), ctypes.c_void_p(cublas.create()), cupy.empty(self.ROOM, "uint8"), None
+        self.current = cupy.cuda.get_current_stream
+
+    def _ask(self, name, *args):
+        status = getattr(self.library, name)(self.handle, *args)
+        if status: raise RuntimeError(f"{name} of cuBLAS answers with status {status}.")
+
+    def product(self, a, b, out):
+        "`out` (n, m) becomes a (n, l) @ b (l, m), each of them in rows or the transpose of such; with a leading axis, or without one where it is the same for all slices."
+        stream = self.current().ptr
+        if stream != self.stream:                                                    # a new stream forgets the room
+            self._ask("cublasSetStream_v2", ctypes.c_void_p(stream))
+            self._ask("cublasSetWorkspace_v2", ctypes.c_void_p(self.room.data.ptr), ctypes.c_size_t(self.ROOM))
+            self.stream = stream
+        one, zero, (n, m), l = ctypes.c_float(1), ctypes.c_float(0), out.shape[-2:], a.shape[-1]
+        (flip_a, *a_), (flip_b, *b_), (_, *out_) = map(_place, (a, b, out))
+        # cuBLAS reads columns: its product is that of the transposes, in the other order
+        if out.ndim == 2: self._ask("cublasSgemm_v2", flip_b, flip_a, m, n, l, ctypes.byref(one), *b_[:2], *a_[:2], ctypes.byref(zero), *out_[:2])
+        else: self._ask("cublasSgemmStridedBatched", flip_b, flip_a, m, n, l, ctypes.byref(one), *b_, *a_, ctypes.byref(zero), *out_, out.shape[0])
+
+def _place(a):
+    "How cuBLAS is told of an array: is it a transpose, where does it lie, how far are its rows apart, and its slices."
+    flip = not _in_rows(a)
+    return int(flip), ctypes.c_void_p(a.data.ptr), a.strides[-1 if flip else -2] // a.itemsize, ctypes.c_longlong(a.strides[0] // a.itemsize if a.ndim == 3 else 0)
+
+_cublas = functools.cache(_Cublas)
+
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    "The matrix product a @ b, written to `out` if it is given (NumPy and CuPy); of CuPy arrays in float32 one that can be recorded."
+    if not all(is_cupy_array(x) and x.dtype == np.float32 and x.ndim in (2, 3) and x.size for x in (a, b)):
+        return a @ b if out is None else array_namespace(out).matmul(a, b, out=out)
+    if out is None: out = array_namespace(a).empty((*(a.shape[:-2] or b.shape[:-2]), a.shape[-2], b.shape[-1]), dtype=a.dtype)
+    _cublas().product(*(x if _in_rows(x) or _in_rows(x.swapaxes(-1, -2)) else x.copy() for x in (a, b)), out)
+    return out
+
+def _in_rows(a):
+    "Do the numbers of each row lie side by side, and the rows one after the other?"
+    return a.strides[-1] == a.itemsize and a.strides[-2] >= a.itemsize * a.shape[-1]
+
+# %% ../nbs/00_backend.ipynb #5a1c0b03
+@functools.cache
+def _own_stream():
+    "The stream on which launches are recorded and replayed."
+    import cupy
+    return cupy.cuda.Stream(non_blocking=True)
+
+@contextmanager
+def recording_stream(a: Array) -> Iterator[None]:
+    "Work on CuPy arrays within the block goes to a stream of its own, after all that came before, and is waited for at the end. For other arrays nothing happens."
+    if not is_cupy_array(a): yield
+    else:
+        import cupy
+        cupy.cuda.Device().synchronize()
+        with _own_stream():
+            yield
+            _own_stream().synchronize()
+
+class Recording:
+    "The launches of job() on a GPU: made one by one at the first call, recorded at the second, replayed later. Each call, in a `recording_stream`, rewrites the arrays that job() returned, and returns them."
+    def __init__(self, job: Callable[[], Any]) -> None:
+        import cupy
+        self.job, self.cuda, self.pool, self.graph, self.result = job, cupy.cuda, cupy.cuda.MemoryPool(), None, None
+
+    def __call__(self) -> Any:
+        if self.graph is None: self._launch()
+        if self.graph is not None: self.graph.launch()
+        return self.result
+
+    def _launch(self):
+        "The first time run the job, the second time record it."
+        again, stream = self.result is not None, self.cuda.get_current_stream()
+        with self.cuda.using_allocator(self.pool.malloc):
+            if again: stream.begin_capture()
+            try: self.result = self.job()
+            finally: graph = stream.end_capture() if again else None
+        self.graph = graph
 
 # %% ../nbs/00_backend.ipynb #25e8508c
 @contextmanager

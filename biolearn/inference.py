@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
-from .backend import Array, Workers, array_namespace, check_number, is_cupy_array, is_numpy_array, kernels, workers
+from .backend import Array, Workers, array_namespace, check_number, is_cupy_array, is_numpy_array, kernels, workers, product
 from .model import Model, encode
 from .layers import LayerPair
 
@@ -70,7 +70,7 @@ def _settle(model, x, n_steps, delta, alpha, visible):
             below, dense = both[k - 1] if k > 1 else down[1], model.pairs[k - 1].f
             high, low = (reply[k][..., :n, :], reply[k][..., n:, :]) if k > 1 else (up, reply[1])
             if kit and dense.unit in kit.UNITS:
-                xp.matmul(below, dense.W, out=reply[k])
+                product(below, dense.W, reply[k])
                 if k < M: kit.pull(h[k], down[k + 1], alpha)
                 kit.climb(h[k], high, low, dense.b, delta, kit.UNITS[dense.unit], k == 1)
             else:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import Array, Random, array_namespace, check_choice, check_number, kernels
+from .backend import Array, Random, array_namespace, check_choice, check_number, is_cupy_array, kernels, product
 
 # %% ../nbs/04_layers.ipynb #1c95dce7
 def softplus(a: Array) -> Array:
@@ -79,11 +79,11 @@ class Dense:
 
     def __call__(self, h: Array) -> Array:
         "Rates (batch, n_out) for the activities `h` (batch, n_in) of the layer it starts from."
-        return UNITS[self.unit].rate(h @ self.W + self.b[..., None, :])
+        return UNITS[self.unit].rate(product(h, self.W) + self.b[..., None, :])
 
     def into(self, h: Array, out: Array, spare: Array, kit: Any = None) -> None:
         "The same rates written to `out` (batch, n_out), on NumPy and CuPy arrays. `spare` is a flat array with room for `out`; `kit`: `kernels` that serve `out` and b."
-        array_namespace(h).matmul(h, self.W, out=out)
+        product(h, self.W, out)
         if kit and self.unit in kit.UNITS: kit.rates(out, self.b, kit.UNITS[self.unit])
         else:
             out += self.b[..., None, :]
@@ -94,7 +94,7 @@ def local_gradient(dense: Dense, inputs: Array, targets: Array, out: Array | Non
     """Gradient of the local loss ½|dense(inputs) - targets|², averaged over the batch: the M-step of Algorithm 2.
 
     inputs (batch, n_in), targets (batch, n_out); returns dW (n_in, n_out), written to `out` if it is given (NumPy and CuPy), db (n_out,) and the loss, a 0-d array. Of S networks: all with a leading axis."""
-    xp, a, n = array_namespace(inputs), inputs @ dense.W, inputs.shape[-2]
+    xp, a, n = array_namespace(inputs), product(inputs, dense.W), inputs.shape[-2]
     kit = kernels(a, dense.b, targets)
     if kit and dense.unit in kit.UNITS:
         delta, db, squares = a, xp.empty_like(dense.b), xp.empty_like(dense.b)
@@ -104,9 +104,7 @@ def local_gradient(dense: Dense, inputs: Array, targets: Array, out: Array | Non
         error = y - targets
         delta = error * UNITS[dense.unit].slope(y) / n
         db, squares = xp.sum(delta, axis=-2), error * error
-    columns = xp.matrix_transpose(inputs)
-    dW = columns @ delta if out is None else xp.matmul(columns, delta, out=out)
-    return dW, db, 0.5 * xp.sum(squares, axis=tuple(range(dense.W.ndim - 2, squares.ndim))) / n
+    return product(xp.matrix_transpose(inputs), delta, out), db, 0.5 * xp.sum(squares, axis=tuple(range(dense.W.ndim - 2, squares.ndim))) / n
 
 # %% ../nbs/04_layers.ipynb #736c6ad7
 @dataclass(frozen=True)
@@ -133,14 +131,15 @@ def init_pair(n_below: int, n_above: int, unit_below: str, unit_above: str, *, r
                      init_dense(n_above, n_below, unit_below, rng=rng.stream("g")))
 
 # %% ../nbs/04_layers.ipynb #fef1535f
-def corrupt(h: Array, noise: float | str, *, rng: Random) -> Array:
-    """A noisy copy of the activities `h` (Algorithm 2): `noise` is the standard deviation of added Gaussian noise, or
+def corrupt(h: Array, noise: float | str | Array, *, rng: Random) -> Array:
+    """A noisy copy of the activities `h` (Algorithm 2): `noise` is the standard deviation of added Gaussian noise (a number, or a 0-d array where `h` is), or
     'spikes' for the mean of three Bernoulli(h) draws (values outside [0, 1] count as 0 and 1)."""
-    if noise == "spikes":
+    if isinstance(noise, str) and noise == "spikes":
         xp = array_namespace(h)
         return sum(xp.astype(rng.uniform(h.shape) < h, h.dtype) for _ in range(3)) / 3
-    check_number(noise, "noise", low=0)
-    if not noise: return h
+    if not is_cupy_array(noise):
+        check_number(noise, "noise", low=0)
+        if not noise: return h
     noisy = rng.normal(h.shape, dtype=str(h.dtype).split(".")[-1])
     noisy *= noise; noisy += h
     return noisy
@@ -156,7 +155,7 @@ def exact_gradient(pair: LayerPair, below: Array, h: Array) -> Array:
 
     Not biologically plausible: it reads the transposed weights of g and the slopes of the layer below. No default path calls it."""
     y = pair.g(h)
-    return ((below - y) * UNITS[pair.g.unit].slope(y)) @ array_namespace(y).matrix_transpose(pair.g.W)
+    return product((below - y) * UNITS[pair.g.unit].slope(y), array_namespace(y).matrix_transpose(pair.g.W))
 
 def angle(a: Array, b: Array) -> Array:
     "The angle in degrees (batch,) between rows of `a` and `b` (batch, n); 90 where one of them has no length: it does not help to climb."

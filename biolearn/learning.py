@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .backend import Array, Backend, Random, Seeds, Workers, array_namespace, check_array, check_choice, check_number, is_cupy_array, is_numpy_array, kernels, to_numpy, workers, write_whole
+from .backend import Array, Backend, Random, Seeds, Workers, array_namespace, check_array, check_choice, check_number, is_cupy_array, is_numpy_array, kernels, recording_stream, stacked, to_numpy, workers, write_whole, Recording
 from .data import minibatches
 from .inference import infer
 from .layers import Dense, LayerPair, corrupt, exact_gradient, local_gradient
@@ -45,7 +45,8 @@ def _adam(w, grad, rate, t, m, v):                 # m and v are kept as sums, 1
     w -= step
 
 def _adam_scales(rate, t):
-    "The rate and the 1e-8 of the table for books kept as sums, at step `t`."
+    "The rate and the 1e-8 of the table for books kept as sums, at step `t`; if that is None, `rate` is this pair, on a GPU."
+    if t is None: return rate
     v_scale = math.sqrt((1 - 0.999**t) / 0.001)
     return rate * 0.1 / (1 - 0.9**t) * v_scale, 1e-8 * v_scale
 
@@ -146,13 +147,50 @@ def train_step(model: Model, books: Sequence[Books], x: Array, recipe: Recipe, *
 
     `books`: those of f_1, g_1, f_2, ...; `t` counts the steps from 1; `rngs`: one stream of noise per layer; `e_step(model, x)` stands in for INFERENCE.
     Of S networks (`stack_models`): `x` (S, batch, n_0), `Seeds` in the place of each stream; the losses are (S,)."""
+    rates = [rate for pair in zip(recipe.rate_f, recipe.rate_g) for rate in pair]
+    return _train_step(model, books, x, recipe, rates, recipe.noise, t, rngs, crew, e_step)
+
+def _train_step(model, books, x, recipe, rates, noise, t, rngs, crew, e_step=None):
+    "`train_step` with the learning `rates` of f_1, g_1, f_2, ... and the `noise` of each layer, as numbers or as they lie on a GPU (see `_recorded_step`)."
     h = e_step(model, x) if e_step else infer(model, x, crew=crew, **recipe.inference)                       # E-step
-    noisy = crew.map(lambda layer, noise, rng: corrupt(layer, noise, rng=rng), h, recipe.noise, rngs)
+    noisy = crew.map(lambda layer, noise, rng: corrupt(layer, noise, rng=rng), h, noise, rngs)
     jobs = []
-    for k, pair in enumerate(model.pairs):
-        jobs += [(pair.f, noisy[k], h[k + 1], recipe.rate_f[k]), (pair.g, noisy[k + 1], h[k], recipe.rate_g[k])]
-    learn = lambda job, books: local_step(job[0], books, *job[1:3], optimizer=recipe.optimizer, rate=job[3], t=t)
-    return h, crew.map(learn, jobs, books)                                                                   # M-step
+    for k, pair in enumerate(model.pairs): jobs += [(pair.f, noisy[k], h[k + 1]), (pair.g, noisy[k + 1], h[k])]
+    learn = lambda job, books, rate: local_step(job[0], books, *job[1:], optimizer=recipe.optimizer, rate=rate, t=t)
+    return h, crew.map(learn, jobs, books, rates)                                                            # M-step
+
+# %% ../nbs/07_learning.ipynb #5a1c0b07
+def _stepper(model, books, recipe, rngs, crew, e_step=None):
+    "step(batch, t, done) is `train_step` when a share `done` of training is over: the settled h and the losses, in one array. On a GPU its launches are recorded; what one call returned the next rewrites."
+    W = model.pairs[0].f.W
+    def together(h, losses): return h, stacked(losses)
+    def launched(batch, t, done): return together(*train_step(model, books, batch, recipe.at(done), t=t, rngs=rngs, crew=crew, e_step=e_step))
+    if not is_cupy_array(W) or not getattr(e_step, "recordable", True): return launched
+    numbers, kept = array_namespace(W).empty((5 * len(model.pairs) + 1,), dtype=W.dtype), []
+    rates, noise = _where_numbers_lie(numbers, recipe)
+    def recorded(batch, t, done):
+        if batch.shape[-2] != recipe.batch_size: return launched(batch, t, done)
+        if not kept:
+            room = array_namespace(W).empty_like(batch)
+            kept.extend((room, Recording(lambda: together(*_train_step(model, books, room, recipe, rates, noise, None, rngs, crew, e_step)))))
+        room, step = kept
+        room[...] = batch
+        numbers.set(_numbers_at(recipe.at(done), t))
+        return step()
+    return recorded
+
+def _numbers_at(recipe, t):
+    "What changes from step to step, as one row: for each of f_1, g_1, f_2, ... the two numbers that Adam multiplies with (other optimisers use one, the learning rate), and for each layer its noise."
+    rates = [rate for pair in zip(recipe.rate_f, recipe.rate_g) for rate in pair]
+    pairs = [_adam_scales(rate, t) if recipe.optimizer == "adam" else (rate, 0.0) for rate in rates]
+    return to_numpy([n for pair in pairs for n in pair] + [0.0 if n == "spikes" else n for n in recipe.noise]).astype("float32")
+
+def _where_numbers_lie(numbers, recipe):
+    "Of `_numbers_at` on a GPU the views that `_train_step` takes: rates, and the noise of each layer (none stays none)."
+    M = len(recipe.rate_f)
+    pairs = [(numbers[2 * i, ...], numbers[2 * i + 1, ...]) for i in range(2 * M)]
+    noise = [numbers[4 * M + k, ...] if n != "spikes" and (n or end) else n for k, (n, end) in enumerate(zip(recipe.noise, recipe.noise_end or recipe.noise))]
+    return pairs if recipe.optimizer == "adam" else [rate for rate, _ in pairs], noise
 
 # %% ../nbs/07_learning.ipynb #bd252700
 def copy_model(model: Model) -> Model:
@@ -164,13 +202,15 @@ def _epoch_of_training(model, books, x, recipe, epoch, rng, crew, look, bar, e_s
     "Epoch number `epoch`, from 0: rewrites the weights of `model` and their `books`; returns the mean losses, a NumPy array. `look(h, epoch)` sees the settled h of every fiftieth step."
     n_batches, settle = math.ceil(x.shape[0] / recipe.batch_size), e_step and e_step("epoch", epoch, "e-step")
     noise, sums, t = [rng.stream("epoch", epoch, "noise", k) for k in range(len(model.sizes))], 0, epoch * n_batches
-    for batch in minibatches(x, recipe.batch_size, rng=rng.stream("epoch", epoch, "order")):
-        t += 1
-        h, losses = train_step(model, books, batch, recipe.at((t - 1) / (recipe.epochs * n_batches)), t=t, rngs=noise, crew=crew, e_step=settle)
-        if after_step: after_step(model)
-        sums = sums + array_namespace(x).stack(losses)
-        if t % 50 == 0: look(h, epoch)
-        bar.update()
+    step = _stepper(model, books, recipe, noise, crew, settle)
+    with recording_stream(x):
+        for batch in minibatches(x, recipe.batch_size, rng=rng.stream("epoch", epoch, "order")):
+            t += 1
+            h, losses = step(batch, t, (t - 1) / (recipe.epochs * n_batches))
+            if after_step: after_step(model)
+            sums = sums + losses
+            if t % 50 == 0: look(h, epoch)
+            bar.update()
     return to_numpy(sums) / n_batches
 
 def fit(model: Model, x: Array, recipe: Recipe = Recipe(), *, rng: Random, progress: bool = True, on_epoch: Callable[[Model, list[dict[str, Any]]], object] | None = None, checkpoint: str | Path | None = None,
@@ -180,7 +220,7 @@ def fit(model: Model, x: Array, recipe: Recipe = Recipe(), *, rng: Random, progr
 
     `on_epoch(model, history)` is called after each epoch; training goes on to change this model, so keep a `copy_model` of it.
     `checkpoint` is a folder in which training keeps its state: the same call made again after a kill goes on from there, to the same bits.
-    `e_step(model, rows, rng=...)` returns the settled h, from the pixels up, in the place of INFERENCE; `rows` are rows of `x`, which may then hold more than pixels, such as labels.
+    `e_step(model, rows, rng=...)` returns the settled h, from the pixels up, in the place of INFERENCE; `rows` are rows of `x`, which may then hold more than pixels, such as labels. If it has an attribute `recordable` that is true, it launches the same every time, and a GPU records it.
     `after_step(model)` is called after each minibatch, and may rewrite weights in place. With one of them there is no checkpoint: it could not tell whether they are the same.
     Raises ValueError for input or a recipe that does not fit the model, DivergenceError as soon as the activity explodes, CheckpointError."""
     _check_input(model, x, recipe, e_step)
@@ -218,7 +258,9 @@ def _seeded(e_step, rng):
     "`e_step` as a function of an address: settle(*address) is an `EStep` that draws from the stream there."
     def settle(*address):
         stream = rng.stream(*address)
-        return lambda model, rows: e_step(model, rows, rng=stream)
+        def settled(model, rows): return e_step(model, rows, rng=stream)
+        settled.recordable = getattr(e_step, "recordable", False)
+        return settled
     return settle
 
 def _settled(model, rows, settle):

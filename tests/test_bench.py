@@ -116,10 +116,10 @@ def test_the_package_trains_as_the_plain_version_does(sizes, units):
     weights, xs, draws, scales = a_run(sizes)
     told_first = plain.Plain(weights, units, settings_for(sizes))
     losses = [told_first.step(*args) for args in zip(xs, draws, scales)]
-    model, steps = worker.biolearn_trainer(weights, units, settings_for(sizes))
     top = len(sizes) - 1
     rngs = [Given(u for d in draws for u in (d[k] if k == top else [d[k]])) for k in range(top + 1)]
-    got = steps(xs, rngs=rngs, scales=scales)
+    model, steps = worker.biolearn_trainer(weights, units, settings_for(sizes), rngs=rngs)
+    got = steps(xs, scales=scales)
     np.testing.assert_allclose(np.array(got), np.array(losses[-1]).reshape(-1), rtol=1e-5)
     agree(told_first.maps, {f"{name}{k}": (getattr(pair, name).W, getattr(pair, name).b) for k, pair in enumerate(model.pairs, 1) for name in "fg"})
 
@@ -129,10 +129,10 @@ def test_networks_at_once_train_as_one_does():
     weights, xs, draws, scales = a_run(SIZES)
     told_first = plain.Plain(weights, UNITS, settings_for(SIZES))
     for args in zip(xs, draws, scales): told_first.step(*args)
-    model, steps = worker.biolearn_trainer(weights, UNITS, settings_for(SIZES), networks=3)
     thrice = lambda a: np.stack([a] * 3)
     rngs = [Given(thrice(u) for d in draws for u in (d[k] if k == 2 else [d[k]])) for k in range(3)]
-    steps([thrice(x) for x in xs], rngs=rngs, scales=scales)
+    model, steps = worker.biolearn_trainer(weights, UNITS, settings_for(SIZES), networks=3, rngs=rngs)
+    steps([thrice(x) for x in xs], scales=scales)
     for s in range(3): agree(told_first.maps, {f"{name}{k}": (getattr(pair, name).W[s], getattr(pair, name).b[s]) for k, pair in enumerate(model.pairs, 1) for name in "fg"})
 
 

@@ -192,3 +192,43 @@ def test_on_the_gpu_with_and_without(sizes, units, S, optimizer, monkeypatch):
     fast = train(sizes, units, S, use_device("gpu"), optimizer)
     monkeypatch.setattr(backend, "_fused", lambda: None)
     equal(fast, train(sizes, units, S, use_device("gpu"), optimizer))
+
+
+@on_a_gpu
+def test_products_of_rows_and_of_transposes():
+    "Against NumPy's in double precision: one network and three, halves of arrays, weights that all networks share."
+    gpu, exact = use_device("gpu"), np.float64
+    shapes = {"rows": ((30, 20), (20, 7)), "one row": ((1, 20), (20, 7)), "one column": ((30, 1), (1, 7)), "one number": ((30, 20), (20, 1)), "three": ((3, 30, 20), (3, 20, 7)), "shared": ((30, 20), (3, 20, 7))}
+    for name, (one, two) in shapes.items():
+        a, b = gpu.asarray(normal(*one)), gpu.asarray(normal(*two, seed=1))
+        flip = gpu.xp.matrix_transpose
+        for left in (a, flip(gpu.xp.asarray(flip(a), copy=True))):
+            for right in (b, flip(gpu.xp.asarray(flip(b), copy=True))):
+                whole = gpu.xp.full((*two[:-2], 2 * one[-2], two[-1]), np.nan, dtype=np.float32)
+                backend.product(left, right, whole[..., :one[-2], :])
+                np.testing.assert_allclose(to_numpy(whole[..., :one[-2], :]), to_numpy(a).astype(exact) @ to_numpy(b).astype(exact), atol=1e-5, err_msg=name)
+                assert np.isnan(to_numpy(whole[..., one[-2]:, :])).all()
+
+
+@on_a_gpu
+@pytest.mark.parametrize("S", [None, 3])
+@pytest.mark.parametrize("optimizer", learning.OPTIMIZERS)
+def test_a_recorded_epoch_gives_the_bits_of_its_launches(S, optimizer, monkeypatch):
+    "Two epochs of three minibatches and a shorter one: launched, recorded, replayed, launched."
+    gpu, recipe = use_device("gpu"), Recipe(epochs=2, batch_size=20, noise=(0.2, 0.1, "spikes"), noise_end=(0.1, 0.1, "spikes"), optimizer=optimizer)
+    x, start, replays = Random(5, gpu).uniform((70, 12)), [init_model((12, 9, 5), ("sigmoid", "softplus", "sigmoid"), rng=Random(s, gpu)) for s in range(S or 1)], []
+    def weights():
+        found = [learning.fit(start[0], x, recipe, rng=Random(1, gpu), progress=False)] if S is None else learning.fit_many(start, x, recipe, rngs=[Random(s, gpu) for s in range(S)], progress=False)
+        return [to_numpy(w) for model, _ in found for w in (*learning._weights(model).values(), model.prior.mean, model.prior.var)], [history for _, history in found]
+    once = backend.Recording.__call__
+    def watched(self):
+        replays.append(self.graph is not None)
+        return once(self)
+    monkeypatch.setattr(backend.Recording, "__call__", watched)
+    fast, told = weights()
+    assert replays == 2 * [False, False, True]
+    monkeypatch.setattr(backend.Recording, "__call__", lambda self: self.job())
+    slow, told_slowly = weights()
+    for a, b in zip(fast, slow, strict=True): np.testing.assert_array_equal(a, b)
+    assert told == told_slowly
+    assert all(np.abs(a - to_numpy(b)).max() > 0 for a, b in zip(fast, learning._weights(start[0]).values()))
