@@ -133,7 +133,7 @@ def _those_that_run(workers, patience=100.0):
 def on_device(device, torch_device, python, peers, counts, *, rounds, sizes, batch, **limits):
     "All measurements on one device: CuPy's name of it, PyTorch's, the interpreter that has PyTorch (or None), {label: settings of its peer}, how many networks at once."
     shape, env = dict(sizes=sizes, batch=batch), numpy_environment(1) | FLOAT32
-    ours = [Worker("device_step", label=label, env=env, device=device, fused=fused, **shape) for label, fused in (("biolearn", True), ("biolearn without fused kernels", False))]
+    ours = [Worker("device_step", label=label, env=env, device=device, **how, **shape) for label, how in (("biolearn", {}), ("biolearn without fused kernels", dict(fused=False)), ("biolearn, launched one by one", dict(recorded=False)))]
     others = [Worker("torch_device_step", python=python, label=label, env=env, device=torch_device, **settings, **shape) for label, settings in peers.items()] if python else []
     try:
         alive, failed = _those_that_run(others)
@@ -155,6 +155,7 @@ def on_device(device, torch_device, python, peers, counts, *, rounds, sizes, bat
     rows.insert(1, target(ON_THE_GPU[1], fraction(bound, "biolearn"), note=f"{len(todo)} launches of {launch * 1e6:.2g} us, {rates[0] / 1e12:.3g} TFLOP/s, {rates[1] / 1e9:.3g} GB/s, all measured here"))
     rows.insert(2, target("the same bound if launches cost nothing / training step", fraction(free, "biolearn"), note="arithmetic and memory alone"))
     rows.append(target("with the fused kernels / without", ratios(times["biolearn"], times["biolearn without fused kernels"])))
+    rows.append(target("recorded / launched one by one", ratios(times["biolearn"], times["biolearn, launched one by one"])))
     rows += [target(label, None, note=f"did not run. {said}") for label, said in failed.items()]
     at_once, table = _at_once(device, counts, rounds=rounds, **shape)
     for n, ratio in at_once.items():

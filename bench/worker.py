@@ -170,11 +170,12 @@ def _device(name):
 
 
 @contender
-def device_step(device="gpu", networks=1, fused=True, sizes=plain.SIZES, batch=plain.BATCH, n_steps=15):
-    "This package's training step on a device, the data kept there; of `networks` at once. `fused`: with the kernels for CuPy."
+def device_step(device="gpu", networks=1, fused=True, recorded=True, sizes=plain.SIZES, batch=plain.BATCH, n_steps=15):
+    "This package's training step on a device, the data kept there; of `networks` at once. `fused`: with the kernels for CuPy; `recorded`: launched as a whole."
     from biolearn import backend as module
     from biolearn.data import minibatches
     if not fused: module._fused = lambda: None                                                     # this process measures nothing else
+    if not recorded: module.Recording.__call__ = lambda recording: recording.job()
     backend, finish = _device(device)
     weights, units, settings, x = paper(sizes, batch, n_steps)
     x, rng = backend.asarray(x), _stream(backend, networks)

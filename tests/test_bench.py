@@ -3,6 +3,7 @@
 The peer in PyTorch is compared where there is a PyTorch: in this interpreter, or in the one that BENCH_TORCH_PYTHON names."""
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -329,3 +330,15 @@ def test_the_committed_results_are_whole():
     for row in results["targets"]:
         assert set(row) == FIELDS and row["machine"] in results["machines"]
         assert row["note"] if row["median"] is None else row["range"][0] <= row["median"] <= row["range"][1]
+
+
+def test_a_contender_that_does_not_answer_in_time_is_left_out():
+    slow = measure.Worker("products_alone", label="slow", sizes=[8, 8], batch=2)
+    quick = measure.Worker("products_alone", label="quick", sizes=[8, 8], batch=2)
+    try:
+        os.kill(slow.process.pid, signal.SIGSTOP)
+        alive, failed = sections._those_that_run([slow, quick], patience=20)
+        assert [worker.label for worker in alive] == ["quick"] and failed == {"slow": "slow: no answer in 20 s"} and quick.run(2)["seconds"] > 0
+        assert slow.process.wait(5) != 0
+    finally:
+        slow.close(); quick.close()

@@ -5,6 +5,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -192,6 +193,38 @@ def test_on_the_gpu_with_and_without(sizes, units, S, optimizer, monkeypatch):
     fast = train(sizes, units, S, use_device("gpu"), optimizer)
     monkeypatch.setattr(backend, "_fused", lambda: None)
     equal(fast, train(sizes, units, S, use_device("gpu"), optimizer))
+
+
+class Table(np.ndarray):
+    "A NumPy array that is filled as CuPy's are, and whose entries are views as CuPy's are."
+    def set(self, values): self[...] = values
+
+
+class Namespace:
+    "NumPy's, but `empty` makes a `Table`."
+    def __getattr__(self, name): return (lambda *a, **kw: np.empty(*a, **kw).view(Table)) if name == "empty" else getattr(np, name)
+
+
+@pytest.mark.parametrize("steady", [None, True, False])
+@pytest.mark.parametrize("optimizer", learning.OPTIMIZERS)
+def test_steps_that_read_their_numbers_from_arrays_are_the_same_steps(optimizer, steady, monkeypatch):
+    "The path that a GPU records, with NumPy's arrays in the place of CuPy's and every replay a run of the job. An e_step takes part only if it says that it may."
+    recipe, x, jobs = Recipe(epochs=2, batch_size=20, noise=(0.2, 0.05, "spikes"), noise_end=(0.1, 0.08, "spikes"), optimizer=optimizer), Random(5).uniform((70, 12)), []
+    start = init_model((12, 9, 5), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
+    def settle(model, rows, *, rng): return infer(model, rows * (rng.uniform(rows.shape) < 0.9), **recipe.inference)
+    settle.recordable = steady
+    train = lambda: learning.fit(start, x, recipe, rng=Random(1), progress=False, e_step=None if steady is None else settle)
+    launched, told = train()
+    monkeypatch.setattr(learning, "is_cupy_array", lambda a: a.shape == (12, 9))          # asked of the first map's weights
+    monkeypatch.setattr(layers, "is_cupy_array", lambda a: isinstance(a, Table))           # asked of the noise
+    monkeypatch.setattr(learning, "array_namespace", lambda *a: Namespace())
+    monkeypatch.setattr(learning, "recording_stream", lambda a: nullcontext())
+    monkeypatch.setattr(learning, "Recording", lambda job: jobs.append(job) or job)
+    monkeypatch.setattr(learning, "kernels", lambda *a: None)                              # numba would not take a Table
+    replayed, told_again = train()
+    assert len(jobs) == (0 if steady is False else 2)
+    for a, b in zip(learning._weights(launched).values(), learning._weights(replayed).values(), strict=True): np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose([h["loss_f"] for h in told], [h["loss_f"] for h in told_again], rtol=1e-5)
 
 
 @on_a_gpu
