@@ -355,7 +355,8 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
     if not all(is_cupy_array(x) and x.dtype == np.float32 and x.ndim in (2, 3) and x.size for x in (a, b)):
         return a @ b if out is None else array_namespace(out).matmul(a, b, out=out)
     if out is None: out = array_namespace(a).empty((*(a.shape[:-2] or b.shape[:-2]), a.shape[-2], b.shape[-1]), dtype=a.dtype)
-    _cublas().product(*(x if _in_rows(x) or _in_rows(x.swapaxes(-1, -2)) else x.copy() for x in (a, b)), out)
+    a, b = (x if _in_rows(x) or _in_rows(x.swapaxes(-1, -2)) else x.copy() for x in (a, b))
+    _cublas().product(a, b, out)
     return out
 
 def _in_rows(a):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .backend import Array, Random, array_namespace, check_choice, check_number
-from .generation import _in_blocks, _paint
+from .generation import generate_by
 from .learning import Recipe
 from .model import Model, encode
 
@@ -72,12 +72,7 @@ def clockless_infer(model: Model, x: Array, *, p: float, n_steps: int = 15, n_ti
 
 def clockless_generate(model: Model, n: int, *, p: float, rounds: int = 3, alpha: float = 0.3, rng: Random, **settings: Any) -> Array:
     "GENERATE (Algorithm 2) with inference without a clock: `n` pictures (n, n_0); the same directed samples to begin with as `generate` draws from this `rng`."
-    check_number(rounds, "rounds", integer=True, low=0)
-    def make(size, rng):
-        x = _paint(model, size, rng)
-        for r in range(rounds): x = model.g(1, clockless_infer(model, x, p=p, alpha=alpha, rng=rng.stream("round", r), **settings)[1])
-        return x
-    return _in_blocks(make, n, rng)
+    return generate_by(lambda x, r, rng: clockless_infer(model, x, p=p, alpha=alpha, rng=rng, **settings), model, n, rounds=rounds, rng=rng)
 
 # %% ../nbs/32_clock.ipynb #11b700f1
 def clockless_e_step(recipe: Recipe, *, p: float, of: str = "layers", delay: int = 0) -> Callable[..., list[Array]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .backend import Array, Random, array_namespace, check_array, check_number
-from .generation import _in_blocks, _paint
+from .generation import generate_by
 from .inference import infer
 from .layers import corrupt
 from .learning import Recipe
@@ -60,13 +60,8 @@ def noisy_generate(model: Model, n: int, *, temperature: float, sds: Sequence[fl
 
     The last `cold` of its `rounds` go without noise. `settings`: n_steps and delta."""
     check_number(rounds, "rounds", integer=True, low=0); check_number(cold, "cold", integer=True, low=0, high=rounds)
-    def make(size, rng):
-        x = _paint(model, size, rng)
-        for r in range(rounds):
-            h = noisy_infer(model, x, temperature=temperature if r < rounds - cold else 0.0, sds=sds, alpha=alpha, rng=rng.stream("round", r), **settings)
-            x = model.g(1, h[1])
-        return x
-    return _in_blocks(make, n, rng)
+    def explain(x, r, *, rng): return noisy_infer(model, x, temperature=temperature if r < rounds - cold else 0.0, sds=sds, alpha=alpha, rng=rng, **settings)
+    return generate_by(explain, model, n, rounds=rounds, rng=rng)
 
 # %% ../nbs/31_noise.ipynb #6a395cae
 def noisy_e_step(recipe: Recipe, *, temperature: float, sds: Sequence[float]) -> Callable[..., list[Array]]:
