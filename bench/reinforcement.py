@@ -1,7 +1,7 @@
 """Learning from rewards: a bandit of MNIST digits, CartPole and one more task, by the local rule and by its peers (nbs/27_reinforcement.ipynb).
 
     python -m bench.reinforcement                       seeds 0 to 4 of everything, the most important first, into figures/paper/reinforcement.json
-    python -m bench.reinforcement --only CartPole-v1 --seeds 5-9 --methods learnt backprop       the new seeds, see below
+    python -m bench.reinforcement --only CartPole-v1 --seeds 5-9,20-29 --methods learnt backprop   the new seeds, see below
     python -m bench.reinforcement --only CartPole-v1    one task; also mnist, or the --task of your choice (any of Gymnasium's with a row of numbers and a few actions)
 
 After each run the whole file is written again; what stands in it with the same settings is not run again. About twelve minutes of one core in all.
@@ -14,7 +14,8 @@ The rules for the verdicts, written before seeds 0 to 4 were looked at:
 
 Settings were chosen with seeds 10 to 19 and MNIST's validation digits; which were tried is said in TRIED. CartPole's seeds 0 to 4 had been measured twice before, and the rule did not hold (EARLIER): first with settings
 chosen on one seed, then with settings that stood for seeds 10 to 14, both without an early stop. The settings below, with a stop, were chosen on seeds 10 to 19 alone. As seeds 0 to 4 were no longer new, seeds 5 to 9,
-which nobody had looked at, are measured too, and the rule is put to them as well. The rule stayed as it was.
+which nobody had looked at, are measured too, and the rule is put to them as well. The rule stayed as it was. Five seeds say little about a rate of four in five, so ten more, 20 to 29,
+were named afterwards, with the same settings and before one of them was run: there the rule asks for 8 of 10.
 The methods:
   learnt    the local rule; the feedback g learns from shaken activity
   fixed     the local rule; g stays as it was born
@@ -128,9 +129,9 @@ def verdicts(runs):
     def scores(task, method): return [r["score"] for r in runs if (r["task"], r["method"]) == (task, method)]
     found = {}
     for task, bar in {"CartPole-v1": 475, "Acrobot-v1": -100}.items():
-        for name, seeds in {task: range(5), f"{task}, new seeds": range(5, 10)}.items():
+        for name, seeds in {task: range(5), f"{task}, new seeds": range(5, 10), f"{task}, seeds 20 to 29": range(20, 30)}.items():
             s = [r["score"] for r in runs if (r["task"], r["method"]) == (task, "learnt") and r["seed"] in seeds]
-            if s: found[name] = dict(seeds=len(s), reached=sum(v >= bar for v in s), bar=bar, holds=sum(v >= bar for v in s) >= 4 if len(s) >= 5 else None)
+            if s: found[name] = dict(seeds=len(s), reached=sum(v >= bar for v in s), bar=bar, holds=sum(v >= bar for v in s) >= 0.8 * len(seeds) if len(s) == len(seeds) else None)
     ours, bp, lin = (scores("mnist", m) for m in ("learnt", "backprop", "linear"))
     if min(len(ours), len(bp), len(lin)) >= 2:
         gap, error = np.mean(ours) - np.mean(lin), np.sqrt(np.var(ours, ddof=1) / len(ours) + np.var(lin, ddof=1) / len(lin))
