@@ -24,8 +24,8 @@ def biolearn(*argv):
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    "`biolearn reproduce --profile quick`: the finished process and its folder."
-    out = tmp_path_factory.mktemp("quick")
+    "`biolearn reproduce --profile quick`: the finished process and its folder, which is that in BIOLEARN_QUICK if someone wants the figures afterwards."
+    out = Path(os.environ.get("BIOLEARN_QUICK") or tmp_path_factory.mktemp("quick"))
     return biolearn("reproduce", "--profile", "quick", "--device", "cpu", "--out", str(out)), out
 
 

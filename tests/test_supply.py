@@ -67,7 +67,7 @@ def known():
     parser.read(ROOT / "settings.ini", encoding="utf-8")
     lines = [line for key, text in parser["DEFAULT"].items() if key.endswith("requirements") for line in text.splitlines()] + (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     names = {Requirement(line).name for line in lines if line and not line.startswith("#")}
-    return {{"scikit-learn": "sklearn", "pillow": "PIL", "ipython": "IPython"}.get(n, re.sub("^cupy-.*", "cupy", n).replace("-", "_")) for n in names}
+    return {{"scikit-learn": "sklearn", "pillow": "PIL", "ipython": "IPython"}.get(n, re.sub("^cupy-.*", "cupy", n).replace("-", "_")) for n in names} | {"cupy_backends"}        # a part of CuPy
 
 
 HERE = re.escape("https://github.com/biolearn/biolearn")
