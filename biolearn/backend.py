@@ -385,7 +385,8 @@ class Recording:
     "The launches of job() on a GPU: made one by one at the first call, recorded at the second, replayed later. Each call, in a `recording_stream`, rewrites the arrays that job() returned, and returns them."
     def __init__(self, job: Callable[[], Any]) -> None:
         import cupy
-        self.job, self.cuda, self.pool, self.graph, self.result = job, cupy.cuda, cupy.cuda.MemoryPool(), None, None
+        self.job, self.cuda, self.pool, self.graph, self.begun = job, cupy.cuda, cupy.cuda.MemoryPool(), None, False
+        self.result: Any = None
 
     def __call__(self) -> Any:
         if self.graph is None: self._launch()
@@ -394,7 +395,7 @@ class Recording:
 
     def _launch(self):
         "The first time run the job, the second time record it."
-        again, stream = self.result is not None, self.cuda.get_current_stream()
+        again, stream, self.begun = self.begun, self.cuda.get_current_stream(), True
         with self.cuda.using_allocator(self.pool.malloc):
             if again: stream.begin_capture()
             try: self.result = self.job()

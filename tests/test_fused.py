@@ -5,7 +5,9 @@ import ctypes
 import re
 import shutil
 import subprocess
+import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -193,6 +195,24 @@ def test_on_the_gpu_with_and_without(sizes, units, S, optimizer, monkeypatch):
     fast = train(sizes, units, S, use_device("gpu"), optimizer)
     monkeypatch.setattr(backend, "_fused", lambda: None)
     equal(fast, train(sizes, units, S, use_device("gpu"), optimizer))
+
+
+def test_a_job_is_run_then_recorded_then_replayed(monkeypatch):
+    "With a stand-in for CuPy's stream: what is asked of it, and in which order; also for a job that returns nothing, and for one that fails while it is recorded."
+    log = []
+    stream = SimpleNamespace(begin_capture=lambda: log.append("begin"), end_capture=lambda: log.append("end") or SimpleNamespace(launch=lambda: log.append("replay")))
+    cuda = SimpleNamespace(MemoryPool=lambda: SimpleNamespace(malloc=None), get_current_stream=lambda: stream, using_allocator=lambda malloc: nullcontext())
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    for job, results in ((lambda: log.append("job") or log.count("job"), [1, 2, 2, 2]), (lambda: log.append("job"), [None] * 4)):
+        log.clear()
+        recording = backend.Recording(job)
+        assert [recording() for _ in range(4)] == results
+        assert log == ["job", "begin", "job", "end", "replay", "replay", "replay"]
+    log.clear()
+    recording = backend.Recording(lambda: 1 / (1 - log.count("begin")))
+    recording()
+    with pytest.raises(ZeroDivisionError): recording()
+    assert log == ["begin", "end"]                                        # the stream is not left recording
 
 
 class Table(np.ndarray):
