@@ -131,7 +131,7 @@ def verdicts(runs):
     for task, bar in {"CartPole-v1": 475, "Acrobot-v1": -100}.items():
         for name, seeds in {task: range(5), f"{task}, new seeds": range(5, 10), f"{task}, seeds 20 to 29": range(20, 30)}.items():
             s = [r["score"] for r in runs if (r["task"], r["method"]) == (task, "learnt") and r["seed"] in seeds]
-            if s: found[name] = dict(seeds=len(s), reached=sum(v >= bar for v in s), bar=bar, holds=sum(v >= bar for v in s) >= 0.8 * len(seeds) if len(s) == len(seeds) else None)
+            if s: found[name] = dict(seeds=len(s), first=min(seeds), last=max(seeds), reached=sum(v >= bar for v in s), bar=bar, holds=sum(v >= bar for v in s) >= 0.8 * len(seeds) if len(s) == len(seeds) else None)
     ours, bp, lin = (scores("mnist", m) for m in ("learnt", "backprop", "linear"))
     if min(len(ours), len(bp), len(lin)) >= 2:
         gap, error = np.mean(ours) - np.mean(lin), np.sqrt(np.var(ours, ddof=1) / len(ours) + np.var(lin, ddof=1) / len(lin))
