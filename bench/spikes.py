@@ -38,7 +38,7 @@ from biolearn.spikes import infer_spikes, send, spike_chain, spike_e_step
 
 PATH = Path(__file__).resolve().parent.parent / "figures" / "paper" / "biology" / "spikes.json"
 WINDOWS, TRAINED = (1, 3, 10, 30, 100, math.inf), (3, 30)
-SAMPLES, DIGITS, SIGMA, NATS = 10_000, 1000, 0.2, 10.0          # of GENERATE; test digits for INFERENCE; Parzen's width; what the rule allows
+SAMPLES, DIGITS, SIGMA, NATS = 2000, 1000, 0.2, 10.0          # of GENERATE; test digits for INFERENCE; Parzen's width; what the rule allows
 TRAINING = dict(profile="quick", epochs=60, samples=300)      # of the networks trained with spikes and of their control
 QUIET = "not clipped"                                         # the name of the row of ordinary real numbers
 
