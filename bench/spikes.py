@@ -20,19 +20,18 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
 from bench.yardstick import network, save
-from biolearn.backend import Backend, Random
+from biolearn.backend import Random
 from biolearn.data import load_dataset
 from biolearn.evaluation import parzen_log_likelihood
 from biolearn.experiments import seed_list, spread
 from biolearn.generation import inference_chain
 from biolearn.inference import infer
-from biolearn.learning import fit, load_model, top_states
-from biolearn.model import decode, encode, fit_top_prior, init_model, log_p_joint, sample_prior
+from biolearn.learning import fit
+from biolearn.model import decode, encode, init_model, log_p_joint, sample_prior
 from biolearn.reproduce import PROFILES, git_revision, versions
 from biolearn.spikes import infer_spikes, send, spike_chain, spike_e_step
 
@@ -112,25 +111,10 @@ def write(path, found):
     save(found, path)
 
 
-def in_training(folder):
-    "A network whose training has not ended, from its newest checkpoint: its prior is fitted to the first 2,000 training digits."
-    path, data = sorted((folder / "checkpoints").glob("epoch-*.safetensors"))[-1], load_dataset("mnist")
-    model = load_model(path, Backend())
-    h_top = np.concatenate(list(top_states(model, data.train[:2000], PROFILES["paper"].recipe)))
-    return SimpleNamespace(model=replace(model, prior=fit_top_prior(h_top)), dataset=data, key=f"{folder.name}, {path.stem} of {PROFILES['paper'].recipe.epochs}")
-
-
-def one_seed(seed, runs):
-    "The trained network of the paper's profile and `seed`; from a folder also one in training."
-    folders = sorted(runs.glob(f"paper-seed{seed}-*")) if runs else []
-    in_work = folders and not any((f / "model.safetensors").is_file() for f in folders)
-    return in_training(folders[0]) if in_work else network(seed, runs)
-
-
 def measure_seeds(seeds, runs, path):
     "Every window for every seed; the file is rewritten after each."
     for seed in seeds:
-        run, rng = one_seed(seed, runs), Random(seed).stream("spikes")
+        run, rng = network(seed, runs), Random(seed).stream("spikes")
         for n in (QUIET, math.inf, 3, 30, 10, 1, 100):              # the end of the curve and the paper's point first
             found = read(path)
             rows, name, start = found["seeds"].setdefault(str(seed), {}), n if n == QUIET else windows_text(n), time.process_time()

@@ -5,7 +5,7 @@
     python -m bench.supervised --part names --seeds 7 --runs DIR  the labels on top of the paper's network, trained before, in DIR/paper-seed7-...
 
 Settings were chosen on the 10,000 validation digits and given to all rules: those of SQUARED for babbled feedback, with seed 0; those of COMPETING (how many epochs, how many pixels are hidden) for
-the exact gradient, with seeds 0 and 1, see page 26. The rule of the verdict, fixed before a test digit was looked at: the target holds if the mean test error of five seeds is at most 1.5 %; two rules differ
+the exact gradient, with seed 0, see page 26. The rule of the verdict, fixed before a test digit was looked at: the target holds if the mean test error of five seeds is at most 1.5 %; two rules differ
 if their means over seeds are more than three standard errors of the difference apart.
 """
 import argparse
