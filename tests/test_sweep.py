@@ -412,6 +412,7 @@ def test_a_run_that_kills_its_workers_fails_and_stops_no_other(cluster, tmp_path
 def test_a_cluster_that_would_be_oversubscribed_is_refused(cluster, tmp_path, monkeypatch):
     distributed = pytest.importorskip("dask.distributed")
     books = notebook(tmp_path / "books", "00_toy", TOY)
+    assert until(lambda: len(cluster.scheduler.workers) == 2)                                # the test before kills them, and they come back
     with pytest.raises(ValueError, match="offers 2 runs at a time with 999 threads"): toy_sweep(books, tmp_path / "out", scheduler=cluster.scheduler_address, threads=999)
     assert not (tmp_path / "out").exists()
     with distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=":0") as empty:
