@@ -9,16 +9,14 @@ THE RULE OF THE VERDICT, fixed before any network was measured. "Nothing breaks"
 the spread of seeds, 1.5 nats, in figures/results.json), the squared error of the painting g_1(h_1) of test digits within 5 %, and log p(x, h) rises in INFERENCE by at least nine tenths of what it rises in lock step.
 Learning "breaks" if a short training without a clock ends more than 5 nats of Parzen below its twin in lock step (one seed: a sign, not a proof). Old news, and as many ticks as steps, are reported and not part of the rule.
 """
-import argparse
 import json
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from bench.noise import OUT, RECIPE, STEPS, rounds_of, some
+from bench.noise import RECIPE, STEPS, asked_of, rounds_of
 from bench.yardstick import network, save
 from biolearn.backend import Random
 from biolearn.clock import clockless_e_step, clockless_infer
@@ -72,12 +70,7 @@ def learnt(seed, data, rng):
 
 
 def main(argv=None):
-    p = argparse.ArgumentParser(prog="python -m bench.clock", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--runs", type=Path, metavar="FOLDER", help="where trained networks lie, as paper-seed<seed>-*")
-    p.add_argument("--seeds", type=some, default="7-9", metavar="7-9", help="seeds and ranges of seeds (default: %(default)s; '' for none)")
-    p.add_argument("--learn", type=some, default="8", metavar="8", help="seeds whose short training without a clock is measured (default: %(default)s)")
-    p.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="where clock.json goes (default: figures/paper/biology)")
-    asked, data = p.parse_args(argv), load_dataset("mnist")
+    asked, data = asked_of("clock", __doc__, "without a clock", argv), load_dataset("mnist")
     path = asked.out / "clock.json"
     told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seeds": {}, "learning": {}}
     told |= {"settings": {"ways": list(WAYS), "other": list(OTHER), "n_samples": N_SAMPLES, "n_digits": N_DIGITS}, "revision": git_revision(), "versions": versions()}

@@ -103,13 +103,18 @@ def some(text):
     return seed_list(text) if text else []
 
 
-def main(argv=None):
-    p = argparse.ArgumentParser(prog="python -m bench.noise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def asked_of(name, doc, learn, argv):
+    "What the command line of bench.<name> asks for: runs, seeds, the seeds of the short trainings `learn`, and the folder of <name>.json."
+    p = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--runs", type=Path, metavar="FOLDER", help="where trained networks lie, as paper-seed<seed>-*")
     p.add_argument("--seeds", type=some, default="7-9", metavar="7-9", help="seeds and ranges of seeds (default: %(default)s; '' for none)")
-    p.add_argument("--learn", type=some, default="8", metavar="8", help="seeds whose short training with noise is measured (default: %(default)s)")
-    p.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="where noise.json goes (default: figures/paper/biology)")
-    asked, data = p.parse_args(argv), load_dataset("mnist")
+    p.add_argument("--learn", type=some, default="8", metavar="8", help=f"seeds whose short training {learn} is measured (default: %(default)s)")
+    p.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"where {name}.json goes (default: figures/paper/biology)")
+    return p.parse_args(argv)
+
+
+def main(argv=None):
+    asked, data = asked_of("noise", __doc__, "with noise", argv), load_dataset("mnist")
     features, path = features_of(data), asked.out / "noise.json"
     told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seeds": {}, "learning": {}}
     told |= {"settings": {"temperatures": TEMPERATURES, "noise on h_1": CHAIN, "n_samples": N_SAMPLES, "n_digits": N_DIGITS}, "revision": git_revision(), "versions": versions()}

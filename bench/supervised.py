@@ -21,17 +21,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 from bench.yardstick import features_of, network, save
-from biolearn.backend import Backend, Random, array_namespace, product, to_numpy, use_device
+from biolearn.backend import Backend, Random, array_namespace, to_numpy, use_device
 from biolearn.data import load_dataset
 from biolearn.evaluation import inpainting_error
 from biolearn.experiments import seed_list
 from biolearn.features import frechet_distance
 from biolearn.generation import half_masks, inference_chain, inpaint, sample_directed
-from biolearn.layers import UNITS, Dense, LayerPair
+from biolearn.layers import Dense, LayerPair, exact_gradient
 from biolearn.learning import Recipe, fit, top_states
 from biolearn.model import Model, init_model
 from biolearn.reproduce import checkout, git_revision, versions
-from biolearn.supervised import Babble, Labels, class_priors, credit_angles, exchanged, fixed_feedback, one_hot, predict, told, without_labels
+from biolearn.supervised import Babble, Labels, class_priors, credit_angles, exchanged, fixed_feedback, one_hot, predict, told, turned, without_labels
 
 OUT = checkout() / "figures" / "paper" / "supervised.json"
 BATCH, RATE = 100, 1e-3                                        # of every map but the one to the labels
@@ -44,9 +44,8 @@ RULES = {"babbled": lambda model, rng: Babble(model, rng=rng, **BABBLING), "fixe
 
 
 def transported(model, k, above, h):
-    "DIAGNOSTIC, a control: the gradient itself, by the transposed weights of f. With relu above, its slope included."
-    f = model.pairs[k].f
-    return product((above - f(h)) * UNITS[f.unit].slope(f(h)), array_namespace(h).matrix_transpose(f.W))
+    "DIAGNOSTIC, a control: the gradient itself, by the transposed weights of f."
+    return exact_gradient(turned(model.pairs[k]), above, h)
 
 
 def recipe_of(depth, epochs, rate_top, **_):

@@ -216,7 +216,7 @@ def torch_device_step(mode="eager", graph=False, device="cuda", sizes=plain.SIZE
 @contender
 def device_limits(device="gpu", side=4096, megabytes=512, launches=2_000):
     """What the bound is made of; `run` answers seconds of an empty launch, operations a second of a large float32 product, bytes a second of a copy (read and written);
-    beside it, where time may be lost: seconds of a tiny product by `matmul`, as the package calls it, and by the array's own `dot`, and of opening a random stream."""
+    beside it, where time may be lost: seconds of a tiny product by `matmul` and by the array's own `dot`, and of opening a random stream."""
     from biolearn.backend import Random
     backend, finish = _device(device)
     xp, a = backend.xp, Random(0, backend).uniform((side, side))

@@ -147,8 +147,11 @@ def train_step(model: Model, books: Sequence[Books], x: Array, recipe: Recipe, *
 
     `books`: those of f_1, g_1, f_2, ...; `t` counts the steps from 1; `rngs`: one stream of noise per layer; `e_step(model, x)` stands in for INFERENCE.
     Of S networks (`stack_models`): `x` (S, batch, n_0), `Seeds` in the place of each stream; the losses are (S,)."""
-    rates = [rate for pair in zip(recipe.rate_f, recipe.rate_g) for rate in pair]
-    return _train_step(model, books, x, recipe, rates, recipe.noise, t, rngs, crew, e_step)
+    return _train_step(model, books, x, recipe, _rates(recipe), recipe.noise, t, rngs, crew, e_step)
+
+def _rates(recipe):
+    "The learning rates of f_1, g_1, f_2, ..., the order in which maps learn."
+    return [rate for pair in zip(recipe.rate_f, recipe.rate_g) for rate in pair]
 
 def _train_step(model, books, x, recipe, rates, noise, t, rngs, crew, e_step=None):
     "`train_step` with the learning `rates` of f_1, g_1, f_2, ... and the `noise` of each layer, as numbers or as they lie on a GPU (see `_recorded_step`)."
@@ -181,8 +184,7 @@ def _stepper(model, books, recipe, rngs, crew, e_step=None):
 
 def _numbers_at(recipe, t):
     "What changes from step to step, as one row: for each of f_1, g_1, f_2, ... the two numbers that Adam multiplies with (other optimisers use one, the learning rate), and for each layer its noise."
-    rates = [rate for pair in zip(recipe.rate_f, recipe.rate_g) for rate in pair]
-    pairs = [_adam_scales(rate, t) if recipe.optimizer == "adam" else (rate, 0.0) for rate in rates]
+    pairs = [_adam_scales(rate, t) if recipe.optimizer == "adam" else (rate, 0.0) for rate in _rates(recipe)]
     return to_numpy([n for pair in pairs for n in pair] + [0.0 if n == "spikes" else n for n in recipe.noise]).astype("float32")
 
 def _where_numbers_lie(numbers, recipe):

@@ -18,7 +18,7 @@ from .inference import Direction
 from .layers import Dense, LayerPair, corrupt, init_dense, target_step
 from .learning import OPTIMIZERS, Books, copy_model, local_step, new_books
 from .model import Model, encode
-from .supervised import turned
+from .supervised import softmax, turned
 
 # %% ../nbs/27_reinforcement.ipynb #84862521
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ class RewardRecipe:
 # %% ../nbs/27_reinforcement.ipynb #ce7cd8b3
 def policy(h_top: Array) -> Array:
     "Probabilities (batch, n_actions) of the actions, given the top layer (batch, n_actions + 1), whose last unit predicts the reward."
-    xp, drive = array_namespace(h_top), h_top[:, :-1]
-    e = xp.exp(drive - xp.max(drive, axis=1, keepdims=True))
-    return e / xp.sum(e, axis=1, keepdims=True)
+    return softmax(h_top[:, :-1])
 
 def draw_actions(pi: Array, *, rng: Random) -> Array:
     "One action (batch,) for each row of probabilities `pi` (batch, n_actions), int64."
