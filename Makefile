@@ -79,7 +79,7 @@ audit: $(READY)   ## ask the databases of known vulnerabilities about every vers
 SEEDS = 0-4
 VARIANTS = paper
 experiments: $(READY)  ## train SEEDS=0-4 of VARIANTS=paper (or all) at PROFILE, measure each, write figures/results.json (paper: 10 minutes a seed)
-	@$(BIN)/python -m biolearn.experiments --profile "$(PROFILE)" --device "$(DEVICE)" --seeds "$(SEEDS)" --variants "$(VARIANTS)" $(if $(OUT),--out "$(OUT)")
+	@$(BIN)/biolearn experiments --profile "$(PROFILE)" --device "$(DEVICE)" --seeds "$(SEEDS)" --variants "$(VARIANTS)" $(if $(OUT),--out "$(OUT)")
 
 bench: $(READY)   ## measure speed side by side: tables, bench/results.json, pictures (PyTorch is optional: the extra bench)
 	$(BIN)/python -m bench
@@ -130,7 +130,7 @@ readme: $(READY)  ## write README.md from nbs/index.ipynb
 FILES = find biolearn nbs README.md pyproject.toml -type f ! -path '*/__pycache__/*' ! -path '*/.ipynb_checkpoints/*' -exec cksum {} +
 
 check: $(READY)   ## are the notebooks exported, clean and tagged, and is README.md what index.ipynb gives?
-	@$(BIN)/python -c "from biolearn.reproduce import find_notebooks, notebook_folder; find_notebooks(notebook_folder())"
+	@$(BIN)/python -c "from biolearn.reproduction.figures import find_notebooks, notebook_folder; find_notebooks(notebook_folder())"
 	@set -e; before=$$($(FILES) | sort); \
 	$(MAKE) --no-print-directory -s export clean-notebooks readme; \
 	after=$$($(FILES) | sort); \

@@ -6,7 +6,10 @@
 __all__ = ['History', 'Callback', 'Me', 'Fitted', 'DeepDAE', 'scalars', 'log_to_tensorboard', 'log_to_mlflow']
 
 # %% ../nbs/15_estimator.ipynb #f2ec9dc8
-import copy, functools, importlib, json
+import copy
+import functools
+import importlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +20,28 @@ from sklearn import utils as sklearn_utils
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from . import learning
-from .backend import Array, Backend, Random, array_namespace, check_array, check_number, is_cupy_array, to_numpy, use_device, workers
-from .data import minibatches
-from .generation import generate, inpaint
-from .inference import infer
-from .layers import Dense, LayerPair
-from .learning import Books, Recipe, copy_model, load_model, new_books, save_model, train_step
-from .model import Model, TopPrior, decode, fit_top_prior, init_model, log_p_joint
+from .core import checkpoints, learning
+from biolearn.core.arrays import (
+    Array,
+    Backend,
+    array_namespace,
+    check_array,
+    check_number,
+    is_cupy_array,
+    to_numpy,
+    use_device,
+)
+from .core.checkpoints import load_model, save_model
+from .core.data import minibatches
+from .core.generation import generate, inpaint
+from .core.inference import infer
+from .core.layers import Dense, LayerPair
+from .core.learning import Recipe, copy_model, train_step
+from .core.model import Model, TopPrior, decode, init_model, log_p_joint
+from .core.optimizers import Books, new_books
+from .core.priors import fit_top_prior
+from .core.rng import Random
+from .kernels.threads import workers
 
 # %% ../nbs/15_estimator.ipynb #ccc8e9fe
 History = list[dict[str, Any]]
@@ -33,65 +50,105 @@ Me = TypeVar("Me")
 
 # %% ../nbs/15_estimator.ipynb #74b722af
 def _backend(X: Array) -> Backend | None:
-    "Where `X` lives if we compute with it on its own device; None for all that becomes a NumPy array."
-    if is_cupy_array(X): return Backend(array_namespace(X))
-    if type(X).__module__.startswith("array_api_strict"): return Backend(array_namespace(X), X.device)       # the tests' stand-in for CuPy
+    """Where `X` lives if we compute with it on its own device; None for all that becomes a NumPy
+    array.
+    """
+    if is_cupy_array(X):
+        return Backend(array_namespace(X))
+    if type(X).__module__.startswith("array_api_strict"):
+        return Backend(array_namespace(X), X.device)  # the tests' stand-in for CuPy
     return None
 
+
 def _seed(random_state: Any) -> int:
-    "The seed of `Random` for a `random_state`: a whole number is one; a RandomState, or None for the global one, draws one."
+    """The seed of `Random` for a `random_state`: a whole number is one; a RandomState, or None for
+    the global one, draws one.
+    """
     generator = sklearn_utils.check_random_state(random_state)
-    return int(random_state) if isinstance(random_state, (int, np.integer)) else int(generator.randint(2**31 - 1))
+    return (
+        int(random_state)
+        if isinstance(random_state, (int, np.integer))
+        else int(generator.randint(2**31 - 1))
+    )
+
 
 def _data_range(X: Array, data_range: Any, unit: str) -> tuple[float, float]:
-    """What 0 and 1 of the visible units stand for: the two numbers given, or, for 'auto', (0, 1) where the data fit that and their own range where not.
+    """What 0 and 1 of the visible units stand for: the two numbers given, or, for 'auto', (0, 1)
+    where the data fit that and their own range where not.
 
-    Raises ValueError for data that sigmoid units cannot paint."""
+    Raises ValueError for data that sigmoid units cannot paint.
+    """
     xp = array_namespace(X)
     low, high = float(xp.min(X)), float(xp.max(X))
     if isinstance(data_range, str) and data_range == "auto":
-        if unit != "sigmoid" or 0 <= low <= high <= 1: return 0.0, 1.0
+        if unit != "sigmoid" or 0 <= low <= high <= 1:
+            return 0.0, 1.0
         return low, high if high > low else low + 1
-    if not isinstance(data_range, (tuple, list)) or len(data_range) != 2: raise ValueError(f"data_range must be 'auto' or a pair (low, high), got {data_range!r}.")
-    for bound in data_range: check_number(bound, "data_range")
+    if not isinstance(data_range, (tuple, list)) or len(data_range) != 2:
+        raise ValueError(f"data_range must be 'auto' or a pair (low, high), got {data_range!r}.")
+    for bound in data_range:
+        check_number(bound, "data_range")
     zero, one = (float(bound) for bound in data_range)
-    if not zero < one: raise ValueError(f"data_range must rise, got {data_range!r}.")
+    if not zero < one:
+        raise ValueError(f"data_range must rise, got {data_range!r}.")
     if unit == "sigmoid" and not zero <= low <= high <= one:
-        raise ValueError(f"X runs from {low:g} to {high:g}, and sigmoid units for data in {zero:g} to {one:g} cannot paint that: set data_range=(low, high) to all that may come.")
+        raise ValueError(
+            f"X runs from {low:g} to {high:g}, and sigmoid units for data in {zero:g} to {one:g} cannot paint that: set data_range=(low, high) to all that may come."
+        )
     return zero, one
 
 # %% ../nbs/15_estimator.ipynb #c85bde6e
 def _double(model: Model) -> Model:
     "`model` in double precision."
+
     def wide(dense: Dense) -> Dense:
         xp = array_namespace(dense.W)
         return Dense(xp.astype(dense.W, xp.float64), xp.astype(dense.b, xp.float64), dense.unit)
+
     return Model(tuple(LayerPair(wide(pair.f), wide(pair.g)) for pair in model.pairs), model.prior)
 
 # %% ../nbs/15_estimator.ipynb #51fc2f23
 @dataclass
 class _Session:
-    "What `partial_fit` carries from one call to the next: the books of an optimiser, the steps that they have seen, and the watch for divergence."
+    """What `partial_fit` carries from one call to the next: the books of an optimiser, the steps
+    that they have seen, and the watch for divergence.
+    """
+
     optimizer: str
     books: list[Books]
     watch: Any
     t: int = 0
 
+
 def _new_session(model: Model, x: Array, recipe: Recipe) -> _Session:
-    return _Session(recipe.optimizer, [new_books(dense, recipe.optimizer) for dense in learning._maps(model).values()], learning._Watch(model, x))
+    return _Session(
+        recipe.optimizer,
+        [new_books(dense, recipe.optimizer) for dense in checkpoints._maps(model).values()],
+        learning._Watch(model, x),
+    )
 
 # %% ../nbs/15_estimator.ipynb #77c2aff8
 def _merge(old: TopPrior | None, h_top: Array, share: float) -> TopPrior:
-    "The top prior when the rows of `h_top` get this `share` of the weight and those behind `old` the rest (Chan et al. 1979); 4 × variances, as the paper has them."
+    """The top prior when the rows of `h_top` get this `share` of the weight and those behind `old`
+    the rest (Chan et al. 1979); 4 × variances, as the paper has them.
+    """
     new = fit_top_prior(h_top, widen=4)
-    if old is None: return new
+    if old is None:
+        return new
     gap = new.mean - old.mean
-    return TopPrior(old.mean + share * gap, (1 - share) * old.var + share * new.var + 4 * share * (1 - share) * gap * gap)
+    return TopPrior(
+        old.mean + share * gap,
+        (1 - share) * old.var + share * new.var + 4 * share * (1 - share) * gap * gap,
+    )
 
 # %% ../nbs/15_estimator.ipynb #30a77ed2
 if TYPE_CHECKING:
+
     class _Sklearn:
-        "What scikit-learn, which ships no types, gives to an estimator: so a type checker knows it, and finds a mistyped method."
+        """What scikit-learn, which ships no types, gives to an estimator: so a type checker knows
+        it, and finds a mistyped method.
+        """
+
         def get_params(self, deep: bool = True) -> dict[str, Any]: ...
         def set_params(self: Me, **params: Any) -> Me: ...
         def fit_transform(self, X: Array, y: Any = None, **fit_params: Any) -> Array: ...
@@ -99,12 +156,14 @@ if TYPE_CHECKING:
         def get_feature_names_out(self, input_features: Any = None) -> np.ndarray[Any, Any]: ...
         def __sklearn_tags__(self) -> Any: ...
 else:
+
     class _Sklearn(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         "What scikit-learn gives to an estimator."
 
 # %% ../nbs/15_estimator.ipynb #3b5b6ce7
 class _Parameters(_Sklearn):
     "What the user sets, what `fit` finds, and what scikit-learn asks about it."
+
     model_: Model
     history_: History
     n_iter_: int
@@ -113,11 +172,28 @@ class _Parameters(_Sklearn):
     n_features_in_: int
     feature_names_in_: Array
 
-    def __init__(self, hidden: Sequence[int] = (1000, 100), *, units: Sequence[str] | None = None, data_range: Any = "auto",
-                 epochs: int = 20, batch_size: int = 100, n_steps: int = 15, delta: float = 0.1, alpha: float = 0.001,
-                 noise: Sequence[Any] | None = None, noise_end: Sequence[Any] | None = None,
-                 rate_f: Sequence[float] | None = None, rate_g: Sequence[float] | None = None, optimizer: str = "adam", decay: bool = True,
-                 checkpoint: str | Path | None = None, callbacks: Sequence[Callback] | None = None, random_state: Any = None, verbose: int = 0) -> None:
+    def __init__(
+        self,
+        hidden: Sequence[int] = (1000, 100),
+        *,
+        units: Sequence[str] | None = None,
+        data_range: Any = "auto",
+        epochs: int = 20,
+        batch_size: int = 100,
+        n_steps: int = 15,
+        delta: float = 0.1,
+        alpha: float = 0.001,
+        noise: Sequence[Any] | None = None,
+        noise_end: Sequence[Any] | None = None,
+        rate_f: Sequence[float] | None = None,
+        rate_g: Sequence[float] | None = None,
+        optimizer: str = "adam",
+        decay: bool = True,
+        checkpoint: str | Path | None = None,
+        callbacks: Sequence[Callback] | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
         self.hidden: Sequence[int] = hidden
         self.units: Sequence[str] | None = units
         self.data_range: Any = data_range
@@ -138,27 +214,52 @@ class _Parameters(_Sklearn):
         self.verbose: int = verbose
 
     def _recipe(self) -> Recipe:
-        "The `Recipe` of these parameters, the paper's where they are None. Raises ValueError or TypeError for what cannot be meant."
+        """The `Recipe` of these parameters, the paper's where they are None.
+
+        Raises ValueError or TypeError for what cannot be meant.
+        """
         units, above = self._units(), len(self.hidden) - 1
-        if callable(self.callbacks) or not all(callable(f) for f in self.callbacks or ()): raise TypeError(f"callbacks must be a list of functions, got {self.callbacks!r}.")
-        for name, high in (("delta", None), ("alpha", 1)): check_number(getattr(self, name), name, low=0, high=high)
+        if callable(self.callbacks) or not all(callable(f) for f in self.callbacks or ()):
+            raise TypeError(f"callbacks must be a list of functions, got {self.callbacks!r}.")
+        for name, high in (("delta", None), ("alpha", 1)):
+            check_number(getattr(self, name), name, low=0, high=high)
         noise, noise_end = self.noise, self.noise_end
         if noise is None:
             hidden = (0.1,) * above + ("spikes" if units[-1] == "sigmoid" else 0.1,)
             noise, noise_end = (0.5, *hidden), (0.4, *hidden) if noise_end is None else noise_end
-        return Recipe(epochs=self.epochs, batch_size=self.batch_size, n_steps=self.n_steps, delta=self.delta, alpha=self.alpha,
-                      noise=tuple(noise), noise_end=None if noise_end is None else tuple(noise_end),
-                      rate_f=(3e-4, *(1e-3,) * above) if self.rate_f is None else tuple(self.rate_f),
-                      rate_g=(1e-3, *(2e-3,) * above) if self.rate_g is None else tuple(self.rate_g), optimizer=self.optimizer, decay=self.decay)
+        return Recipe(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            n_steps=self.n_steps,
+            delta=self.delta,
+            alpha=self.alpha,
+            noise=tuple(noise),
+            noise_end=None if noise_end is None else tuple(noise_end),
+            rate_f=(3e-4, *(1e-3,) * above) if self.rate_f is None else tuple(self.rate_f),
+            rate_g=(1e-3, *(2e-3,) * above) if self.rate_g is None else tuple(self.rate_g),
+            optimizer=self.optimizer,
+            decay=self.decay,
+        )
 
     def _units(self) -> tuple[str, ...]:
         "One kind of unit per layer, x first."
-        if not isinstance(self.hidden, (tuple, list)) or not self.hidden: raise ValueError(f"hidden must be a tuple with the width of each hidden layer, got {self.hidden!r}.")
-        units = ("sigmoid", *("softplus",) * (len(self.hidden) - 1), "sigmoid") if self.units is None else tuple(self.units)
-        if len(units) != len(self.hidden) + 1: raise ValueError(f"units needs {len(self.hidden) + 1} entries, x first, got {self.units!r}.")
+        if not isinstance(self.hidden, (tuple, list)) or not self.hidden:
+            raise ValueError(
+                f"hidden must be a tuple with the width of each hidden layer, got {self.hidden!r}."
+            )
+        units = (
+            ("sigmoid", *("softplus",) * (len(self.hidden) - 1), "sigmoid")
+            if self.units is None
+            else tuple(self.units)
+        )
+        if len(units) != len(self.hidden) + 1:
+            raise ValueError(
+                f"units needs {len(self.hidden) + 1} entries, x first, got {self.units!r}."
+            )
         return units
 
-    def __sklearn_is_fitted__(self) -> bool: return hasattr(self, "model_")
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -166,55 +267,86 @@ class _Parameters(_Sklearn):
         return tags
 
     @property
-    def _n_features_out(self) -> int: return self.model_.sizes[-1]
+    def _n_features_out(self) -> int:
+        return self.model_.sizes[-1]
 
 # %% ../nbs/15_estimator.ipynb #f28de075
 class _Data(_Parameters):
     "Arrays of the user's, on their way to the network and back."
+
     def _checked(self, X: Array, *, reset: bool, allow_nan: bool = False) -> Array:
-        "`X` as an array of floats (n, n_features), on its device; `reset` takes its width and its column names over, otherwise they are compared."
+        """`X` as an array of floats (n, n_features), on its device; `reset` takes its width and its
+        column names over, otherwise they are compared.
+        """
         if _backend(X) is None:
-            X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan" if allow_nan else True)
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                ensure_all_finite="allow-nan" if allow_nan else True,
+            )
         else:
             xp = array_namespace(X)
-            if xp.isdtype(X.dtype, "integral"): X = xp.astype(X, xp.float32)
-            check_array(xp.where(xp.isnan(X), xp.zeros_like(X), X) if allow_nan else X, "X", width=None if reset else self.n_features_in_)
+            if xp.isdtype(X.dtype, "integral"):
+                X = xp.astype(X, xp.float32)
+            check_array(
+                xp.where(xp.isnan(X), xp.zeros_like(X), X) if allow_nan else X,
+                "X",
+                width=None if reset else self.n_features_in_,
+            )
             if reset:
                 self.__dict__.pop("feature_names_in_", None)
                 self.n_features_in_: int = X.shape[1]
-        if not reset: self._same_device(X)
+        if not reset:
+            self._same_device(X)
         return X
 
     def _same_device(self, X: Array) -> None:
         "Refuse an array from elsewhere than the model."
-        mine, other = (array_namespace(a).__name__.split(".")[-1] for a in (self.model_.pairs[0].f.W, X))
-        if mine != other: raise ValueError(f"the estimator was fitted on arrays of {mine}, but X is one of {other}: convert X, or save and load the estimator for the other device.")
+        mine, other = (
+            array_namespace(a).__name__.split(".")[-1] for a in (self.model_.pairs[0].f.W, X)
+        )
+        if mine != other:
+            raise ValueError(
+                f"the estimator was fitted on arrays of {mine}, but X is one of {other}: convert X, or save and load the estimator for the other device."
+            )
 
     def _random(self, random_state: Any, like: Array) -> Random:
         "Random streams on the device of `like`, for a `random_state`, or those of `fit` for None."
-        return Random(self.seed_ if random_state is None else _seed(random_state), _backend(like) or Backend())
+        return Random(
+            self.seed_ if random_state is None else _seed(random_state), _backend(like) or Backend()
+        )
 
     def _inside(self, X: Array, dtype: str) -> Array:
         "`X` as the visible units have it: `data_range_` becomes [0, 1]."
         xp, (low, high) = array_namespace(X), self.data_range_
-        return xp.astype(X if (low, high) == (0, 1) else (X - low) / (high - low), getattr(xp, dtype), copy=False)
+        return xp.astype(
+            X if (low, high) == (0, 1) else (X - low) / (high - low), getattr(xp, dtype), copy=False
+        )
 
     def _outside(self, x: Array, dtype: Any) -> Array:
         "What the visible units say, as data."
         low, high = self.data_range_
-        return array_namespace(x).astype(x if (low, high) == (0, 1) else low + (high - low) * x, dtype, copy=False)
+        return array_namespace(x).astype(
+            x if (low, high) == (0, 1) else low + (high - low) * x, dtype, copy=False
+        )
 
 # %% ../nbs/15_estimator.ipynb #1c6032ca
 class _Beginning(_Data):
     "Where learning starts from, and where it leaves what it has reached."
+
     def _start(self, X: Array) -> tuple[Recipe, Model, Random]:
-        "Forget what was learnt; the recipe, a new network and the random streams for the rows of `X`."
+        """Forget what was learnt; the recipe, a new network and the random streams for the rows of
+        `X`.
+        """
         recipe, units = self._recipe(), self._units()
         data_range, seed = _data_range(X, self.data_range, units[0]), _seed(self.random_state)
         rng = Random(seed, _backend(X) or Backend())
         model = init_model((X.shape[1], *self.hidden), units, rng=rng.stream("init"))
         recipe.check_depth(model)
-        for name in ("model_", "history_", "n_iter_", "_session"): self.__dict__.pop(name, None)
+        for name in ("model_", "history_", "n_iter_", "_session"):
+            self.__dict__.pop(name, None)
         self.seed_: int = seed
         self.data_range_: tuple[float, float] = data_range
         self._rows = 0
@@ -225,7 +357,9 @@ class _Beginning(_Data):
         recipe, model = self._recipe(), copy_model(self.model_)
         _data_range(X, self.data_range_, model.units[0])
         if (model.sizes[1:], model.units) != (tuple(self.hidden), self._units()):
-            raise ValueError(f"partial_fit goes on with layers {model.sizes[1:]}, {model.units}, but hidden={self.hidden!r}, units={self.units!r} were set since; `fit` starts anew.")
+            raise ValueError(
+                f"partial_fit goes on with layers {model.sizes[1:]}, {model.units}, but hidden={self.hidden!r}, units={self.units!r} were set since; `fit` starts anew."
+            )
         recipe.check_depth(model)
         return recipe, model, Random(self.seed_, _backend(X) or Backend())
 
@@ -238,49 +372,83 @@ class _Beginning(_Data):
     def _keep(self, model: Model, history: History) -> None:
         "Take over what an epoch has brought, and tell the callbacks."
         self._take(model, history)
-        for callback in self.callbacks or (): callback(self, self.history_)    # type: ignore[arg-type]  # a DeepDAE, as all are in the end
+        for callback in self.callbacks or ():
+            # a DeepDAE, as all are in the end
+            callback(self, self.history_)  # type: ignore[arg-type]
 
 # %% ../nbs/15_estimator.ipynb #5c8be721
 Fitted = TypeVar("Fitted", bound="_Learner")
 
+
 class _Learner(_Beginning):
     "TRAIN."
+
     def fit(self: Fitted, X: Array, y: Any = None) -> Fitted:
         """TRAIN (Algorithm 2) on the rows of `X` (n, n_features), from new weights; `y` is ignored.
 
-        After each epoch the estimator holds the model as it is then, so that an interruption, or an error in a callback, leaves it usable (but without a top
-        prior it cannot `sample`). Raises ValueError or TypeError for what cannot be trained on, DivergenceError when training explodes, CheckpointError."""
+        After each epoch the estimator holds the model as it is then, so that an interruption, or an
+        error in a callback, leaves it usable (but without a top prior it cannot `sample`). Raises
+        ValueError or TypeError for what cannot be trained on, DivergenceError when training
+        explodes, CheckpointError.
+        """
         X = self._checked(X, reset=True)
         recipe, model, rng = self._start(X)
-        def after_epoch(model: Model, history: History) -> None: self._keep(copy_model(model), history)
-        self._take(*learning.fit(model, self._inside(X, "float32"), recipe, rng=rng.stream("train"), progress=bool(self.verbose),
-                                 on_epoch=after_epoch, checkpoint=self.checkpoint))
+
+        def after_epoch(model: Model, history: History) -> None:
+            self._keep(copy_model(model), history)
+
+        self._take(
+            *learning.fit(
+                model,
+                self._inside(X, "float32"),
+                recipe,
+                rng=rng.stream("train"),
+                progress=bool(self.verbose),
+                on_epoch=after_epoch,
+                checkpoint=self.checkpoint,
+            )
+        )
         self._rows = min(X.shape[0], 10_000)
         return self
 
     def partial_fit(self: Fitted, X: Array, y: Any = None) -> Fitted:
-        """One pass of TRAIN over the rows of `X` (n, n_features), in minibatches; `y` is ignored. The books of the optimiser are kept from call to call.
+        """One pass of TRAIN over the rows of `X` (n, n_features), in minibatches; `y` is ignored.
+        The books of the optimiser are kept from call to call.
 
-        Nobody knows the end, so there is no schedule: rates and noise stay as they begin. The top prior follows the last 10,000 rows or so.
-        A call that fails leaves the estimator as it was."""
+        Nobody knows the end, so there is no schedule: rates and noise stay as they begin. The top
+        prior follows the last 10,000 rows or so. A call that fails leaves the estimator as it was.
+        """
         new = not hasattr(self, "model_")
         X = self._checked(X, reset=new)
         recipe, model, rng = self._start(X) if new else self._resume(X)
-        recipe, x, history = recipe.at(0), self._inside(X, "float32"), [] if new else list(self.history_)
-        first, epoch, rows = x[:min(recipe.batch_size, x.shape[0]), :], len(history), self._rows
+        recipe, x, history = (
+            recipe.at(0),
+            self._inside(X, "float32"),
+            [] if new else list(self.history_),
+        )
+        first, epoch, rows = x[: min(recipe.batch_size, x.shape[0]), :], len(history), self._rows
         session = copy.deepcopy(self.__dict__.get("_session"))
-        if session is None or session.optimizer != recipe.optimizer: session = _new_session(model, first, recipe)
+        if session is None or session.optimizer != recipe.optimizer:
+            session = _new_session(model, first, recipe)
         rng, sums, steps = rng.stream("partial", epoch), 0, 0
         noise = [rng.stream("noise", k) for k in range(len(model.sizes))]
         with workers(x) as crew:
             for batch in minibatches(x, recipe.batch_size, rng=rng.stream("order")):
-                session.t, steps, rows = session.t + 1, steps + 1, min(rows + batch.shape[0], 10_000)
-                h, losses = train_step(model, session.books, batch, recipe, t=session.t, rngs=noise, crew=crew)
+                session.t, steps, rows = (
+                    session.t + 1,
+                    steps + 1,
+                    min(rows + batch.shape[0], 10_000),
+                )
+                h, losses = train_step(
+                    model, session.books, batch, recipe, t=session.t, rngs=noise, crew=crew
+                )
                 session.watch([learning._rms(layer) for layer in h], epoch)
                 sums = sums + array_namespace(x).stack(losses)
-                model = replace(model, prior=_merge(model.prior, h[-1], min(1.0, batch.shape[0] / rows)))
+                model = replace(
+                    model, prior=_merge(model.prior, h[-1], min(1.0, batch.shape[0] / rows))
+                )
         measured = learning._measure(model, first, recipe, epoch, to_numpy(sums) / steps)
-        session.watch.end(measured, learning._state(model, session.books), epoch)
+        session.watch.end(measured, checkpoints._state(model, session.books), epoch)
         self._session, self._rows = session, rows
         self._keep(model, history + [measured])
         return self
@@ -288,13 +456,19 @@ class _Learner(_Beginning):
 # %% ../nbs/15_estimator.ipynb #79a3d1f4
 class _Reader(_Learner):
     "INFERENCE."
+
     def transform(self, X: Array) -> Array:
-        "The codes h_M (n, hidden[-1]) that INFERENCE settles on for the rows of `X`, in the floating point type of `X`. With n_steps=0: the feedforward guess."
+        """The codes h_M (n, hidden[-1]) that INFERENCE settles on for the rows of `X`, in the
+        floating point type of `X`. With n_steps=0: the feedforward guess.
+        """
         return self._read(X, lambda model, h: h[-1])
 
     def score_samples(self, X: Array) -> Array:
-        """log p(x, h) (n,) in nats after INFERENCE, Eq. 7, on the axis of Figure 4: half squared errors in units of `data_range_`, without their
-        constants (log 2π) and without the top prior, which training ignores. At most 0; not log p(x), and not comparable between networks of other sizes."""
+        """log p(x, h) (n,) in nats after INFERENCE, Eq. 7, on the axis of Figure 4: half squared
+        errors in units of `data_range_`, without their constants (log 2π) and without the top
+        prior, which training ignores. At most 0; not log p(x), and not comparable between networks
+        of other sizes.
+        """
         return self._read(X, lambda model, h: log_p_joint(model, h))
 
     def score(self, X: Array, y: Any = None) -> float:
@@ -303,16 +477,31 @@ class _Reader(_Learner):
         return float(array_namespace(scores).mean(scores))
 
     def _read(self, X: Array, what: Callable[[Model, list[Array]], Array]) -> Array:
-        "`what` of the model and the state after INFERENCE, for the rows of `X`; in double precision, 1,000 rows at a time."
+        """`what` of the model and the state after INFERENCE, for the rows of `X`; in double
+        precision, 1,000 rows at a time.
+        """
         check_is_fitted(self)
         X = self._checked(X, reset=False)
-        xp, model, settings = array_namespace(X), _double(self.model_), dict[str, Any](n_steps=self.n_steps, delta=self.delta, alpha=self.alpha)
-        blocks = (X[i:min(i + 1000, X.shape[0]), :] for i in range(0, X.shape[0], 1000))
-        return xp.astype(xp.concat([what(model, infer(model, self._inside(block, "float64"), **settings)) for block in blocks]), X.dtype)
+        xp, model, settings = (
+            array_namespace(X),
+            _double(self.model_),
+            dict[str, Any](n_steps=self.n_steps, delta=self.delta, alpha=self.alpha),
+        )
+        blocks = (X[i : min(i + 1000, X.shape[0]), :] for i in range(0, X.shape[0], 1000))
+        return xp.astype(
+            xp.concat(
+                [
+                    what(model, infer(model, self._inside(block, "float64"), **settings))
+                    for block in blocks
+                ]
+            ),
+            X.dtype,
+        )
 
 # %% ../nbs/15_estimator.ipynb #ff4e02d1
 class _Painter(_Reader):
     "What g does: paint, dream, fill in."
+
     def inverse_transform(self, X: Array) -> Array:
         "The means (n, n_features) that g_M, ..., g_1 paint from the codes `X` (n, hidden[-1])."
         check_is_fitted(self)
@@ -323,71 +512,142 @@ class _Painter(_Reader):
         return self._outside(decode(_double(self.model_), xp.astype(X, xp.float64))[0], X.dtype)
 
     def sample(self, n_samples: int = 1, *, rounds: int = 3, random_state: Any = None) -> Array:
-        """GENERATE (Algorithm 2): `n_samples` new rows (n_samples, n_features) after `rounds` rounds of the chain (0: the directed model of Eq. 7).
+        """GENERATE (Algorithm 2): `n_samples` new rows (n_samples, n_features) after `rounds`
+        rounds of the chain (0: the directed model of Eq. 7).
 
-        Without a `random_state` the numbers come from the seed of `fit`: the same call draws the same rows."""
+        Without a `random_state` the numbers come from the seed of `fit`: the same call draws the
+        same rows.
+        """
         check_is_fitted(self)
         settings = dict(n_steps=self.n_steps, delta=self.delta)
-        rows = generate(self.model_, n_samples, rounds=rounds, rng=self._random(random_state, self.model_.pairs[0].f.W).stream("samples"), **settings)
+        rows = generate(
+            self.model_,
+            n_samples,
+            rounds=rounds,
+            rng=self._random(random_state, self.model_.pairs[0].f.W).stream("samples"),
+            **settings,
+        )
         return self._outside(rows, rows.dtype)
 
-    def inpaint(self, X: Array, visible: Any = None, *, rounds: int = 20, random_state: Any = None) -> Array:
-        """`X` (n, n_features) with its unknown entries filled in, as in Figure 5; known entries are handed back bit for bit.
+    def inpaint(
+        self, X: Array, visible: Any = None, *, rounds: int = 20, random_state: Any = None
+    ) -> Array:
+        """`X` (n, n_features) with its unknown entries filled in, as in Figure 5; known entries are
+        handed back bit for bit.
 
-        `visible` : booleans, (n, n_features) or (n_features,), true where `X` is known; None: where it is not NaN."""
+        `visible` : booleans, (n, n_features) or (n_features,), true where `X` is known; None: where
+        it is not NaN.
+        """
         check_is_fitted(self)
         X = self._checked(X, reset=False, allow_nan=True)
         xp = array_namespace(X)
-        visible = ~xp.isnan(X) if visible is None else visible if _backend(X) else np.asarray(visible)
+        visible = (
+            ~xp.isnan(X) if visible is None else visible if _backend(X) else np.asarray(visible)
+        )
         settings = dict(n_steps=self.n_steps, delta=self.delta, alpha=self.alpha, rounds=rounds)
-        filled = inpaint(self.model_, self._inside(X, "float32"), visible, rng=self._random(random_state, X).stream("inpaint"), **settings)
+        filled = inpaint(
+            self.model_,
+            self._inside(X, "float32"),
+            visible,
+            rng=self._random(random_state, X).stream("inpaint"),
+            **settings,
+        )
         return xp.where(visible, X, self._outside(filled, X.dtype))
 
 # %% ../nbs/15_estimator.ipynb #9253ae55
 class DeepDAE(_Painter):
-    """The deep generative model of Bengio et al. (2015), Algorithm 2, as a scikit-learn transformer. The defaults are the paper's experiment.
+    """The deep generative model of Bengio et al. (2015), Algorithm 2, as a scikit-learn
+    transformer. The defaults are the paper's experiment.
 
     hidden : number of units of h_1, ..., h_M
-    units : kind of each layer's units, x first ('sigmoid', 'softplus', 'tanh', 'relu', 'linear'); None: sigmoid, softplus, ..., softplus, sigmoid
-    data_range : (low, high), the values of the data that 0 and 1 of the visible units stand for; 'auto': (0, 1) if all entries of the first data
-        lie there or if x is not sigmoid, else the smallest and the largest entry
+    units : kind of each layer's units, x first ('sigmoid', 'softplus', 'tanh', 'relu', 'linear');
+        None: sigmoid, softplus, ..., softplus, sigmoid
+    data_range : (low, high), the values of the data that 0 and 1 of the visible units stand for;
+        'auto': (0, 1) if all entries of the first data lie there or if x is not sigmoid, else the
+        smallest and the largest entry
     epochs, batch_size : of `fit`; `partial_fit` uses the second
     n_steps, delta, alpha : N, δ and α of INFERENCE, in training and after it
-    noise, noise_end : corruption of each layer, x first, at the first and the last step of `fit`: Gaussian standard deviation, or 'spikes'
-        (both None: 0.5 falling to 0.4 on x, 0.1 on hidden layers, spikes on a sigmoid top layer; `noise` alone stays as it is)
-    rate_f, rate_g : learning rates of f_1, ..., f_M and g_1, ..., g_M (None: 3e-4 and 1e-3 in the first pair, 1e-3 and 2e-3 in those above)
+    noise, noise_end : corruption of each layer, x first, at the first and the last step of `fit`:
+        Gaussian standard deviation, or 'spikes' (both None: 0.5 falling to 0.4 on x, 0.1 on hidden
+        layers, spikes on a sigmoid top layer; `noise` alone stays as it is)
+    rate_f, rate_g : learning rates of f_1, ..., f_M and g_1, ..., g_M (None: 3e-4 and 1e-3 in the
+        first pair, 1e-3 and 2e-3 in those above)
     optimizer : 'adam', 'rmsprop', 'momentum' or 'sgd'
     decay : whether rates fall linearly to zero during `fit`
-    checkpoint : a folder in which `fit` keeps its state, so that the same call made again after a kill goes on from there, to the same bits; None: nowhere
-    callbacks : functions called as f(estimator, history) after each epoch of `fit` and each call of `partial_fit`
-    random_state : a whole number is the seed of biolearn's `Random`; a RandomState, or None for the global one, draws a seed
+    checkpoint : a folder in which `fit` keeps its state, so that the same call made again after a
+        kill goes on from there, to the same bits; None: nowhere
+    callbacks : functions called as f(estimator, history) after each epoch of `fit` and each call of
+        `partial_fit`
+    random_state : a whole number is the seed of biolearn's `Random`; a RandomState, or None for the
+        global one, draws a seed
     verbose : 0 is silent, 1 shows a progress bar with the losses of `fit` on standard error
 
-    Fitted attributes: model_ (a `Model`), history_ (one dict of measurements per epoch), n_iter_ (the number of epochs), data_range_, seed_,
-    n_features_in_, and feature_names_in_ if the columns had names."""
+    Fitted attributes: model_ (a `Model`), history_ (one dict of measurements per epoch), n_iter_
+    (the number of epochs), data_range_, seed_, n_features_in_, and feature_names_in_ if the columns
+    had names.
+    """
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted estimator to `path` (.safetensors), whole or not at all: arrays and text that cannot carry code.
+        """Write the fitted estimator to `path` (.safetensors), whole or not at all: arrays and text
+        that cannot carry code.
 
-        Callbacks, the checkpoint's folder and a random_state that is not a number are left out, and so are the optimiser's books: after `load`, `partial_fit` starts with empty ones."""
+        Callbacks, the checkpoint's folder and a random_state that is not a number are left out, and
+        so are the optimiser's books: after `load`, `partial_fit` starts with empty ones.
+        """
         check_is_fitted(self)
-        params = {name: value for name, value in self.get_params(deep=False).items() if name not in ("callbacks", "checkpoint")}
-        if not isinstance(self.random_state, (int, np.integer)): params["random_state"] = None
+        params = {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            if name not in ("callbacks", "checkpoint")
+        }
+        if not isinstance(self.random_state, (int, np.integer)):
+            params["random_state"] = None
         names = self.__dict__.get("feature_names_in_")
-        fitted = {"seed_": self.seed_, "data_range_": self.data_range_, "history_": self.history_, "_rows": self._rows}
-        save_model(path, self.model_, **_plain({"params": params, "fitted": fitted, "feature_names": None if names is None else list(names)}))
+        fitted = {
+            "seed_": self.seed_,
+            "data_range_": self.data_range_,
+            "history_": self.history_,
+            "_rows": self._rows,
+        }
+        save_model(
+            path,
+            self.model_,
+            **_plain(
+                {
+                    "params": params,
+                    "fitted": fitted,
+                    "feature_names": None if names is None else list(names),
+                }
+            ),
+        )
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> "DeepDAE":
-        "The estimator saved at `path`, for NumPy arrays, or with device='gpu' for CuPy's. Raises ValueError, naming the file, for anything else."
+        """The estimator saved at `path`, for NumPy arrays, or with device='gpu' for CuPy's.
+
+        Raises ValueError, naming the file, for anything else.
+        """
         model = load_model(path, use_device(device))
         try:
             notes = _notes(path)
-            estimator, fitted, names = cls(**_tuples(notes["params"])), _tuples(notes["fitted"]), notes["feature_names"]
-            estimator.__dict__.update({name: fitted[name] for name in ("seed_", "data_range_", "_rows")}, model_=model, n_features_in_=model.sizes[0],
-                                      history_=list(fitted["history_"]), n_iter_=len(fitted["history_"]))
-        except (KeyError, TypeError) as e: raise ValueError(f"{path} holds a model, but no estimator of this version ({e}); biolearn.learning.load_model reads the model.") from e
-        if names is not None: estimator.feature_names_in_ = np.asarray(names, dtype=object)
+            estimator, fitted, names = (
+                cls(**_tuples(notes["params"])),
+                _tuples(notes["fitted"]),
+                notes["feature_names"],
+            )
+            estimator.__dict__.update(
+                {name: fitted[name] for name in ("seed_", "data_range_", "_rows")},
+                model_=model,
+                n_features_in_=model.sizes[0],
+                history_=list(fitted["history_"]),
+                n_iter_=len(fitted["history_"]),
+            )
+        except (KeyError, TypeError) as e:
+            raise ValueError(
+                f"{path} holds a model, but no estimator of this version ({e}); biolearn.core.checkpoints.load_model reads the model."
+            ) from e
+        if names is not None:
+            estimator.feature_names_in_ = np.asarray(names, dtype=object)
         return estimator
 
 # %% ../nbs/15_estimator.ipynb #2cfb682f
@@ -395,49 +655,81 @@ def _as_array(X: Array) -> Array:
     "`X` as an array of floats, for what has no column names to check."
     return X if _backend(X) else sklearn_utils.check_array(X, dtype=[np.float64, np.float32])
 
+
 def _plain(x: Any) -> Any:
     "`x` as JSON can hold it: tuples become lists, NumPy's numbers Python's."
-    if isinstance(x, dict): return {key: _plain(value) for key, value in x.items()}
-    if isinstance(x, (list, tuple)): return [_plain(value) for value in x]
+    if isinstance(x, dict):
+        return {key: _plain(value) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_plain(value) for value in x]
     return x.item() if isinstance(x, np.generic) else x
+
 
 def _tuples(params: dict[str, Any]) -> dict[str, Any]:
     "The entries of a dict back from JSON, which has no tuples."
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in params.items()
+    }
+
 
 def _notes(path: str | Path) -> dict[str, Any]:
     "The notes beside the weights of a saved model."
     from safetensors import safe_open
-    with safe_open(str(path), "numpy") as file: notes: dict[str, Any] = json.loads(file.metadata()["notes"])
+
+    with safe_open(str(path), "numpy") as file:
+        notes: dict[str, Any] = json.loads(file.metadata()["notes"])
     return notes
 
 # %% ../nbs/15_estimator.ipynb #a9125c6f
 def scalars(epoch: dict[str, Any]) -> dict[str, float]:
-    "The measurements of one epoch of a history as names and numbers: loss/f_1, loss/g_1, ..., log_p/start, log_p/end, rms/h_0, ..."
+    """The measurements of one epoch of a history as names and numbers: loss/f_1, loss/g_1, ...,
+    log_p/start, log_p/end, rms/h_0, ...
+    """
     series = {"loss/f": epoch["loss_f"], "loss/g": epoch["loss_g"]}
-    flat = {f"{name}_{k}": value for name, values in series.items() for k, value in enumerate(values, 1)}
-    return flat | {"log_p/start": epoch["log_p_start"], "log_p/end": epoch["log_p_end"]} | {f"rms/h_{k}": value for k, value in enumerate(epoch["rms"])}
+    flat = {
+        f"{name}_{k}": value for name, values in series.items() for k, value in enumerate(values, 1)
+    }
+    return (
+        flat
+        | {"log_p/start": epoch["log_p_start"], "log_p/end": epoch["log_p_end"]}
+        | {f"rms/h_{k}": value for k, value in enumerate(epoch["rms"])}
+    )
 
 # %% ../nbs/15_estimator.ipynb #f2706026
 def _summary_writer() -> Any:
-    "The class SummaryWriter of tensorboardX or of PyTorch; ImportError with advice if there is neither."
+    """The class SummaryWriter of tensorboardX or of PyTorch; ImportError with advice if there is
+    neither.
+    """
     for module in ("tensorboardX", "torch.utils.tensorboard"):
-        try: return importlib.import_module(module).SummaryWriter
-        except ImportError: pass
-    raise ImportError("TensorBoard's files are written by tensorboardX or by PyTorch, and neither is installed: pip install tensorboardX")
+        try:
+            return importlib.import_module(module).SummaryWriter
+        except ImportError:
+            pass
+    raise ImportError(
+        "TensorBoard's files are written by tensorboardX or by PyTorch, and neither is installed: pip install tensorboardX"
+    )
+
 
 @functools.cache
 def _writer(folder: str) -> Any:
-    "The writer for `folder`, opened once: a callback is then a plain function, which can be cloned and pickled with its estimator."
+    """The writer for `folder`, opened once: a callback is then a plain function, which can be
+    cloned and pickled with its estimator.
+    """
     return _summary_writer()(folder, flush_secs=1)
+
 
 def _to_tensorboard(folder: str, estimator: DeepDAE, history: History) -> None:
     writer = _writer(folder)
-    for name, value in scalars(history[-1]).items(): writer.add_scalar(name, value, history[-1]["epoch"])
+    for name, value in scalars(history[-1]).items():
+        writer.add_scalar(name, value, history[-1]["epoch"])
     writer.flush()
 
+
 def log_to_tensorboard(folder: str | Path) -> Callback:
-    "A callback that writes each epoch's `scalars` to `folder`, where TensorBoard looks. Raises ImportError now, not after the first epoch."
+    """A callback that writes each epoch's `scalars` to `folder`, where TensorBoard looks.
+
+    Raises ImportError now, not after the first epoch.
+    """
     _summary_writer()
     return functools.partial(_to_tensorboard, str(folder))
 
@@ -445,8 +737,13 @@ def log_to_tensorboard(folder: str | Path) -> Callback:
 def _to_mlflow(estimator: DeepDAE, history: History) -> None:
     importlib.import_module("mlflow").log_metrics(scalars(history[-1]), step=history[-1]["epoch"])
 
+
 def log_to_mlflow() -> Callback:
-    "A callback that logs each epoch's `scalars` to the active run of MLflow (which starts one if there is none). Raises ImportError now, not after the first epoch."
-    try: importlib.import_module("mlflow")
-    except ImportError as e: raise ImportError("MLflow is not installed: pip install mlflow-skinny, or mlflow") from e
+    """A callback that logs each epoch's `scalars` to the active run of MLflow (which starts one if
+    there is none). Raises ImportError now, not after the first epoch.
+    """
+    try:
+        importlib.import_module("mlflow")
+    except ImportError as e:
+        raise ImportError("MLflow is not installed: pip install mlflow-skinny, or mlflow") from e
     return _to_mlflow

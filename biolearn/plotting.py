@@ -8,37 +8,82 @@ __all__ = ['COLORS', 'STYLE_FILE', 'style', 'save_figure', 'digit_sheet', 'sheet
            'latent_walk']
 
 # %% ../nbs/10_plotting.ipynb #93f09030
-import functools, io, time
+import functools
+import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from .backend import Array
 
-if TYPE_CHECKING: from matplotlib.figure import Figure          # drawing imports it when it draws
+from .core.arrays import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # drawing imports it when it draws
 
 # %% ../nbs/10_plotting.ipynb #5acc1ce5
-__all__ = ["Animation", "COLORS", "LiveCurves", "STYLE_FILE", "digit_sheet", "inference_curve", "inference_walk", "inpainting_strips", "latent_walk",
-           "parzen_bars", "receptive_fields", "save_figure", "sheet_pair", "style", "training_curves"]
+__all__ = [
+    "Animation",
+    "COLORS",
+    "LiveCurves",
+    "STYLE_FILE",
+    "digit_sheet",
+    "inference_curve",
+    "inference_walk",
+    "inpainting_strips",
+    "latent_walk",
+    "parzen_bars",
+    "receptive_fields",
+    "save_figure",
+    "sheet_pair",
+    "style",
+    "training_curves",
+]
 
 # %% ../nbs/10_plotting.ipynb #956eb271
-COLORS = dict(black="#000000", orange="#E69F00", sky="#56B4E9", green="#009E73", yellow="#F0E442", blue="#0072B2",
-              vermilion="#D55E00", purple="#CC79A7")
-_CYCLE = ("blue", "vermilion", "green", "orange", "purple", "sky", "black")     # as in the style file; yellow is too pale for a line
-STYLE_FILE = Path(__file__).with_name("biolearn.mplstyle") if "__file__" in globals() else Path("../biolearn/biolearn.mplstyle")
+COLORS = dict(
+    black="#000000",
+    orange="#E69F00",
+    sky="#56B4E9",
+    green="#009E73",
+    yellow="#F0E442",
+    blue="#0072B2",
+    vermilion="#D55E00",
+    purple="#CC79A7",
+)
+_CYCLE = (
+    "blue",
+    "vermilion",
+    "green",
+    "orange",
+    "purple",
+    "sky",
+    "black",
+)  # as in the style file; yellow is too pale for a line
+STYLE_FILE = (
+    Path(__file__).with_name("biolearn.mplstyle")
+    if "__file__" in globals()
+    else Path("../biolearn/biolearn.mplstyle")
+)
+
 
 @functools.cache
 def _settings():
     "What the style file says, read once."
     import matplotlib
+
     return matplotlib.rc_params_from_file(STYLE_FILE, use_default_template=False)
+
 
 @contextmanager
 def style() -> Iterator[None]:
-    "Within this context matplotlib draws in the style of this book, whatever the reader's own settings; outside nothing changes."
+    """Within this context matplotlib draws in the style of this book, whatever the reader's own
+    settings; outside nothing changes.
+    """
     import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_settings())
@@ -46,73 +91,124 @@ def style() -> Iterator[None]:
 
 # %% ../nbs/10_plotting.ipynb #4066898c
 def _figure(width, height, **kwargs):
-    "A new matplotlib Figure of so many inches that shows itself in a notebook and is known to no global list."
+    """A new matplotlib Figure of so many inches that shows itself in a notebook and is known to no
+    global list.
+    """
     from matplotlib.figure import Figure
 
     class Picture(Figure):
-        "A matplotlib Figure that a notebook shows as PNG without pyplot, drawn in our style whoever draws it."
+        """A matplotlib Figure that a notebook shows as PNG without pyplot, drawn in our style
+        whoever draws it.
+        """
+
         def draw(self, renderer):
-            with style(): super().draw(renderer)
+            with style():
+                super().draw(renderer)
 
         def _repr_png_(self):
             buffer = io.BytesIO()
             _write(self, buffer, "png", self.dpi)
             return buffer.getvalue()
+
     return Picture(figsize=(width, height), layout="constrained", **kwargs)
 
+
 def _done(fig):
-    "Arrange the figure and keep it so: drawing it again must not move anything. The first pass may still change which ticks are labelled."
+    """Arrange the figure and keep it so: drawing it again must not move anything.
+
+    The first pass may still change which ticks are labelled.
+    """
     from matplotlib.transforms import Bbox
-    for _ in range(3): fig.draw_without_rendering()
+
+    for _ in range(3):
+        fig.draw_without_rendering()
     fig.set_layout_engine("none")
-    exact = lambda box: Bbox(np.round(box.get_points(), 9))     # the solver's last bits vary, and the names of an SVG's clip paths are made of them
-    for part in fig.subfigs: part.bbox_relative.set(exact(part.bbox_relative))
-    for ax in fig.axes: ax.set_position(exact(ax.get_position()))
+    exact = lambda box: Bbox(
+        np.round(box.get_points(), 9)
+    )  # the solver's last bits vary, and the names of an SVG's clip paths are made of them
+    for part in fig.subfigs:
+        part.bbox_relative.set(exact(part.bbox_relative))
+    for ax in fig.axes:
+        ax.set_position(exact(ax.get_position()))
     return fig
+
 
 def _write(fig, target, kind, dpi):
     "Save without dates and version strings, so that the same picture is the same bytes."
     nothing = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
-    with style(): fig.savefig(target, format=kind, dpi=dpi, metadata=nothing)
+    with style():
+        fig.savefig(target, format=kind, dpi=dpi, metadata=nothing)
+
 
 def save_figure(fig: Any, path: str | Path) -> Path:
-    """Write `fig` to `path`, PNG (200 pixels per inch) or SVG by its suffix; the same figure gives the same bytes each time. An `Animation` can also be
-    written as GIF; as PNG or SVG it is its last frame.
+    """Write `fig` to `path`, PNG (200 pixels per inch) or SVG by its suffix; the same figure gives
+    the same bytes each time. An `Animation` can also be written as GIF; as PNG or SVG it is its
+    last frame.
 
-    Raises ValueError for another suffix and FileNotFoundError if the folder is missing. Returns the path."""
+    Raises ValueError for another suffix and FileNotFoundError if the folder is missing. Returns the
+    path.
+    """
     path, kinds = Path(path), (".png", ".svg") + (".gif",) * isinstance(fig, Animation)
-    if path.suffix not in kinds: raise ValueError(f"{path.name} must end in {', '.join(kinds[:-1])} or {kinds[-1]}.")
-    if not path.parent.is_dir(): raise FileNotFoundError(f"The folder {path.parent} does not exist; make it first.")
-    if path.suffix == ".gif": path.write_bytes(fig.gif())
-    else: _write(fig.still() if isinstance(fig, Animation) else fig, path, path.suffix[1:], 200)
+    if path.suffix not in kinds:
+        raise ValueError(f"{path.name} must end in {', '.join(kinds[:-1])} or {kinds[-1]}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"The folder {path.parent} does not exist; make it first.")
+    if path.suffix == ".gif":
+        path.write_bytes(fig.gif())
+    else:
+        _write(fig.still() if isinstance(fig, Animation) else fig, path, path.suffix[1:], 200)
     return path
 
 # %% ../nbs/10_plotting.ipynb #868eaba3
 def _array(a, name, shape):
-    "`a` as a float array; raises ValueError unless its shape fits `shape` (None: any length above 0) and it is finite."
+    """`a` as a float array; raises ValueError unless its shape fits `shape` (None: any length
+    above 0) and it is finite.
+    """
     if not hasattr(a, "__array__") and not isinstance(a, (list, tuple)):
-        raise TypeError(f"{name} must be a NumPy array, got {type(a).__name__}; see biolearn.backend.to_numpy.")
+        raise TypeError(
+            f"{name} must be a NumPy array, got {type(a).__name__}; see biolearn.backend.to_numpy."
+        )
     a = np.asarray(a, dtype=float)
     wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-    if a.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, a.shape)) or 0 in a.shape:
+    if (
+        a.ndim != len(shape)
+        or any(n not in (None, m) for n, m in zip(shape, a.shape))
+        or 0 in a.shape
+    ):
         raise ValueError(f"{name} has shape {a.shape}, where {wanted} is needed.")
-    if not np.isfinite(a).all(): raise ValueError(f"{name} holds NaN or infinite numbers: nothing to draw.")
+    if not np.isfinite(a).all():
+        raise ValueError(f"{name} holds NaN or infinite numbers: nothing to draw.")
     return a
+
 
 def _image_shape(image_shape):
     "Check (rows, columns) of one picture and return it with its number of pixels."
-    if len(tuple(image_shape)) != 2 or min(image_shape) < 1: raise ValueError(f"image_shape must be (rows, columns), got {image_shape}.")
+    if len(tuple(image_shape)) != 2 or min(image_shape) < 1:
+        raise ValueError(f"image_shape must be (rows, columns), got {image_shape}.")
     height, width = (int(n) for n in image_shape)
     return height, width, height * width
 
 # %% ../nbs/10_plotting.ipynb #a5b52437
 def _cell(ax, image, left, top):
-    "One digit on `ax` with its upper left corner at (left, top), one unit wide: ink 0 white to 1 black."
+    """One digit on `ax` with its upper left corner at (left, top), one unit wide: ink 0 white to 1
+    black.
+    """
     height, width = image.shape
-    ax.imshow(image, extent=(left, left + 1, top + height / width, top), vmin=0, vmax=1, cmap="gray_r", interpolation="nearest")
+    ax.imshow(
+        image,
+        extent=(left, left + 1, top + height / width, top),
+        vmin=0,
+        vmax=1,
+        cmap="gray_r",
+        interpolation="nearest",
+    )
+
 
 def _draw_sheet(ax, images, image_shape, rows, labels=None, gap=0.06):
-    "Tile `images` (n, pixels) on `ax`, in `rows` rows, filled from the left, `labels` under them. Returns width over height."
+    """Tile `images` (n, pixels) on `ax`, in `rows` rows, filled from the left, `labels` under them.
+
+    Returns width over height.
+    """
     height, width, _ = image_shape
     columns = -(-len(images) // rows)
     step = height / width + gap + (0.28 if labels is not None else 0)
@@ -120,7 +216,15 @@ def _draw_sheet(ax, images, image_shape, rows, labels=None, gap=0.06):
         left, top = (i % columns) * (1 + gap), (i // columns) * step
         _cell(ax, image.reshape(height, width), left, top)
         if labels is not None:
-            ax.text(left + 0.5, top + height / width + 0.04, str(labels[i]), ha="center", va="top", fontsize=7, color=COLORS["black"])
+            ax.text(
+                left + 0.5,
+                top + height / width + 0.04,
+                str(labels[i]),
+                ha="center",
+                va="top",
+                fontsize=7,
+                color=COLORS["black"],
+            )
     right, bottom = columns * (1 + gap), -(-len(images) // columns) * step
     ax.set(xlim=(-gap, right), ylim=(bottom, -gap), aspect="equal", xticks=[], yticks=[])
     ax.set_facecolor("#D9D9D9")
@@ -128,51 +232,86 @@ def _draw_sheet(ax, images, image_shape, rows, labels=None, gap=0.06):
     return (right + gap) / (bottom + gap)
 
 # %% ../nbs/10_plotting.ipynb #1525203d
-def digit_sheet(images: Array, image_shape: Sequence[int], *, rows: int = 10, title: str | None = None, labels: Sequence[Any] | None = None) -> "Figure":
-    """A sheet of digits, filled row by row. Ink is drawn from 0 (white) to 1 (black); values outside are drawn as the nearer end.
+def digit_sheet(
+    images: Array,
+    image_shape: Sequence[int],
+    *,
+    rows: int = 10,
+    title: str | None = None,
+    labels: Sequence[Any] | None = None,
+) -> "Figure":
+    """A sheet of digits, filled row by row. Ink is drawn from 0 (white) to 1 (black); values
+    outside are drawn as the nearer end.
 
-    images : (n, rows of pixels * columns of pixels), image_shape : (rows, columns) of one digit, rows : rows of the sheet,
-    labels : n short texts to stand under the digits -> Figure. Raises ValueError where the shapes do not fit."""
+    images : (n, rows of pixels * columns of pixels), image_shape : (rows, columns) of
+        one digit, rows : rows of the sheet,
+    labels : n short texts to stand under the digits -> Figure. Raises ValueError where the shapes
+        do not fit.
+    """
     shape = _image_shape(image_shape)
     images = _array(images, "images", (None, shape[2]))
-    if labels is not None and len(labels) != len(images): raise ValueError(f"{len(labels)} labels for {len(images)} images.")
-    if rows < 1: raise ValueError(f"rows must be at least 1, got {rows}.")
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"{len(labels)} labels for {len(images)} images.")
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, got {rows}.")
     with style():
         columns = -(-len(images) // rows)
         width = min(6.5, max(2.5, 0.55 * columns))
         fig = _figure(width, 1)
         ratio = _draw_sheet(fig.add_subplot(), images, shape, rows, labels)
         fig.set_size_inches(width, width / ratio + (0.3 if title else 0))
-        if title: fig.suptitle(title)
+        if title:
+            fig.suptitle(title)
         return _done(fig)
 
 # %% ../nbs/10_plotting.ipynb #89568c07
-def sheet_pair(left: Array, right: Array, image_shape: Sequence[int], *, titles: Sequence[str] = ("GENERATE", "directed"), rows: int = 10, title: str | None = None) -> "Figure":
-    """Two sheets of digits side by side, `titles` above them: left, right (n, pixels), as in `digit_sheet` -> Figure.
+def sheet_pair(
+    left: Array,
+    right: Array,
+    image_shape: Sequence[int],
+    *,
+    titles: Sequence[str] = ("GENERATE", "directed"),
+    rows: int = 10,
+    title: str | None = None,
+) -> "Figure":
+    """Two sheets of digits side by side, `titles` above them: left, right (n, pixels), as in
+    `digit_sheet` -> Figure.
 
-    Raises ValueError where the shapes do not fit."""
+    Raises ValueError where the shapes do not fit.
+    """
     shape = _image_shape(image_shape)
     sheets = [_array(a, name, (None, shape[2])) for a, name in ((left, "left"), (right, "right"))]
-    if len(titles) != 2: raise ValueError(f"titles must be two texts, got {titles!r}.")
-    if rows < 1: raise ValueError(f"rows must be at least 1, got {rows}.")
+    if len(titles) != 2:
+        raise ValueError(f"titles must be two texts, got {titles!r}.")
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, got {rows}.")
     with style():
         fig = _figure(6.5, 3)
         axes = fig.subplots(1, 2)
         ratio = min(_draw_sheet(ax, a, shape, rows) for ax, a in zip(axes, sheets))
-        for ax, text in zip(axes, titles): ax.set_title(text)
+        for ax, text in zip(axes, titles):
+            ax.set_title(text)
         fig.get_layout_engine().set(wspace=0.04)
         fig.set_size_inches(6.5, 3.15 / ratio + (0.62 if title else 0.4))
-        if title: fig.suptitle(title)
+        if title:
+            fig.suptitle(title)
         return _done(fig)
 
 # %% ../nbs/10_plotting.ipynb #f348eabc
-def inference_curve(trace: Array, *, singles: int | Sequence[int] = 4, title: str | None = None) -> "Figure":
-    """log p(x, h) over the steps of INFERENCE, as in Figure 4: mean with a band of one standard error, and some single examples, dashed.
+def inference_curve(
+    trace: Array, *, singles: int | Sequence[int] = 4, title: str | None = None
+) -> "Figure":
+    """log p(x, h) over the steps of INFERENCE, as in Figure 4: mean with a band of one standard
+    error, and some single examples, dashed.
 
-    trace : (steps + 1, n_examples), nats, constants dropped, row 0 before the first step; n_examples >= 2.
-    singles : how many examples to draw, the first ones, or a list of their numbers -> Figure. Raises ValueError or IndexError."""
+    trace : (steps + 1, n_examples), nats, constants dropped, row 0 before the first step;
+        n_examples >= 2.
+    singles : how many examples to draw, the first ones, or a list of their numbers -> Figure.
+        Raises ValueError or IndexError.
+    """
     trace = _array(trace, "trace", (None, None))
-    if trace.shape[1] < 2: raise ValueError("trace has one example: a standard error needs at least two.")
+    if trace.shape[1] < 2:
+        raise ValueError("trace has one example: a standard error needs at least two.")
     chosen = range(min(singles, trace.shape[1])) if isinstance(singles, int) else list(singles)
     mean, error = trace.mean(axis=1), trace.std(axis=1, ddof=1) / np.sqrt(trace.shape[1])
     steps = np.arange(len(trace))
@@ -180,18 +319,52 @@ def inference_curve(trace: Array, *, singles: int | Sequence[int] = 4, title: st
         fig = _figure(4.6, 3.3)
         ax = fig.add_subplot()
         for k, i in enumerate(chosen):
-            ax.plot(steps, trace[:, i], "--", color="#8C8C8C", lw=0.9, label="single examples" if k == 0 else None)
-        ax.fill_between(steps, mean - error, mean + error, color=COLORS["sky"], alpha=0.6, lw=0, label="± standard error")
-        ax.plot(steps, mean, "o-", color=COLORS["blue"], ms=3, label=f"mean of {trace.shape[1]:,} examples")
-        ax.set(xlabel="inference step", ylabel="log p(x, h) (nats, constants dropped)", title=title or "")
+            ax.plot(
+                steps,
+                trace[:, i],
+                "--",
+                color="#8C8C8C",
+                lw=0.9,
+                label="single examples" if k == 0 else None,
+            )
+        ax.fill_between(
+            steps,
+            mean - error,
+            mean + error,
+            color=COLORS["sky"],
+            alpha=0.6,
+            lw=0,
+            label="± standard error",
+        )
+        ax.plot(
+            steps,
+            mean,
+            "o-",
+            color=COLORS["blue"],
+            ms=3,
+            label=f"mean of {trace.shape[1]:,} examples",
+        )
+        ax.set(
+            xlabel="inference step",
+            ylabel="log p(x, h) (nats, constants dropped)",
+            title=title or "",
+        )
         ax.xaxis.get_major_locator().set_params(integer=True)
         _legend_below(fig, ax, 3)
         return _done(fig)
 
+
 def _legend_below(fig, ax, columns):
     "A legend under the axes, where it cannot hide a line; in the order mean first."
     handles, texts = ax.get_legend_handles_labels()
-    fig.legend(handles[::-1], texts[::-1], loc="outside lower center", ncols=columns, handlelength=1.8, columnspacing=1.2)
+    fig.legend(
+        handles[::-1],
+        texts[::-1],
+        loc="outside lower center",
+        ncols=columns,
+        handlelength=1.8,
+        columnspacing=1.2,
+    )
 
 # %% ../nbs/10_plotting.ipynb #d995cd30
 def _tint(image, visible):
@@ -200,29 +373,51 @@ def _tint(image, visible):
     orange = np.array([0xE6, 0x9F, 0x00]) / 255
     return np.where(visible[..., None], grey, 0.45 * grey + 0.55 * orange)
 
-def inpainting_strips(original: Array, masked_start: Array, snapshots: Array, steps: Sequence[int], image_shape: Sequence[int], *, visible: Array | None = None, title: str | None = None) -> "Figure":
-    """Rows of digits being filled in, as in Figure 5; columns: original, what the network sees, and the rounds in `steps`.
 
-    original, masked_start : (n, pixels); snapshots : (len(steps), n, pixels); steps : round numbers, e.g. (1, 2, 5, 20);
-    visible : (n, pixels) or (pixels,), true where the pixel was given: tints the hidden ones -> Figure. ValueError where shapes do not fit."""
+def inpainting_strips(
+    original: Array,
+    masked_start: Array,
+    snapshots: Array,
+    steps: Sequence[int],
+    image_shape: Sequence[int],
+    *,
+    visible: Array | None = None,
+    title: str | None = None,
+) -> "Figure":
+    """Rows of digits being filled in, as in Figure 5; columns: original, what the network sees, and
+    the rounds in `steps`.
+
+    original, masked_start : (n, pixels); snapshots : (len(steps), n, pixels); steps : round
+        numbers, e.g. (1, 2, 5, 20);
+    visible : (n, pixels) or (pixels,), true where the pixel was given: tints the hidden ones ->
+        Figure. ValueError where shapes do not fit.
+    """
     height, width, pixels = _image_shape(image_shape)
     original = _array(original, "original", (None, pixels))
     n, steps = len(original), list(steps)
     start = _array(masked_start, "masked_start", (n, pixels))
     snapshots = _array(snapshots, "snapshots", (len(steps), n, pixels))
-    if visible is not None: visible = _array(np.broadcast_to(visible, (n, pixels)), "visible", (n, pixels)) > 0.5
+    if visible is not None:
+        visible = _array(np.broadcast_to(visible, (n, pixels)), "visible", (n, pixels)) > 0.5
     titles = ["original", "given"] + [f"round {s}" for s in steps]
     with style():
-        cell = min(0.85, 6.5 / len(titles))                             # inches: ten rows still fit a page
+        cell = min(0.85, 6.5 / len(titles))  # inches: ten rows still fit a page
         fig = _figure(cell * len(titles), cell * n * height / width + (0.66 if title else 0.36))
         axes = fig.subplots(n, len(titles), squeeze=False)
         for row, ax in enumerate(axes):
-            for column, image in enumerate([original[row], start[row], *snapshots[:, row]]): _picture(ax[column], image.reshape(height, width))
-            if visible is not None: ax[1].images[0].set_data(_tint(start[row].reshape(height, width), visible[row].reshape(height, width)))
-        for ax, text in zip(axes[0], titles): ax.set_title(text, fontsize=8)
+            for column, image in enumerate([original[row], start[row], *snapshots[:, row]]):
+                _picture(ax[column], image.reshape(height, width))
+            if visible is not None:
+                ax[1].images[0].set_data(
+                    _tint(start[row].reshape(height, width), visible[row].reshape(height, width))
+                )
+        for ax, text in zip(axes[0], titles):
+            ax.set_title(text, fontsize=8)
         fig.get_layout_engine().set(wspace=0.01, hspace=0.01, w_pad=0.02, h_pad=0.035)
-        if title: fig.suptitle(title)
+        if title:
+            fig.suptitle(title)
         return _done(fig)
+
 
 def _picture(ax, image):
     "One digit on axes of its own, ink 0 white to 1 black, with a thin frame."
@@ -232,13 +427,19 @@ def _picture(ax, image):
 
 # %% ../nbs/10_plotting.ipynb #1c3a3ece
 def parzen_bars(rows: Sequence[dict[str, Any]], *, title: str | None = None) -> "Figure":
-    """Horizontal bars of Parzen log-likelihoods with their standard errors; a diamond marks the paper's value.
+    """Horizontal bars of Parzen log-likelihoods with their standard errors; a diamond marks the
+    paper's value.
 
-    rows : dicts with `name`, `mean` (nats), and if there are any `stderr` (nats), `paper` (nats) and `kind`, "model" (the default)
-    or "control"; drawn from the top down -> Figure. Raises ValueError for a missing key, an unknown key or kind, or a number that is not finite."""
+    rows : dicts with `name`, `mean` (nats), and if there are any `stderr` (nats), `paper` (nats)
+        and `kind`, "model" (the default)
+    or "control"; drawn from the top down -> Figure. Raises ValueError for a missing key, an unknown
+    key or kind, or a number that is not finite.
+    """
     rows = [dict(row) for row in rows]
-    if not rows: raise ValueError("rows is empty: nothing to draw.")
-    for row in rows: _check_bar(row)
+    if not rows:
+        raise ValueError("rows is empty: nothing to draw.")
+    for row in rows:
+        _check_bar(row)
     color = {"model": COLORS["blue"], "control": COLORS["sky"]}
     with style():
         fig = _figure(6.5, 0.9 + 0.3 * len(rows))
@@ -246,91 +447,172 @@ def parzen_bars(rows: Sequence[dict[str, Any]], *, title: str | None = None) -> 
         for y, row in enumerate(rows):
             kind, error, paper = row.get("kind", "model"), row.get("stderr"), row.get("paper")
             ax.barh(y, row["mean"], height=0.66, color=color[kind])
-            if error: ax.errorbar(row["mean"], y, xerr=error, color=COLORS["black"], capsize=2.5, lw=1)
-            if paper is not None: ax.plot(paper, y, "D", color=COLORS["vermilion"], ms=5, mec="white", mew=0.6, zorder=4)
+            if error:
+                ax.errorbar(row["mean"], y, xerr=error, color=COLORS["black"], capsize=2.5, lw=1)
+            if paper is not None:
+                ax.plot(
+                    paper, y, "D", color=COLORS["vermilion"], ms=5, mec="white", mew=0.6, zorder=4
+                )
             edge = max(row["mean"] + (error or 0), 0, -np.inf if paper is None else paper)
-            text = f"{row['mean']:.1f}".replace("-", "−") + (f"  (paper {paper:g})" if paper is not None else "")
-            ax.annotate(text, (edge, y), (6, 0), textcoords="offset points", va="center", fontsize=8)
+            text = f"{row['mean']:.1f}".replace("-", "−") + (
+                f"  (paper {paper:g})" if paper is not None else ""
+            )
+            ax.annotate(
+                text, (edge, y), (6, 0), textcoords="offset points", va="center", fontsize=8
+            )
         ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
         ax.axvline(0, color=COLORS["black"], lw=0.7)
         low, high = ax.get_xlim()
-        ax.set_xlim(low, high + 0.22 * (high - low))                    # room for the numbers
-        ax.invert_yaxis(); ax.tick_params(axis="y", length=0)
-        ax.set(xlabel="Parzen log-likelihood of test digits (nats, ± standard error)", title=title or "")
+        ax.set_xlim(low, high + 0.22 * (high - low))  # room for the numbers
+        ax.invert_yaxis()
+        ax.tick_params(axis="y", length=0)
+        ax.set(
+            xlabel="Parzen log-likelihood of test digits (nats, ± standard error)",
+            title=title or "",
+        )
         _bar_legend(fig, rows, color)
         return _done(fig)
 
 # %% ../nbs/10_plotting.ipynb #c4585b31
 def _check_bar(row):
     "Raise ValueError unless `row` is a good row for `parzen_bars`."
-    missing, unknown = {"name", "mean"} - set(row), set(row) - {"name", "mean", "stderr", "paper", "kind"}
-    if missing or unknown: raise ValueError(f"The row {row} " + (f"lacks {sorted(missing)}." if missing else f"has unknown keys {sorted(unknown)}."))
-    if row.get("kind", "model") not in ("model", "control"): raise ValueError(f"kind must be 'model' or 'control', got {row['kind']!r}.")
+    missing, unknown = (
+        {"name", "mean"} - set(row),
+        set(row) - {"name", "mean", "stderr", "paper", "kind"},
+    )
+    if missing or unknown:
+        raise ValueError(
+            f"The row {row} "
+            + (f"lacks {sorted(missing)}." if missing else f"has unknown keys {sorted(unknown)}.")
+        )
+    if row.get("kind", "model") not in ("model", "control"):
+        raise ValueError(f"kind must be 'model' or 'control', got {row['kind']!r}.")
     numbers = [row[k] for k in ("mean", "stderr", "paper") if row.get(k) is not None]
-    if not np.isfinite(np.array(numbers, dtype=float)).all(): raise ValueError(f"The row {row['name']!r} holds a number that is not finite.")
+    if not np.isfinite(np.array(numbers, dtype=float)).all():
+        raise ValueError(f"The row {row['name']!r} holds a number that is not finite.")
+
 
 def _bar_legend(fig, rows, color):
     "Explain the colours and the diamond, each only if it is in the picture."
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
+
     kinds = {row.get("kind", "model") for row in rows}
     names = {"model": "measured, this network", "control": "measured, control without a network"}
     handles = [Patch(color=color[k], label=names[k]) for k in ("model", "control") if k in kinds]
     if any(row.get("paper") is not None for row in rows):
-        handles.append(Line2D([], [], marker="D", ls="", color=COLORS["vermilion"], mec="white", ms=5, label="the paper's value"))
-    fig.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.2, columnspacing=1.4)
+        handles.append(
+            Line2D(
+                [],
+                [],
+                marker="D",
+                ls="",
+                color=COLORS["vermilion"],
+                mec="white",
+                ms=5,
+                label="the paper's value",
+            )
+        )
+    fig.legend(
+        handles=handles, loc="outside lower center", ncols=3, handlelength=1.2, columnspacing=1.4
+    )
 
 # %% ../nbs/10_plotting.ipynb #e365fab5
 def training_curves(history: Sequence[dict[str, Any]], *, title: str | None = None) -> "Figure":
-    """Four panels over epochs: local errors of every g_k and f_k, log p(x, h) before and after INFERENCE, and the size of every h_k.
+    """Four panels over epochs: local errors of every g_k and f_k, log p(x, h) before and after
+    INFERENCE, and the size of every h_k.
 
-    history : dicts, one per epoch, with `epoch`, `loss_f`, `loss_g` (lists, one number per pair), `rms` (one per layer, from x = h0 up), `log_p_start`,
-    `log_p_end` (nats); more keys are ignored -> Figure. Raises ValueError for a missing key, ragged layers or numbers that are not finite."""
-    columns = {k: _column(history, k) for k in ("epoch", "loss_g", "loss_f", "log_p_start", "log_p_end", "rms")}
+    history : dicts, one per epoch, with `epoch`, `loss_f`, `loss_g` (lists, one number per pair),
+        `rms` (one per layer, from x = h0 up), `log_p_start`,
+    `log_p_end` (nats); more keys are ignored -> Figure. Raises ValueError for a missing key, ragged
+    layers or numbers that are not finite.
+    """
+    columns = {
+        k: _column(history, k)
+        for k in ("epoch", "loss_g", "loss_f", "log_p_start", "log_p_end", "rms")
+    }
     epoch = columns["epoch"]
     with style():
         fig = _figure(6.5, 4.6)
         (top_left, top_right), (low_left, low_right) = fig.subplots(2, 2, sharex=True)
         _layers(top_left, epoch, columns["loss_g"], "g", "local error of g (squared)", log=True)
         _layers(top_right, epoch, columns["loss_f"], "f", "local error of f (squared)", log=True)
-        low_left.plot(epoch, columns["log_p_start"], _dots(epoch) + "--", ms=3, color=COLORS["sky"], label="start of INFERENCE")
-        low_left.plot(epoch, columns["log_p_end"], _dots(epoch) + "-", ms=3, color=COLORS["blue"], label="end of INFERENCE")
-        low_left.set_ylabel("log p(x, h) (nats)"); low_left.legend()
+        low_left.plot(
+            epoch,
+            columns["log_p_start"],
+            _dots(epoch) + "--",
+            ms=3,
+            color=COLORS["sky"],
+            label="start of INFERENCE",
+        )
+        low_left.plot(
+            epoch,
+            columns["log_p_end"],
+            _dots(epoch) + "-",
+            ms=3,
+            color=COLORS["blue"],
+            label="end of INFERENCE",
+        )
+        low_left.set_ylabel("log p(x, h) (nats)")
+        low_left.legend()
         _layers(low_right, epoch, columns["rms"], "h", "root mean square of h", first=0)
         for ax in (low_left, low_right):
-            ax.set_xlabel("epoch"); ax.xaxis.get_major_locator().set_params(integer=True)
-        if title: fig.suptitle(title)
+            ax.set_xlabel("epoch")
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        if title:
+            fig.suptitle(title)
         return _done(fig)
 
 # %% ../nbs/10_plotting.ipynb #604310ef
 def _column(history, key):
     "Values of `key` over the epochs as an array, (epochs,) or (epochs, layers)."
     history = list(history)
-    if not history: raise ValueError("history is empty: nothing to draw.")
+    if not history:
+        raise ValueError("history is empty: nothing to draw.")
     missing = [i for i, row in enumerate(history) if key not in row]
-    if missing: raise ValueError(f"history entry {missing[0]} has no {key!r}.")
+    if missing:
+        raise ValueError(f"history entry {missing[0]} has no {key!r}.")
     values = [np.asarray(row[key], dtype=float) for row in history]
     many = key in ("loss_f", "loss_g", "rms")
     if {v.shape for v in values} != {values[0].shape} or values[0].ndim != many:
-        raise ValueError(f"{key!r} must be {'a list of one number per layer' if many else 'one number'} in every epoch.")
+        raise ValueError(
+            f"{key!r} must be {'a list of one number per layer' if many else 'one number'} in every epoch."
+        )
     return _array(np.stack(values), key, (None,) * (1 + many))
+
 
 def _dots(epoch):
     "A dot for every epoch, unless they are so many that the dots would hide the line."
     return "o" if len(epoch) <= 40 else ""
 
+
 def _layers(ax, epoch, values, letter, label, log=False, first=1):
-    "One line per layer of `values` (epochs, layers), named f1, f2, ... from number `first`; a logarithmic axis where all values allow it."
+    """One line per layer of `values` (epochs, layers), named f1, f2, ... from number `first`; a
+    logarithmic axis where all values allow it.
+    """
     for k, column in enumerate(values.T, start=first):
-        ax.plot(epoch, column, _dots(epoch) + "-", ms=3, color=COLORS[_CYCLE[(k - 1) % len(_CYCLE)]], label=f"{letter}{k}")
-    if log and values.min() > 0: ax.set_yscale("log")
-    ax.set_ylabel(label); ax.legend()
+        ax.plot(
+            epoch,
+            column,
+            _dots(epoch) + "-",
+            ms=3,
+            color=COLORS[_CYCLE[(k - 1) % len(_CYCLE)]],
+            label=f"{letter}{k}",
+        )
+    if log and values.min() > 0:
+        ax.set_yscale("log")
+    ax.set_ylabel(label)
+    ax.legend()
 
 # %% ../nbs/10_plotting.ipynb #7ff7465b
 class LiveCurves:
-    """Training curves that grow in a notebook: `fit(model, x, recipe, rng=rng, on_epoch=LiveCurves(recipe.epochs))`.
+    """Training curves that grow in a notebook: `fit(model, x, recipe, rng=rng,
+    on_epoch=LiveCurves(recipe.epochs))`.
 
-    `epochs`: how many there will be, so that the last is drawn for sure; `every`: seconds between two drawings; `title` as in `training_curves`."""
+    `epochs`: how many there will be, so that the last is drawn for sure; `every`: seconds between
+    two drawings; `title` as in `training_curves`.
+    """
+
     epochs: int
     every: float
     title: str | None
@@ -338,52 +620,100 @@ class LiveCurves:
     output: Any
 
     def __init__(self, epochs: int, *, every: float = 2.0, title: str | None = None) -> None:
-        self.epochs, self.every, self.title, self.drawn, self.output = epochs, every, title, -float("inf"), None
+        self.epochs, self.every, self.title, self.drawn, self.output = (
+            epochs,
+            every,
+            title,
+            -float("inf"),
+            None,
+        )
 
     def __call__(self, model: Any, history: list[dict[str, Any]]) -> None:
-        if not _in_notebook() or time.monotonic() - self.drawn < self.every and len(history) < self.epochs: return
+        if (
+            not _in_notebook()
+            or time.monotonic() - self.drawn < self.every
+            and len(history) < self.epochs
+        ):
+            return
         from IPython.display import display
+
         fig = training_curves(history, title=self.title)
-        if self.output is None: self.output = display(fig, display_id=True)
-        else: self.output.update(fig)
+        if self.output is None:
+            self.output = display(fig, display_id=True)
+        else:
+            self.output.update(fig)
         self.drawn = time.monotonic()
+
 
 def _in_notebook():
     "Is this code running in a Jupyter kernel, whose outputs can be drawn again?"
     import sys
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None     # nothing is imported to find out
+
+    shell = (
+        sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    )  # nothing is imported to find out
     return getattr(shell, "kernel", None) is not None
 
 # %% ../nbs/10_plotting.ipynb #b0b870b0
 @functools.cache
 def _palette():
-    "The colours of films: 96 greys, 96 of the two signs, and every colour of this book in eight strengths on white; 256 times three bytes."
+    """The colours of films: 96 greys, 96 of the two signs, and every colour of this book in eight
+    strengths on white; 256 times three bytes.
+    """
     from matplotlib.colors import to_rgb
-    hues = [1 - strength * (1 - np.array(to_rgb(c))) for c in COLORS.values() for strength in np.linspace(1 / 8, 1, 8)]
-    colors = np.concatenate([np.repeat(np.linspace(0, 1, 96)[:, None], 3, axis=1), _two_signs()(np.linspace(0, 1, 96))[:, :3], hues])
+
+    hues = [
+        1 - strength * (1 - np.array(to_rgb(c)))
+        for c in COLORS.values()
+        for strength in np.linspace(1 / 8, 1, 8)
+    ]
+    colors = np.concatenate(
+        [
+            np.repeat(np.linspace(0, 1, 96)[:, None], 3, axis=1),
+            _two_signs()(np.linspace(0, 1, 96))[:, :3],
+            hues,
+        ]
+    )
     return np.round(255 * colors).astype(np.uint8)
 
+
 def _in_palette(image):
-    "`image` (RGB) in the colours of `_palette`, each pixel in the nearest one. Pillow's own search is rough: it makes white grey."
+    """`image` (RGB) in the colours of `_palette`, each pixel in the nearest one.
+
+    Pillow's own search is rough: it makes white grey.
+    """
     from PIL import Image
+
     colors, where = np.unique(np.asarray(image).reshape(-1, 3), axis=0, return_inverse=True)
-    nearest = np.argmin(((colors[:, None, :].astype(int) - _palette()[None]) ** 2).sum(axis=2), axis=1).astype(np.uint8)
+    nearest = np.argmin(
+        ((colors[:, None, :].astype(int) - _palette()[None]) ** 2).sum(axis=2), axis=1
+    ).astype(np.uint8)
     made = Image.fromarray(nearest[where.ravel()].reshape(image.height, image.width))
     made.putpalette(_palette().tobytes())
     return made
+
 
 @functools.cache
 def _two_signs():
     "Blue for negative, white for zero, vermilion for positive."
     from matplotlib.colors import LinearSegmentedColormap
-    return LinearSegmentedColormap.from_list("two_signs", [COLORS["blue"], "#FFFFFF", COLORS["vermilion"]])
 
-def receptive_fields(fields: dict[str, Array], image_shape: Sequence[int], *, rows: int = 5, title: str | None = None) -> "Figure":
+    return LinearSegmentedColormap.from_list(
+        "two_signs", [COLORS["blue"], "#FFFFFF", COLORS["vermilion"]]
+    )
+
+
+def receptive_fields(
+    fields: dict[str, Array], image_shape: Sequence[int], *, rows: int = 5, title: str | None = None
+) -> "Figure":
     """Sheets of weights side by side, each with a scale of its own that is symmetric about zero.
 
-    fields : {title of the sheet: (n, pixels)}, the same n in each; image_shape : (rows, columns) of one field -> Figure. Raises ValueError where shapes do not fit."""
+    fields : {title of the sheet: (n, pixels)}, the same n in each; image_shape : (rows, columns) of
+        one field -> Figure. Raises ValueError where shapes do not fit.
+    """
     height, width, pixels = shape = _image_shape(image_shape)
-    if not fields: raise ValueError("fields is empty: nothing to draw.")
+    if not fields:
+        raise ValueError("fields is empty: nothing to draw.")
     n = len(next(iter(fields.values())))
     sheets = {name: _array(a, name, (n, pixels)) for name, a in fields.items()}
     with style():
@@ -392,25 +722,49 @@ def receptive_fields(fields: dict[str, Array], image_shape: Sequence[int], *, ro
         for ax, (name, weights) in zip(axes, sheets.items()):
             ratio = _draw_sheet(ax, weights, shape, rows)
             high = float(np.abs(weights).max()) or 1.0
-            for image in ax.images: image.set(cmap=_two_signs(), clim=(-high, high))
+            for image in ax.images:
+                image.set(cmap=_two_signs(), clim=(-high, high))
             ax.set_title(name)
-            fig.colorbar(ax.images[0], ax=ax, location="bottom", aspect=30, shrink=0.8, pad=0.03, label="weight", ticks=[-high, 0, high], format="%.2g").outline.set_visible(False)
+            fig.colorbar(
+                ax.images[0],
+                ax=ax,
+                location="bottom",
+                aspect=30,
+                shrink=0.8,
+                pad=0.03,
+                label="weight",
+                ticks=[-high, 0, high],
+                format="%.2g",
+            ).outline.set_visible(False)
         fig.set_size_inches(6.5, 6.3 / len(sheets) / ratio + (1.3 if title else 1.0))
-        if title: fig.suptitle(title)
+        if title:
+            fig.suptitle(title)
         return _done(fig)
 
 # %% ../nbs/10_plotting.ipynb #40274a38
 class Animation:
-    """A short film: `show(t)` puts the figure `fig` into the state of frame t = 0, ..., n - 1. A notebook shows its last frame, and `play()` the film. `alt` says in words what is seen.
+    """A short film: `show(t)` puts the figure `fig` into the state of frame t = 0, ..., n - 1. A
+    notebook shows its last frame, and `play()` the film. `alt` says in words what is seen.
 
-    `seconds`: how long a frame stays; the last one stays two seconds longer."""
+    `seconds`: how long a frame stays; the last one stays two seconds longer.
+    """
+
     fig: "Figure"
     show: Callable[[int], object]
     n: int
     alt: str
     seconds: float
 
-    def __init__(self, fig: "Figure", show: Callable[[int], object], n: int, *, alt: str, seconds: float = 0.25) -> None: self.fig, self.show, self.n, self.alt, self.seconds = fig, show, n, alt, seconds
+    def __init__(
+        self,
+        fig: "Figure",
+        show: Callable[[int], object],
+        n: int,
+        *,
+        alt: str,
+        seconds: float = 0.25,
+    ) -> None:
+        self.fig, self.show, self.n, self.alt, self.seconds = fig, show, n, alt, seconds
 
     def still(self, t: int = -1) -> "Figure":
         "The figure in the state of frame `t`."
@@ -420,6 +774,7 @@ class Animation:
     def frame(self, t: int) -> Any:
         "Frame `t` as an image of Pillow's, 100 pixels per inch."
         from PIL import Image
+
         buffer = io.BytesIO()
         _write(self.still(t), buffer, "png", 100)
         return Image.open(buffer).convert("RGB")
@@ -427,8 +782,12 @@ class Animation:
     @functools.cached_property
     def _gif(self):
         from PIL import Image
+
         first, *others = (_in_palette(self.frame(t)) for t in range(self.n))
-        buffer, stay = io.BytesIO(), [round(1000 * self.seconds)] * (self.n - 1) + [round(1000 * self.seconds) + 2000]
+        buffer, stay = (
+            io.BytesIO(),
+            [round(1000 * self.seconds)] * (self.n - 1) + [round(1000 * self.seconds) + 2000],
+        )
         first.save(buffer, format="GIF", save_all=True, append_images=others, duration=stay, loop=0)
         return buffer.getvalue()
 
@@ -436,72 +795,121 @@ class Animation:
         "The film as the bytes of a GIF that plays for ever."
         return self._gif
 
-    def _repr_png_(self): return self.still()._repr_png_()
+    def _repr_png_(self):
+        return self.still()._repr_png_()
 
     def play(self) -> Any:
-        "The film as an output that moves in a notebook; pages that are only looked at show the last frame."
+        """The film as an output that moves in a notebook; pages that are only looked at show the
+        last frame.
+        """
         from IPython.display import Image
+
         return Image(self.gif(), format="gif", alt=self.alt)
 
 # %% ../nbs/10_plotting.ipynb #fb323f19
-def inference_walk(x: Array, paintings: Array, trace: Array, image_shape: Sequence[int]) -> Animation:
-    """The walk of INFERENCE as an `Animation`, a frame per step: what is seen, what the network paints of it, the difference, and log p(x, h) so far.
+def inference_walk(
+    x: Array, paintings: Array, trace: Array, image_shape: Sequence[int]
+) -> Animation:
+    """The walk of INFERENCE as an `Animation`, a frame per step: what is seen, what the network
+    paints of it, the difference, and log p(x, h) so far.
 
-    x : (n, pixels), a few pictures; paintings : (steps + 1, n, pixels), g_1(h_1) after each step; trace : (steps + 1, n), nats, constants dropped.
-    Raises ValueError where the shapes do not fit."""
+    x : (n, pixels), a few pictures; paintings : (steps + 1, n, pixels), g_1(h_1) after each
+        step; trace : (steps + 1, n), nats, constants dropped.
+    Raises ValueError where the shapes do not fit.
+    """
     height, width, pixels = _image_shape(image_shape)
     x = _array(x, "x", (None, pixels))
     paintings = _array(paintings, "paintings", (None, len(x), pixels))
     trace = _array(trace, "trace", (len(paintings), len(x)))
     with style():
         fig = _figure(4.2, 2.5 + 3 * 3.7 / len(x) * height / width)
-        pictures, below = fig.subfigures(2, 1, height_ratios=(3 * 3.7 / len(x) * height / width, 2.3))
-        images = _walk_pictures(pictures.subplots(3, len(x), squeeze=False), x, (height, width), np.abs(x - paintings).max())
+        pictures, below = fig.subfigures(
+            2, 1, height_ratios=(3 * 3.7 / len(x) * height / width, 2.3)
+        )
+        images = _walk_pictures(
+            pictures.subplots(3, len(x), squeeze=False),
+            x,
+            (height, width),
+            np.abs(x - paintings).max(),
+        )
         lines = _walk_curves(below.subplots(), trace)
+
         def show(t):
             for i, (_, painted, missing) in enumerate(images):
                 painted.set_data(paintings[t, i].reshape(height, width))
                 missing.set_data((x[i] - paintings[t, i]).reshape(height, width))
             for line, dot, values in zip(*lines, trace.T):
-                line.set_data(range(t + 1), values[:t + 1]); dot.set_data([t], [values[t]])
+                line.set_data(range(t + 1), values[: t + 1])
+                dot.set_data([t], [values[t]])
+
         show(0)
-        return Animation(_done(fig), show, len(trace), alt=f"Inference in {len(trace) - 1} steps: what {len(x)} digits look like to the network, and log p(x, h) rising or falling")
+        return Animation(
+            _done(fig),
+            show,
+            len(trace),
+            alt=f"Inference in {len(trace) - 1} steps: what {len(x)} digits look like to the network, and log p(x, h) rising or falling",
+        )
 
 # %% ../nbs/10_plotting.ipynb #98507ad7
 def _walk_pictures(axes, x, shape, largest):
-    "The three rows of pictures, differences up to the `largest`; returns their images, three for each digit. The frame of a digit has the colour of its curve."
-    for ax, text in zip(axes[:, 0], ("seen", "painted", "difference")): ax.set_ylabel(text, fontsize=8)
+    """The three rows of pictures, differences up to the `largest`; returns their images, three for
+    each digit. The frame of a digit has the colour of its curve.
+    """
+    for ax, text in zip(axes[:, 0], ("seen", "painted", "difference")):
+        ax.set_ylabel(text, fontsize=8)
     for i, row in enumerate(x):
-        for ax in axes[:, i]: _picture(ax, row.reshape(shape))
+        for ax in axes[:, i]:
+            _picture(ax, row.reshape(shape))
         axes[2, i].images[0].set(cmap=_two_signs(), clim=(-largest, largest))
         axes[0, i].spines[:].set(color=COLORS[_CYCLE[i % len(_CYCLE)]], linewidth=2)
     return [[ax.images[0] for ax in column] for column in axes.T]
 
+
 def _walk_curves(ax, trace):
     "The axes of log p(x, h), ready for one line and one dot per digit; returns both lists."
-    pairs = [(ax.plot([], [], color=COLORS[_CYCLE[i % len(_CYCLE)]])[0], ax.plot([], [], "o", ms=4, color=COLORS[_CYCLE[i % len(_CYCLE)]])[0]) for i in range(trace.shape[1])]
+    pairs = [
+        (
+            ax.plot([], [], color=COLORS[_CYCLE[i % len(_CYCLE)]])[0],
+            ax.plot([], [], "o", ms=4, color=COLORS[_CYCLE[i % len(_CYCLE)]])[0],
+        )
+        for i in range(trace.shape[1])
+    ]
     room = 0.06 * (np.ptp(trace) or 1)
-    ax.set(xlim=(-0.3, len(trace) - 0.7), ylim=(trace.min() - room, trace.max() + room), xlabel="inference step", ylabel="log p(x, h) (nats)")
+    ax.set(
+        xlim=(-0.3, len(trace) - 0.7),
+        ylim=(trace.min() - room, trace.max() + room),
+        xlabel="inference step",
+        ylabel="log p(x, h) (nats)",
+    )
     ax.xaxis.get_major_locator().set_params(integer=True)
     return list(zip(*pairs))
 
 # %% ../nbs/10_plotting.ipynb #12845a45
-def latent_walk(walks: Array, blends: Array, image_shape: Sequence[int], *, title: str | None = None) -> "Figure":
+def latent_walk(
+    walks: Array, blends: Array, image_shape: Sequence[int], *, title: str | None = None
+) -> "Figure":
     """Walks from one digit to another, each above the blend of pixels between the same ends.
 
-    walks, blends : (n, steps, pixels), the ends in the first and the last place; image_shape : (rows, columns) -> Figure. Raises ValueError where shapes do not fit."""
+    walks, blends : (n, steps, pixels), the ends in the first and the last
+        place; image_shape : (rows, columns) -> Figure. Raises ValueError where shapes do not fit.
+    """
     height, width, pixels = _image_shape(image_shape)
     walks = _array(walks, "walks", (None, None, pixels))
     blends = _array(blends, "blends", walks.shape)
     n, steps = walks.shape[:2]
     with style():
         cell = min(0.7, 6.0 / steps)
-        fig = _figure(cell * steps + 0.6, 2 * n * cell * height / width + 0.12 * n + (0.66 if title else 0.36))
+        fig = _figure(
+            cell * steps + 0.6, 2 * n * cell * height / width + 0.12 * n + (0.66 if title else 0.36)
+        )
         axes = fig.subplots(2 * n, steps, squeeze=False)
         for i, row in enumerate(axes):
-            for ax, picture in zip(row, (walks, blends)[i % 2][i // 2]): _picture(ax, picture.reshape(height, width))
+            for ax, picture in zip(row, (walks, blends)[i % 2][i // 2]):
+                _picture(ax, picture.reshape(height, width))
             row[0].set_ylabel(("walk", "pixels")[i % 2], fontsize=8)
-        for t, ax in enumerate(axes[0]): ax.set_title(f"{t / max(1, steps - 1):.3g}", fontsize=8)
+        for t, ax in enumerate(axes[0]):
+            ax.set_title(f"{t / max(1, steps - 1):.3g}", fontsize=8)
         fig.get_layout_engine().set(wspace=0.01, hspace=0.01, w_pad=0.02, h_pad=0.03)
-        if title: fig.suptitle(title)
+        if title:
+            fig.suptitle(title)
         return _done(fig)

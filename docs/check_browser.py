@@ -1,49 +1,81 @@
 """Looks at the built book as readers do, in Chromium: `make book-check`, after `make book`.
 
-Every page, at the width of a desk and of a phone, light and dark: nothing fails to load, formulas have size, nothing sticks out at the side,
-the rules of accessibility hold (axe: contrast, names, order of headings, alternative texts). And the search finds what a reader looks for."""
-import functools, http.server, os, shutil, threading
+Every page, at the width of a desk and of a phone, light and dark: nothing fails to load, formulas
+have size, nothing sticks out at the side, the rules of accessibility hold (axe: contrast, names,
+order of headings, alternative texts). And the search finds what a reader looks for.
+"""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make book-check installs it")
-axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed: make book-check installs it")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: make book-check installs it"
+)
+axe_module = pytest.importorskip(
+    "axe_playwright_python.sync_playwright",
+    reason="axe-playwright-python is not installed: make book-check installs it",
+)
 
 BOOK = Path(__file__).parent.parent / "_docs" / "html"
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
 PAGES = sorted(p.relative_to(BOOK).as_posix() for p in BOOK.rglob("*.html"))
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
 
 @pytest.fixture(scope="session")
 def browser():
     with sync_api.sync_playwright() as playwright:
         if CHROMIUM is None and not Path(playwright.chromium.executable_path).exists():
             pytest.skip("no Chromium was found: install one, or name it in CHROMIUM")
-        with playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser: yield browser
+        with playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser:
+            yield browser
+
 
 @pytest.fixture(scope="session")
 def address():
     "The book on a server of its own: the search does not work from files."
+
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args): pass
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(BOOK)))
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(BOOK))
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/"
     server.shutdown()
+
 
 @pytest.fixture
 def page(browser):
     "A page of the browser, with the faults that it has reported so far as `page.faults`."
     page = browser.new_page(viewport=DESK)
     page.faults = []
-    page.on("console", lambda message: message.type in ("error", "warning") and page.faults.append(message.text))
+    page.on(
+        "console",
+        lambda message: message.type in ("error", "warning") and page.faults.append(message.text),
+    )
     page.on("pageerror", lambda error: page.faults.append(str(error)))
     page.on("requestfailed", lambda request: page.faults.append(f"not loaded: {request.url}"))
-    page.on("response", lambda response: response.status >= 400 and page.faults.append(f"{response.status}: {response.url}"))
+    page.on(
+        "response",
+        lambda response: (
+            response.status >= 400 and page.faults.append(f"{response.status}: {response.url}")
+        ),
+    )
     yield page
     page.close()
+
 
 STICKS_OUT = """() => {
   const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
@@ -54,7 +86,11 @@ FORMULAS = """() => [...document.querySelectorAll('article math')].filter(m => m
 PICTURES = """() => [...document.querySelectorAll('img')].filter(i => !i.complete || !i.naturalWidth || !i.alt.trim()).map(i => i.src)"""
 RAW = r"""() => { const t = document.body.cloneNode(true); t.querySelectorAll('pre, code, math, script, style').forEach(e => e.remove()); return t.textContent.match(/\$[^\s$][^$\n]{0,80}\$|\\frac|\\mathbb|\\text\{/g) || []; }"""
 
-@pytest.mark.parametrize("name", PAGES or [pytest.param("", marks=pytest.mark.skip(reason="the book is not built: make book"))])
+
+@pytest.mark.parametrize(
+    "name",
+    PAGES or [pytest.param("", marks=pytest.mark.skip(reason="the book is not built: make book"))],
+)
 def test_a_page_can_be_read(name, page, address):
     page.goto(address + name, wait_until="load")
     for scheme in ("light", "dark"):
@@ -67,29 +103,49 @@ def test_a_page_can_be_read(name, page, address):
     assert page.evaluate(RAW) == [], "LaTeX that nobody has set"
     formulas = page.evaluate(FORMULAS)
     assert [f for f in formulas if not (f[1] > 2 and f[2] > 2)] == [], "formulas without size"
-    if name in ("paper.html", "02_stdp.html", "03_variational.html", "06_inference.html"): assert len(formulas) > 10
+    if name in ("paper.html", "02_stdp.html", "03_variational.html", "06_inference.html"):
+        assert len(formulas) > 10
     assert page.faults == []
 
+
 def accessibility(page, *rules):
-    """What axe has to say about the page as it is shown, in lines; only by some `rules` if they are given. Formulas are left out: they have the
-    colours of the text around them, and axe, which takes half a minute for a page full of them, does not know that they can be read aloud."""
+    """What axe has to say about the page as it is shown, in lines; only by some `rules` if they are
+    given. Formulas are left out: they have the colours of the text around them, and axe, which
+    takes half a minute for a page full of them, does not know that they can be read aloud.
+    """
     options = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
-    found = axe_module.Axe().run(page, context={"exclude": [["math"]]}, options=options).response["violations"]
-    return [f"{v['id']}: {node['html'][:140]} {node['failureSummary'][:300]}" for v in found for node in v["nodes"][:3]
-            if not (v["id"] == "empty-table-header" and "<math" in node["html"])]
+    found = (
+        axe_module.Axe()
+        .run(page, context={"exclude": [["math"]]}, options=options)
+        .response["violations"]
+    )
+    return [
+        f"{v['id']}: {node['html'][:140]} {node['failureSummary'][:300]}"
+        for v in found
+        for node in v["nodes"][:3]
+        if not (v["id"] == "empty-table-header" and "<math" in node["html"])
+    ]
+
 
 def test_search_finds_target_propagation(page, address):
-    if not PAGES: pytest.skip("the book is not built: make book")
+    if not PAGES:
+        pytest.skip("the book is not built: make book")
     page.goto(address + "index.html")
     page.fill("input[name=q]", "target propagation")
     page.press("input[name=q]", "Enter")
     page.wait_for_selector("ul.search li a", timeout=20_000)
-    page.wait_for_function("() => /found/.test(document.querySelector('.search-summary, #search-results p')?.textContent || '')", timeout=20_000)
+    page.wait_for_function(
+        "() => /found/.test(document.querySelector('.search-summary, #search-results p')?.textContent || '')",
+        timeout=20_000,
+    )
     found = page.eval_on_selector_all("ul.search li > a", "links => links.map(a => a.textContent)")
-    assert any("layer pair" in f for f in found) and any("paper's equations" in f.replace("’", "'") for f in found), found
+    assert any("layer pair" in f for f in found) and any(
+        "paper's equations" in f.replace("’", "'") for f in found
+    ), found
     page.click("ul.search li a")
     page.wait_for_load_state("load")
     assert "search.html" not in page.url and page.faults == []
+
 
 def test_an_equation_leads_to_its_code_and_back(page, address):
     page.goto(address + "api/inference.html")

@@ -1,4 +1,5 @@
 "How Sphinx makes the book out of the sources that stage.py has laid out; `make book` runs both."
+
 import sys
 from pathlib import Path
 
@@ -6,16 +7,34 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stage import settings
 
 about = settings()
-project, author, copyright, release = about["title"], about["author"], about["copyright"], about["version"]
+project, author, copyright, release = (
+    about["title"],
+    about["author"],
+    about["copyright"],
+    about["version"],
+)
 language = "en"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.linkcode", "mathml", "paperlinks", "cells", "reference", "accessible"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.linkcode",
+    "mathml",
+    "paperlinks",
+    "cells",
+    "reference",
+    "accessible",
+]
 html_math_renderer = "mathml"
 nitpicky = True
-# Type hints may name what has no page here: other packages, and pieces of a nested type that Sphinx cuts at its comma.
-nitpick_ignore_regex = [("py:.*", r"(numpy|types|collections|pathlib|matplotlib|argparse)\..*"), ("py:class", r"Figure|(tuple|dict|list)\[.*")]
+# Type hints may name what has no page here: other packages, and pieces of a nested type that Sphinx
+# cuts at its comma.
+nitpick_ignore_regex = [
+    ("py:.*", r"(numpy|types|collections|pathlib|matplotlib|argparse)\..*"),
+    ("py:class", r"Figure|(tuple|dict|list)\[.*"),
+]
 
-nb_execution_mode = "off"              # the notebooks keep their outputs; make test runs them
+nb_execution_mode = "off"  # the notebooks keep their outputs; make test runs them
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 3
@@ -39,12 +58,21 @@ html_permalinks_icon = "#"
 html_last_updated_fmt = None
 html_theme_options = {
     "top_of_page_buttons": [],
-    "footer_icons": [{"name": "Repository", "url": about["git_url"], "html": "repository", "class": "footer-word"}],
+    "footer_icons": [
+        {
+            "name": "Repository",
+            "url": about["git_url"],
+            "html": "repository",
+            "class": "footer-word",
+        }
+    ],
     "light_css_variables": {"color-brand-primary": "#0b5c8a", "color-brand-content": "#0b5c8a"},
     "dark_css_variables": {"color-brand-primary": "#7cc4f0", "color-brand-content": "#7cc4f0"},
 }
 
+
 def linkcode_resolve(domain, info):
     "[source] leads to the notebook cell that defines a name."
     from cells import cell_address
+
     return cell_address(info["module"], info["fullname"].split(".")[0])

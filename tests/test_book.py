@@ -1,5 +1,12 @@
-"The book: what its strict build notices. (How it looks in a browser is asked by docs/check_browser.py: make book-check.)"
-import json, re, subprocess, sys
+"""The book: what its strict build notices.
+
+(How it looks in a browser is asked by docs/check_browser.py: make book-check.)
+"""
+
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -8,104 +15,219 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
-import check_pages, mentions, reference, stage
+import check_pages
+import mentions
+import reference
+import stage
 
-# ---- names of the paper's items --------------------------------------------------------------------------------------
+# ---- names of the paper's items ------------------------------------------------------------------
 
-@pytest.mark.parametrize("text, pieces", [
-    ("Eqs. 8 and 12 and Eq. 3", {"Eqs. 8": ["eq-8"], "12": ["eq-12"], "Eq. 3": ["eq-3"]}),
-    ("(Section 5.1, Eqs. 9-11): x", {"Section 5.1": ["section-5.1"], "Eqs. 9": ["eq-9"], "11": ["eq-10", "eq-11"]}),
-    ("Eqs. 2–6, Algorithm 1", {"Eqs. 2": ["eq-2"], "6": ["eq-3", "eq-4", "eq-5", "eq-6"], "Algorithm 1": ["algorithm-1"]}),
-    ("Figure 4, 3 of 5 claims", {"Figure 4": ["figure-4"]}),
-    ("Figures 1, 2, and 3.", {"Figures 1": ["figure-1"], "2": ["figure-2"], "3": ["figure-3"]}),
-    ("Fig. 7 of another paper, sequence 12, Eq 3", {}),
-])
+
+@pytest.mark.parametrize(
+    "text, pieces",
+    [
+        ("Eqs. 8 and 12 and Eq. 3", {"Eqs. 8": ["eq-8"], "12": ["eq-12"], "Eq. 3": ["eq-3"]}),
+        (
+            "(Section 5.1, Eqs. 9-11): x",
+            {"Section 5.1": ["section-5.1"], "Eqs. 9": ["eq-9"], "11": ["eq-10", "eq-11"]},
+        ),
+        (
+            "Eqs. 2–6, Algorithm 1",
+            {
+                "Eqs. 2": ["eq-2"],
+                "6": ["eq-3", "eq-4", "eq-5", "eq-6"],
+                "Algorithm 1": ["algorithm-1"],
+            },
+        ),
+        ("Figure 4, 3 of 5 claims", {"Figure 4": ["figure-4"]}),
+        ("Figures 1, 2, and 3.", {"Figures 1": ["figure-1"], "2": ["figure-2"], "3": ["figure-3"]}),
+        ("Fig. 7 of another paper, sequence 12, Eq 3", {}),
+    ],
+)
 def test_mentions(text, pieces):
     assert {text[a:b]: keys for a, b, keys in mentions.mentions(text)} == pieces
+
 
 NAMES = {f"{kind}-{n}": "" for kind, count in mentions.PAPER.items() for n in range(1, count + 1)}
 TOLD = {"notes": [(key, "text", "here", "Notes") for key in NAMES]}
 
+
 def test_a_book_that_tells_and_names_every_item_has_no_complaints():
     assert mentions.complaints(NAMES, TOLD, {}) == []
 
+
 def test_complaints():
     "Items that do not exist, items that nobody names, items that the page on the paper forgets."
-    named = mentions.complaints(NAMES, {**TOLD, "api/x": [("eq-14", "code", "f", "x.f"), ("table-4", "text", "", "others' table")]}, {})
+    named = mentions.complaints(
+        NAMES,
+        {
+            **TOLD,
+            "api/x": [("eq-14", "code", "f", "x.f"), ("table-4", "text", "", "others' table")],
+        },
+        {},
+    )
     assert named == [("api/x", "'x.f' names Eq. 14, which the paper (docs/paper.md) does not have")]
-    silent = mentions.complaints(NAMES, {"notes": [e for e in TOLD["notes"] if e[0] not in ("eq-13", "algorithm-2")]}, {})
-    assert [s for _, s in silent] == ["Eq. 13 of the paper is named by no docstring and no notebook", "Algorithm 2 of the paper is named by no docstring and no notebook"]
-    assert [s for _, s in mentions.complaints({k: "" for k in NAMES if k != "eq-4"}, {"notes": [e for e in TOLD["notes"] if e[0] != "eq-4"]}, {})] == ["docs/paper.md does not tell Eq. 4"]
+    silent = mentions.complaints(
+        NAMES, {"notes": [e for e in TOLD["notes"] if e[0] not in ("eq-13", "algorithm-2")]}, {}
+    )
+    assert [s for _, s in silent] == [
+        "Eq. 13 of the paper is named by no docstring and no notebook",
+        "Algorithm 2 of the paper is named by no docstring and no notebook",
+    ]
+    assert [
+        s
+        for _, s in mentions.complaints(
+            {k: "" for k in NAMES if k != "eq-4"},
+            {"notes": [e for e in TOLD["notes"] if e[0] != "eq-4"]},
+            {},
+        )
+    ] == ["docs/paper.md does not tell Eq. 4"]
 
-# ---- the layout of the sources ---------------------------------------------------------------------------------------
+
+# ---- the layout of the sources -------------------------------------------------------------------
+
 
 def linked(text, folder=ROOT / "nbs"):
     wanted = set()
     return stage.Linker(folder, "https://example.org/r", wanted)(text), wanted
 
+
 def test_links_lead_to_pages_pictures_and_the_repository():
-    assert linked("[a](06_inference.ipynb#It-climbs,-always) [b](https://example.org) [c](#Here-it-is!)")[0] == "[a](06_inference.ipynb#it-climbs-always) [b](https://example.org) [c](#here-it-is)"
-    assert linked("[t](../bench/trials.csv), [f](../figures/paper)")[0] == "[t](https://example.org/r/blob/main/bench/trials.csv), [f](https://example.org/r/tree/main/figures/paper)"
-    assert linked('<img src="../../figures/paper/fig3_samples.png" alt="x">', ROOT / "nbs" / "figures") == (
-        '<img src="../_pictures/figures-paper-fig3_samples.png" alt="x">', {Path("figures/paper/fig3_samples.png")})
-    assert linked("[![Colab](https://a.org/b.svg)](https://a.org/open)\n[![Binder](https://b.org/b.svg)](https://b.org)")[0] == "[Colab](https://a.org/open) · [Binder](https://b.org)"
-    with pytest.raises(stage.StageError, match="missing.csv, which does not exist"): linked("[t](../bench/missing.csv)")
+    assert (
+        linked(
+            "[a](06_inference.ipynb#It-climbs,-always) [b](https://example.org) [c](#Here-it-is!)"
+        )[0]
+        == "[a](06_inference.ipynb#it-climbs-always) [b](https://example.org) [c](#here-it-is)"
+    )
+    assert (
+        linked("[t](../experiments/trials.csv), [f](../figures/paper)")[0]
+        == "[t](https://example.org/r/blob/main/experiments/trials.csv), [f](https://example.org/r/tree/main/figures/paper)"
+    )
+    assert linked(
+        '<img src="../../figures/paper/fig3_samples.png" alt="x">', ROOT / "nbs" / "figures"
+    ) == (
+        '<img src="../_pictures/figures-paper-fig3_samples.png" alt="x">',
+        {Path("figures/paper/fig3_samples.png")},
+    )
+    assert (
+        linked(
+            "[![Colab](https://a.org/b.svg)](https://a.org/open)\n[![Binder](https://b.org/b.svg)](https://b.org)"
+        )[0]
+        == "[Colab](https://a.org/open) · [Binder](https://b.org)"
+    )
+    with pytest.raises(stage.StageError, match="missing.csv, which does not exist"):
+        linked("[t](../bench/missing.csv)")
+
 
 def notebook(*cells):
     picture = [nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})]
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")] + [nbformat.v4.new_code_cell(c, outputs=picture if "plot" in c else []) for c in cells])
+    return nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# Title")]
+        + [nbformat.v4.new_code_cell(c, outputs=picture if "plot" in c else []) for c in cells]
+    )
+
 
 def test_what_only_the_machinery_needs_is_left_out_and_pictures_keep_their_words():
     linker = stage.Linker(ROOT / "nbs", "", set())
-    page, missing = stage.page(notebook("#| hide\nimport x", "#| default_exp y", "#| export\ndef f(): pass", "#| fig-alt: A rising line.\nplot()", "plot(2)"), linker)
+    page, missing = stage.page(
+        notebook(
+            "#| hide\nimport x",
+            "#| default_exp y",
+            "#| export\ndef f(): pass",
+            "#| fig-alt: A rising line.\nplot()",
+            "plot(2)",
+        ),
+        linker,
+    )
     assert [c.source for c in page.cells[1:]] == ["def f(): pass", "plot()", "plot(2)"]
     assert page.cells[2].metadata["mystnb"]["image"]["alt"] == "A rising line."
     assert missing == [(5, "plot(2)")]
-    assert stage.page(notebook("plot()"), linker, captions=["A caption."])[0].cells[1].metadata["mystnb"]["image"]["alt"] == "A caption."
+    assert (
+        stage.page(notebook("plot()"), linker, captions=["A caption."])[0]
+        .cells[1]
+        .metadata["mystnb"]["image"]["alt"]
+        == "A caption."
+    )
+
 
 def test_figures_that_were_not_run_or_run_from_another_version_are_refused(tmp_path):
     path = stage.figures()[0]
-    with pytest.raises(stage.StaleFigures, match="is not there: run `make figures`"): stage.executed(path, tmp_path)
+    with pytest.raises(stage.StaleFigures, match="is not there: run `make figures`"):
+        stage.executed(path, tmp_path)
     (tmp_path / "notebooks").mkdir()
     ran = nbformat.read(path, as_version=4)
-    ran.cells.insert(2, nbformat.v4.new_code_cell("seed = 3", metadata={"tags": ["injected-parameters"]}))
+    ran.cells.insert(
+        2, nbformat.v4.new_code_cell("seed = 3", metadata={"tags": ["injected-parameters"]})
+    )
     nbformat.write(ran, tmp_path / "notebooks" / path.name)
     assert len(stage.executed(path, tmp_path).cells) == len(ran.cells)
     ran.cells[-1].source += "\n# changed"
     nbformat.write(ran, tmp_path / "notebooks" / path.name)
-    with pytest.raises(stage.StaleFigures, match="another version"): stage.executed(path, tmp_path)
+    with pytest.raises(stage.StaleFigures, match="another version"):
+        stage.executed(path, tmp_path)
+
 
 def test_every_notebook_picture_is_described():
     "Without running anything: the committed pictures of the library's notebooks."
-    lost = {path.name: missing for path in (*stage.library(), *stage.companions()) if (missing := stage.page(nbformat.read(path, as_version=4), lambda text: text)[1])}
+    lost = {
+        path.name: missing
+        for path in (*stage.library(), *stage.companions())
+        if (missing := stage.page(nbformat.read(path, as_version=4), lambda text: text)[1])
+    }
     assert lost == {}, "begin these cells with a line `#| fig-alt: ...`"
+
 
 def test_the_papers_figures_show_the_claims_at_the_scale_of_the_paper():
     stems = [p.stem for p in stage.figures()]
     for stem in [s for s in stems if re.match(r"fig[1-6]_|table", s)]:
         text = stage.paper_scale(stem, stems)
         record = json.loads((stage.PAPER / f"{stem}.json").read_text())
-        assert text.count("\n| ") >= len(record["claims"]) > 0 and f"figures-paper-{stem}.svg" in text, stem
+        assert (
+            text.count("\n| ") >= len(record["claims"]) > 0 and f"figures-paper-{stem}.svg" in text
+        ), stem
     assert "Not run yet" in stage.paper_scale("fig99_none", [*stems, "fig99_none"])
 
-# ---- the reference ---------------------------------------------------------------------------------------------------
+
+# ---- the reference -------------------------------------------------------------------------------
+
 
 def test_docstrings_are_taken_literally():
-    assert reference.restructured("Eq. 8: |h_1|² * x_ in `n_steps`, like `infer`.", "inference")[0] == (
-        r"Eq. 8: \|h\_1\|² \* x\_ in \ ``n_steps``\ , like \ :py:obj:`infer <biolearn.inference.infer>`\ .")
-    assert reference.restructured("What.\n\nW : (n_x, n_h)\na, b : (n,)\n   and more", "model") == ["What.", "", "- ``W``: (n\\_x, n\\_h)", "- ``a, b``: (n,)", "  and more"]
-    assert r":py:obj:`Workers <biolearn.backend.Workers>`" in reference.named("Workers", "inference"), "another module's name"
+    assert reference.restructured("Eq. 8: |h_1|² * x_ in `n_steps`, like `infer`.", "inference")[
+        0
+    ] == (
+        r"Eq. 8: \|h\_1\|² \* x\_ in \ ``n_steps``\ , like \ :py:obj:`infer <biolearn.inference.infer>`\ ."
+    )
+    assert reference.restructured("What.\n\nW : (n_x, n_h)\na, b : (n,)\n   and more", "model") == [
+        "What.",
+        "",
+        "- ``W``: (n\\_x, n\\_h)",
+        "- ``a, b``: (n,)",
+        "  and more",
+    ]
+    assert r":py:obj:`Workers <biolearn.backend.Workers>`" in reference.named(
+        "Workers", "inference"
+    ), "another module's name"
+
 
 def test_the_reference_has_every_public_name_and_the_comments_of_fields():
     for module, told in reference.modules():
         page = reference.page(module, told)
         import importlib
-        for name in importlib.import_module(f"biolearn.{module}").__all__: assert re.search(rf"[.` ]{name}\b", page), f"{module}.{name}"
-    assert ("decay", "bool", "True", "rates fall linearly to 0; False: they stay") in reference.fields("learning", "Recipe")
 
-# ---- the pages that were built ---------------------------------------------------------------------------------------
+        for name in importlib.import_module(f"biolearn.{module}").__all__:
+            assert re.search(rf"[.` ]{name}\b", page), f"{module}.{name}"
+    assert (
+        "decay",
+        "bool",
+        "True",
+        "rates fall linearly to 0; False: they stay",
+    ) in reference.fields("learning", "Recipe")
+
+
+# ---- the pages that were built -------------------------------------------------------------------
 
 GOOD = '<html><h1>Title</h1><h2 id="a">A</h2><img src="p.png" alt="a cat"><a href="two.html#b">two</a><a href="#a">a</a><a href="https://example.org">out</a><pre>$$</pre></html>'
+
 
 def built(tmp_path, one=GOOD, two='<h1 id="b">Two</h1>'):
     (tmp_path / "one.html").write_text(one)
@@ -114,27 +236,50 @@ def built(tmp_path, one=GOOD, two='<h1 id="b">Two</h1>'):
     _, faults, outside, inside = check_pages.check(tmp_path)
     return faults, outside, inside
 
+
 def test_pages_without_fault(tmp_path):
     assert built(tmp_path) == ([], {"https://example.org": "one.html"}, 2)
 
-@pytest.mark.parametrize("old, new, fault", [
-    ("two.html#b", "three.html", "one.html: links to three.html, which is not there"),
-    ("two.html#b", "two.html#c", "one.html: links to two.html#c, and there is no such place on that page"),
-    ("#a", "#z", "one.html: links to #z, and there is no such place on that page"),
-    ("p.png", "q.png", "one.html: asks for q.png, which is not there"),
-    ("p.png", "https://example.org/p.png", "one.html: needs another server: https://example.org/p.png"),
-    ('alt="a cat"', 'alt=" "', "one.html: picture without an alternative text: p.png"),
-    ("h2", "h3", "one.html: heading of level 3 after one of level 1"),
-    ("h1", "h2", "one.html: headings of levels [2, 2]...: one title of level 1 must come first"),
-    ("<pre>$$</pre>", r"<p>$$x$$ \frac</p>", r"one.html: a formula was left as LaTeX: $$x$$ \frac"),
-    ("<pre>", '<pre id="a">', "one.html: the id 'a' stands twice"),
-])
+
+@pytest.mark.parametrize(
+    "old, new, fault",
+    [
+        ("two.html#b", "three.html", "one.html: links to three.html, which is not there"),
+        (
+            "two.html#b",
+            "two.html#c",
+            "one.html: links to two.html#c, and there is no such place on that page",
+        ),
+        ("#a", "#z", "one.html: links to #z, and there is no such place on that page"),
+        ("p.png", "q.png", "one.html: asks for q.png, which is not there"),
+        (
+            "p.png",
+            "https://example.org/p.png",
+            "one.html: needs another server: https://example.org/p.png",
+        ),
+        ('alt="a cat"', 'alt=" "', "one.html: picture without an alternative text: p.png"),
+        ("h2", "h3", "one.html: heading of level 3 after one of level 1"),
+        (
+            "h1",
+            "h2",
+            "one.html: headings of levels [2, 2]...: one title of level 1 must come first",
+        ),
+        (
+            "<pre>$$</pre>",
+            r"<p>$$x$$ \frac</p>",
+            r"one.html: a formula was left as LaTeX: $$x$$ \frac",
+        ),
+        ("<pre>", '<pre id="a">', "one.html: the id 'a' stands twice"),
+    ],
+)
 def test_faults_of_pages(tmp_path, old, new, fault):
     assert built(tmp_path, GOOD.replace(old, new))[0] == [fault]
 
-# ---- the strict build, on a book of three pages ----------------------------------------------------------------------
+
+# ---- the strict build, on a book of three pages --------------------------------------------------
 
 NOTES = "# Notes\n\nEqs. 1-13, Algorithms 1 and 2, Figures 1-5, $x^2$.\n"
+
 
 def build(tmp_path, notes):
     "Sphinx's exit code and messages for a book that has the page on the paper and these notes."
@@ -142,21 +287,53 @@ def build(tmp_path, notes):
     (tmp_path / "paper.md").write_text((DOCS / "paper.md").read_text())
     (tmp_path / "notes.md").write_text(notes)
     (tmp_path / "index.md").write_text("# Book\n\n```{toctree}\npaper\nnotes\n```\n")
-    ran = subprocess.run([sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", "-c", DOCS, tmp_path, tmp_path / "html"], capture_output=True, text=True)
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-W",
+            "--keep-going",
+            "-n",
+            "-q",
+            "-b",
+            "html",
+            "-c",
+            DOCS,
+            tmp_path,
+            tmp_path / "html",
+        ],
+        capture_output=True,
+        text=True,
+    )
     return ran.returncode, ran.stderr
+
 
 def test_a_strict_build_links_both_ways_and_sets_formulas(tmp_path):
     assert build(tmp_path, NOTES) == (0, "")
     notes, paper = ((tmp_path / "html" / f"{page}.html").read_text() for page in ("notes", "paper"))
     assert 'href="paper.html#eq-13"' in notes and "<msup><mi>x</mi><mn>2</mn></msup>" in notes
-    assert paper.count('href="notes.html#notes"') >= 20 and "\\frac" not in re.sub(r'alttext="[^"]*"', "", paper)
+    assert paper.count('href="notes.html#notes"') >= 20 and "\\frac" not in re.sub(
+        r'alttext="[^"]*"', "", paper
+    )
+
 
 def test_a_strict_build_fails(tmp_path):
     "One build with a defect of each kind: each has its line, and the exit code says failure."
-    defects = {("Figures", "Eq. 14, Figures"): "'Notes' names Eq. 14, which the paper (docs/paper.md) does not have",
-               ("1-13", "1-12"): "Eq. 13 of the paper is named by no docstring and no notebook",
-               ("$x^2$", r"$\nonsense{x}$, [there](nowhere.md)"): "formula not understood: \\nonsense{x}"}
+    defects = {
+        (
+            "Figures",
+            "Eq. 14, Figures",
+        ): "'Notes' names Eq. 14, which the paper (docs/paper.md) does not have",
+        ("1-13", "1-12"): "Eq. 13 of the paper is named by no docstring and no notebook",
+        ("$x^2$", r"$\nonsense{x}$, [there](nowhere.md)"): "formula not understood: \\nonsense{x}",
+    }
     notes = NOTES
-    for change in defects: notes = notes.replace(*change)
+    for change in defects:
+        notes = notes.replace(*change)
     code, said = build(tmp_path, notes)
-    assert code == 1 and [m for m in (*defects.values(), "nowhere.md") if m not in said] == [] and said.count("WARNING") == 4, said
+    assert (
+        code == 1
+        and [m for m in (*defects.values(), "nowhere.md") if m not in said] == []
+        and said.count("WARNING") == 4
+    ), said

@@ -1,59 +1,98 @@
-"""INFERENCE without a clock: with everybody moving it is INFERENCE; otherwise against a loop over pictures, fixed points that are solved for, and binomial counts; what it refuses."""
+"""INFERENCE without a clock: with everybody moving it is INFERENCE; otherwise against a loop over
+pictures, fixed points that are solved for, and binomial counts; what it refuses.
+"""
 
 import numpy as np
 import pytest
 
-from biolearn import clock as C
-from biolearn.backend import Random
-from biolearn.generation import generate
-from biolearn.inference import infer, inference_steps
-from biolearn.layers import Dense, LayerPair
-from biolearn.learning import Recipe, fit
-from biolearn.model import Model, init_model
+from biolearn.core.generation import generate
+from biolearn.core.inference import infer, inference_steps
+from biolearn.core.layers import Dense, LayerPair
+from biolearn.core.learning import Recipe, fit
+from biolearn.core.model import Model, init_model
+from biolearn.core.rng import Random
+from biolearn.extensions import asynchronous as C
 
 
-def linear(W, b): return Dense(W, b, "linear")
+def linear(W, b):
+    return Dense(W, b, "linear")
+
 
 def echo(n):
-    "A pair with f(g(h)) = h: the gap f(x) - h of every neuron shrinks by 1 - delta whenever it moves."
+    """A pair with f(g(h)) = h: the gap f(x) - h of every neuron shrinks by 1 - delta whenever it
+    moves.
+    """
     return Model((LayerPair(linear(np.eye(n), np.zeros(n)), linear(np.eye(n), np.zeros(n))),))
 
 
-# ---- with a clock ----------------------------------------------------------------------------------------------------------
+# ---- with a clock --------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("of", ["layers", "neurons"])
 def test_if_everybody_moves_it_is_inference_bit_for_bit(small_network, digits, of):
     x = digits.test[:30]
-    for a, b in zip(inference_steps(small_network, x, n_steps=7, alpha=0.2), C.ticks(small_network, x, p=1, n_ticks=7, alpha=0.2, of=of, rng=Random(0)), strict=True):
+    for a, b in zip(
+        inference_steps(small_network, x, n_steps=7, alpha=0.2),
+        C.ticks(small_network, x, p=1, n_ticks=7, alpha=0.2, of=of, rng=Random(0)),
+        strict=True,
+    ):
         assert all((u == v).all() for u, v in zip(a, b))
-    assert np.abs(C.clockless_generate(small_network, 40, p=1, rounds=2, of=of, rng=Random(3)) - generate(small_network, 40, rounds=2, rng=Random(3))).max() < 1e-5       # `infer` sums in another order: float32 round-off
+    assert (
+        np.abs(
+            C.clockless_generate(small_network, 40, p=1, rounds=2, of=of, rng=Random(3))
+            - generate(small_network, 40, rounds=2, rng=Random(3))
+        ).max()
+        < 1e-5
+    )  # `infer` sums in another order: float32 round-off
 
 
 def test_training_with_everybody_moving_is_training(digits):
     recipe = Recipe(epochs=2, batch_size=50, n_steps=3, noise=(0.22, 0.1, "spikes"))
-    start, x = init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0)), digits.train[:200]
-    learn = lambda **settings: fit(start, x, recipe, rng=Random(1), progress=False, e_step=C.clockless_e_step(recipe, **settings) if settings else None)[0]
+    start, x = (
+        init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0)),
+        digits.train[:200],
+    )
+    learn = lambda **settings: fit(
+        start,
+        x,
+        recipe,
+        rng=Random(1),
+        progress=False,
+        e_step=C.clockless_e_step(recipe, **settings) if settings else None,
+    )[0]
     plain, same, few, again = learn(), learn(p=1), learn(p=0.3), learn(p=0.3)
     W = lambda model: model.pairs[0].g.W
-    assert np.abs(W(plain) - W(same)).max() < 1e-3 < np.abs(W(few) - W(same)).max()                # Adam takes steps of 1e-3: round-off moves none by a whole one
+    assert (
+        np.abs(W(plain) - W(same)).max() < 1e-3 < np.abs(W(few) - W(same)).max()
+    )  # Adam takes steps of 1e-3: round-off moves none by a whole one
     assert (W(few) == W(again)).all()
 
 
-# ---- without -----------------------------------------------------------------------------------------------------------------
+# ---- without -------------------------------------------------------------------------------------
 
-def test_layers_that_move_for_some_pictures_only_against_a_loop_over_pictures(small_network, digits):
+
+def test_layers_that_move_for_some_pictures_only_against_a_loop_over_pictures(
+    small_network, digits
+):
     x, p, delta, alpha = digits.test[:12], 0.4, 0.1, 0.3
     *_, got = C.ticks(small_network, x, p=p, n_ticks=6, delta=delta, alpha=alpha, rng=Random(5))
     rng, f, g = Random(5), small_network.f, small_network.g
-    moving = [{k: rng.uniform((12,)) < p for k in (2, 1)} for _ in range(6)]                       # the same draws: the top layer first
+    moving = [
+        {k: rng.uniform((12,)) < p for k in (2, 1)} for _ in range(6)
+    ]  # the same draws: the top layer first
     assert 0.2 < np.mean([m for tick in moving for m in tick.values()]) < 0.6
     for i in range(12):
-        row = x[i:i + 1]
-        h1 = f(1, row); h2 = f(2, h1)
+        row = x[i : i + 1]
+        h1 = f(1, row)
+        h2 = f(2, h1)
         for tick in moving:
-            if tick[2][i]: h2 = h2 + delta * (f(2, h1) - f(2, g(2, h2)))
-            if tick[1][i]: h1 = h1 + delta * (f(1, row) - f(1, g(1, h1))) + alpha * (g(2, h2) - h1)
-        assert np.abs(got[1][i] - h1).max() < 1e-5 and np.abs(got[2][i] - h2).max() < 1e-5        # float32 sums in another order
+            if tick[2][i]:
+                h2 = h2 + delta * (f(2, h1) - f(2, g(2, h2)))
+            if tick[1][i]:
+                h1 = h1 + delta * (f(1, row) - f(1, g(1, h1))) + alpha * (g(2, h2) - h1)
+        assert (
+            np.abs(got[1][i] - h1).max() < 1e-5 and np.abs(got[2][i] - h2).max() < 1e-5
+        )  # float32 sums in another order
 
 
 def test_neurons_move_one_by_one_and_layers_as_a_whole(small_network, digits):
@@ -61,61 +100,124 @@ def test_neurons_move_one_by_one_and_layers_as_a_whole(small_network, digits):
     for of, whole in (("layers", True), ("neurons", False)):
         before, after = C.ticks(small_network, x, p=0.5, n_ticks=1, of=of, alpha=0.3, rng=Random(6))
         moved = (before[1] != after[1]).mean(axis=1)
-        assert (np.isin(moved, (0, 1)).all() if whole else ((moved > 0) & (moved < 1)).all()) and 0.3 < moved.mean() < 0.7
+        assert (
+            np.isin(moved, (0, 1)).all() if whole else ((moved > 0) & (moved < 1)).all()
+        ) and 0.3 < moved.mean() < 0.7
 
 
 @pytest.mark.parametrize("of", ["layers", "neurons"])
 @pytest.mark.parametrize("p", [0.5, 0.1])
 def test_the_number_of_moves_is_binomial(of, p):
-    "With f(g(h)) = h the gap to f(x) is (1 - delta)^K after K moves; here it starts at -1, from x = 1 and an h that is set back by a bias of g alone at the start."
+    """With f(g(h)) = h the gap to f(x) is (1 - delta)^K after K moves; here it starts at -1, from
+    x = 1 and an h that is set back by a bias of g alone at the start.
+    """
     n, delta, steps = 40, 0.1, 15
-    ticks, pair = round(steps / p), LayerPair(linear(np.eye(n), np.zeros(n)), linear(np.eye(n), np.ones(n)))      # h starts at x and is to settle at x - 1
+    ticks, pair = (
+        round(steps / p),
+        LayerPair(linear(np.eye(n), np.zeros(n)), linear(np.eye(n), np.ones(n))),
+    )  # h starts at x and is to settle at x - 1
     x = np.zeros((500, n))
     *_, h = C.ticks(Model((pair,)), x, p=p, n_ticks=ticks, of=of, delta=delta, rng=Random(7))
     K = np.log(h[1] + 1) / np.log(1 - delta)
     assert np.abs(K - K.round()).max() < 1e-9
     K = K if of == "neurons" else K[:, :1]
     mean, var, m = ticks * p, ticks * p * (1 - p), K.size
-    assert abs(K.mean() - mean) < 5 * np.sqrt(var / m) and abs(K.var() / var - 1) < 5 * np.sqrt(2 / m)
-    assert abs((h[1][:, :K.shape[1]] + 1).mean() - (1 - p * delta)**ticks) < 5 * (h[1] + 1).std() / np.sqrt(m)
+    assert abs(K.mean() - mean) < 5 * np.sqrt(var / m) and abs(K.var() / var - 1) < 5 * np.sqrt(
+        2 / m
+    )
+    assert abs((h[1][:, : K.shape[1]] + 1).mean() - (1 - p * delta) ** ticks) < 5 * (
+        h[1] + 1
+    ).std() / np.sqrt(m)
 
 
-@pytest.mark.parametrize("p, of, delay", [(1, "layers", 0), (0.4, "layers", 0), (0.4, "neurons", 0), (0.4, "layers", 4), (0.4, "neurons", 4), (1, "layers", 4)])
-def test_everybody_settles_at_the_fixed_point_that_a_linear_system_gives(linear_world, p, of, delay):
+@pytest.mark.parametrize(
+    "p, of, delay",
+    [
+        (1, "layers", 0),
+        (0.4, "layers", 0),
+        (0.4, "neurons", 0),
+        (0.4, "layers", 4),
+        (0.4, "neurons", 4),
+        (1, "layers", 4),
+    ],
+)
+def test_everybody_settles_at_the_fixed_point_that_a_linear_system_gives(
+    linear_world, p, of, delay
+):
     rng, delta, alpha = Random(8), 0.2, 0.3
     one, two = linear_world(rng.stream("low"), 5, 3), linear_world(rng.stream("high"), 3, 2)
     x = rng.stream("x").normal((4, 5), "float64")
     A, B, c1, c2 = one.g.W @ one.f.W, two.g.W @ two.f.W, (x - one.g.b) @ one.f.W, -two.g.b @ two.f.W
-    still = np.block([[delta * A + alpha * np.eye(3), -delta * two.f.W], [-alpha * two.g.W, delta * B]])   # (h_1, h_2) @ still = what pushes
+    still = np.block(
+        [[delta * A + alpha * np.eye(3), -delta * two.f.W], [-alpha * two.g.W, delta * B]]
+    )  # (h_1, h_2) @ still = what pushes
     push = np.hstack([delta * c1 + alpha * two.g.b, np.tile(delta * c2, (4, 1))])
     settled = np.linalg.solve(still.T, push.T).T
-    *_, h = C.ticks(Model((one, two)), x, p=p, n_ticks=round(300 / p), of=of, delay=delay, delta=delta, alpha=alpha, rng=rng.stream("ticks"))
-    assert np.abs(np.hstack(h[1:]) - settled).max() < 1e-6 < np.abs(np.hstack([one.f(x), two.f(one.f(x))]) - settled).max()
+    *_, h = C.ticks(
+        Model((one, two)),
+        x,
+        p=p,
+        n_ticks=round(300 / p),
+        of=of,
+        delay=delay,
+        delta=delta,
+        alpha=alpha,
+        rng=rng.stream("ticks"),
+    )
+    assert (
+        np.abs(np.hstack(h[1:]) - settled).max()
+        < 1e-6
+        < np.abs(np.hstack([one.f(x), two.f(one.f(x))]) - settled).max()
+    )
 
 
 def test_a_message_is_as_old_as_was_drawn():
     "One neuron by hand, everybody moving: h(t+1) = h(t) + delta (x - g(h(t - age)))."
     model, delay, delta = echo(1), 3, 0.3
     model = Model((LayerPair(model.pairs[0].f, linear(np.eye(1), np.ones(1))),))
-    states = [h[1][0, 0] for h in C.ticks(model, np.zeros((1, 1)), p=1, n_ticks=12, delay=delay, delta=delta, rng=Random(9))]
+    states = [
+        h[1][0, 0]
+        for h in C.ticks(
+            model, np.zeros((1, 1)), p=1, n_ticks=12, delay=delay, delta=delta, rng=Random(9)
+        )
+    ]
     rng, by_hand, ages = Random(9), [0.0], []
     for t in range(12):
         age = min(int(rng.uniform((1,))[0] * (delay + 1)), t)
-        ages.append(age); by_hand.append(by_hand[t] + delta * (0 - (by_hand[t - age] + 1)))
+        ages.append(age)
+        by_hand.append(by_hand[t] + delta * (0 - (by_hand[t - age] + 1)))
     assert states == pytest.approx(by_hand, rel=1e-12) and set(ages) == {0, 1, 2, 3}
 
 
 def test_the_same_seed_has_the_same_random_times(small_network, digits):
-    run = lambda seed: C.clockless_infer(small_network, digits.test[:20], p=0.3, delay=2, rng=Random(seed))
+    run = lambda seed: C.clockless_infer(
+        small_network, digits.test[:20], p=0.3, delay=2, rng=Random(seed)
+    )
     a, b, c = run(0), run(0), run(1)
-    assert all((u == v).all() for u, v in zip(a, b)) and (a[1] != c[1]).any() and all(layer.dtype == np.float32 for layer in a)
+    assert (
+        all((u == v).all() for u, v in zip(a, b))
+        and (a[1] != c[1]).any()
+        and all(layer.dtype == np.float32 for layer in a)
+    )
 
 
-@pytest.mark.parametrize("wrong, error, word", [
-    (dict(p=0.0), ValueError, "p must"), (dict(p=1.5), ValueError, "p must"), (dict(of="synapses"), ValueError, "of must"), (dict(delay=-1), ValueError, "delay"), (dict(n_ticks=2.5), TypeError, "n_ticks"),
-    (dict(delta=-0.1), ValueError, "delta"), (dict(alpha=2.0), ValueError, "alpha")])
+@pytest.mark.parametrize(
+    "wrong, error, word",
+    [
+        (dict(p=0.0), ValueError, "p must"),
+        (dict(p=1.5), ValueError, "p must"),
+        (dict(of="synapses"), ValueError, "of must"),
+        (dict(delay=-1), ValueError, "delay"),
+        (dict(n_ticks=2.5), TypeError, "n_ticks"),
+        (dict(delta=-0.1), ValueError, "delta"),
+        (dict(alpha=2.0), ValueError, "alpha"),
+    ],
+)
 def test_bad_settings_are_refused(small_network, digits, wrong, error, word):
-    with pytest.raises(error, match=word): C.clockless_infer(small_network, digits.test[:2], **{"p": 0.5, "rng": Random(0)} | wrong)
+    with pytest.raises(error, match=word):
+        C.clockless_infer(small_network, digits.test[:2], **{"p": 0.5, "rng": Random(0)} | wrong)
+
 
 def test_another_direction_is_refused():
-    with pytest.raises(ValueError, match="exact"): C.clockless_e_step(Recipe(direction="exact"), p=0.5)
+    with pytest.raises(ValueError, match="exact"):
+        C.clockless_e_step(Recipe(direction="exact"), p=0.5)

@@ -1,4 +1,7 @@
-"The main job, as a stranger runs it: one command, every figure, every claim; and the second time nothing is trained again."
+"""The main job, as a stranger runs it: one command, every figure, every claim; and the second time
+nothing is trained again.
+"""
+
 import hashlib
 import json
 import os
@@ -9,7 +12,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from biolearn.reproduce import PROFILES, notebook_folder
+from biolearn.reproduction.figures import notebook_folder
+from biolearn.reproduction.profiles import PROFILES
 
 pytestmark = pytest.mark.end_to_end
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,13 +22,22 @@ ENV = os.environ | {"PYTHONPATH": str(ROOT)}
 
 def biolearn(*argv):
     "Run the `biolearn` command in a process of its own."
-    code = "import sys; from biolearn.command import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.run([sys.executable, "-c", code, *argv], env=ENV, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900)
+    code = "import sys; from biolearn.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, "-c", code, *argv],
+        env=ENV,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    "`biolearn reproduce --profile quick`: the finished process and its folder, which is that in BIOLEARN_QUICK if someone wants the figures afterwards."
+    """`biolearn reproduce --profile quick`: the finished process and its folder, which is that in
+    BIOLEARN_QUICK if someone wants the figures afterwards.
+    """
     out = Path(os.environ.get("BIOLEARN_QUICK") or tmp_path_factory.mktemp("quick"))
     return biolearn("reproduce", "--profile", "quick", "--device", "cpu", "--out", str(out)), out
 
@@ -40,7 +53,11 @@ def test_the_command_succeeds_and_prints_the_claims(quick):
     done, out = quick
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "00_train" and lines[1].split()[0] == "yes" and lines[-1] == f"See {out / 'report.html'}"
+    assert (
+        lines[0] == "00_train"
+        and lines[1].split()[0] == "yes"
+        and lines[-1] == f"See {out / 'report.html'}"
+    )
     assert all(len(line) <= 110 for line in lines[:-1])
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
 
@@ -48,72 +65,146 @@ def test_the_command_succeeds_and_prints_the_claims(quick):
 def test_every_notebook_drew_its_figure(manifest, quick):
     _, out = quick
     stems = sorted(p.stem for p in notebook_folder().glob("*.ipynb"))
-    assert manifest["ran_now"] == stems and {e["notebook"] for e in manifest["pictures"].values()} == set(stems) and not manifest["left_out"]
+    assert (
+        manifest["ran_now"] == stems
+        and {e["notebook"] for e in manifest["pictures"].values()} == set(stems)
+        and not manifest["left_out"]
+    )
     for start in ("fig3", "fig4", "fig5", "fig6", "fig7", "table1", "table2"):
         drawn = [name for name in manifest["pictures"] if name.startswith(start)]
         assert drawn, f"nothing for {start}"
-        for name in drawn: assert {f"{name}.png", f"{name}.svg", f"{name}.json"} == manifest["pictures"][name]["files"].keys() - {f"{name}.gif"}
+        for name in drawn:
+            assert {f"{name}.png", f"{name}.svg", f"{name}.json"} == manifest["pictures"][name][
+                "files"
+            ].keys() - {f"{name}.gif"}
     assert "fig7_pictures_walk.gif" in manifest["pictures"]["fig7_pictures_walk"]["files"]
 
 
-# What does not hold on the 8×8 digits, and is said so in the notebooks: Eq. 12 is not the gradient's direction (transposed weights are nearer to it); copying the nearest of 1,197 training digits, or fitting a Gaussian
-# to 50 components, fills a hole with a smaller squared error than the network; and a louder start of the top layer, which serves MNIST, costs the small network a few per cent of rising digits.
-NEGATIVE = {"completes halves better than: nearest digit (squared error per missing pixel)",
-            "in-painting, halves: error over that of the nearest digit",
-            "in-painting, halves: error over that of the principal components",
-            "in-painting, random: error over that of the nearest digit",
-            "in-painting, random: error over that of the principal components",
-            "layer 1: Eq. 12 gives the gradient's direction (closer than transposed weights without slopes)",
-            "layer 2: Eq. 12 gives the gradient's direction (closer than transposed weights without slopes)",
-            "mean log p(x,h) rises at each of 20 steps (smallest rise, nats; every seed)",
-            "share of single digits that rise",
-            "the chain's samples are more recognisable than the directed model's",
-            "the mean rises at every one of 20 steps (smallest rise, nats)"}
+# What does not hold on the 8×8 digits, and is said so in the notebooks: Eq. 12 is not the
+# gradient's direction (transposed weights are nearer to it); copying the nearest of 1,197 training
+# digits, or fitting a Gaussian to 50 components, fills a hole with a smaller squared error than the
+# network; and a louder start of the top layer, which serves MNIST, costs the small network a few
+# per cent of rising digits.
+NEGATIVE = {
+    "completes halves better than: nearest digit (squared error per missing pixel)",
+    "in-painting, halves: error over that of the nearest digit",
+    "in-painting, halves: error over that of the principal components",
+    "in-painting, random: error over that of the nearest digit",
+    "in-painting, random: error over that of the principal components",
+    "layer 1: Eq. 12 gives the gradient's direction (closer than transposed weights without slopes)",
+    "layer 2: Eq. 12 gives the gradient's direction (closer than transposed weights without slopes)",
+    "mean log p(x,h) rises at each of 20 steps (smallest rise, nats; every seed)",
+    "share of single digits that rise",
+    "the chain's samples are more recognisable than the directed model's",
+    "the mean rises at every one of 20 steps (smallest rise, nats)",
+}
 
 
 def test_every_claim_holds_but_the_known_negative_ones(manifest):
     claims = [c for e in manifest["pictures"].values() for c in e["claims"]]
-    assert {c["name"] for c in claims if c["holds"] is False} == NEGATIVE and sum(c["holds"] is True for c in claims) >= 25
+    assert {c["name"] for c in claims if c["holds"] is False} == NEGATIVE and sum(
+        c["holds"] is True for c in claims
+    ) >= 25
 
 
 def test_samples_are_varied_and_recognisable(manifest, quick):
     "The known failure of the chain is the mean digit: variety 0, one class, nothing recognised."
-    made = json.loads((quick[1] / "fig3_samples.json").read_text(encoding="utf-8"))["values"]["GENERATE"]
-    assert made["variety"] > 0.3 and made["classes"] == 10 and made["entropy"] > 0.9 and made["recognisable"] > 0.45
+    made = json.loads((quick[1] / "fig3_samples.json").read_text(encoding="utf-8"))["values"][
+        "GENERATE"
+    ]
+    assert (
+        made["variety"] > 0.3
+        and made["classes"] == 10
+        and made["entropy"] > 0.9
+        and made["recognisable"] > 0.45
+    )
 
 
 def test_the_manifest_is_true_of_the_files(manifest, quick):
     _, out = quick
     for entry in manifest["pictures"].values():
-        for name, sha in entry["files"].items(): assert hashlib.sha256((out / name).read_bytes()).hexdigest() == sha
-    assert manifest["failed"] is None and manifest["profile"] == "quick" and manifest["seed"] == 0 and manifest["device"] == "cpu"
+        for name, sha in entry["files"].items():
+            assert hashlib.sha256((out / name).read_bytes()).hexdigest() == sha
+    assert (
+        manifest["failed"] is None
+        and manifest["profile"] == "quick"
+        and manifest["seed"] == 0
+        and manifest["device"] == "cpu"
+    )
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/gif;base64,") == 1
-    assert page.count("data:image/png;base64,") == sum(f"{n}.png" in e["files"] and f"{n}.gif" not in e["files"] for n, e in manifest["pictures"].items())
+    assert page.count("data:image/png;base64,") == sum(
+        f"{n}.png" in e["files"] and f"{n}.gif" not in e["files"]
+        for n, e in manifest["pictures"].items()
+    )
 
 
 def test_the_second_time_nothing_is_trained_and_the_picture_is_the_same(manifest, quick):
     _, out = quick
-    runs = sorted(out.glob("runs/*"))                      # three seeds: Table 2 asks for two more than the other notebooks
+    runs = sorted(
+        out.glob("runs/*")
+    )  # three seeds: Table 2 asks for two more than the other notebooks
     (run,) = (r for r in runs if r.name == manifest["key"])
     assert len(runs) == 3
     trained = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.iterdir()}
-    done = biolearn("reproduce", "--profile", "quick", "--device", "cpu", "--out", str(out), "--only", "fig4")
+    done = biolearn(
+        "reproduce", "--profile", "quick", "--device", "cpu", "--out", str(out), "--only", "fig4"
+    )
     again = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    assert done.returncode == 0 and all(n.startswith("fig4") for n in again["ran_now"]) and again["pictures"] == manifest["pictures"]
-    assert {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.iterdir()} == trained and sorted(out.glob("runs/*")) == runs
+    assert (
+        done.returncode == 0
+        and all(n.startswith("fig4") for n in again["ran_now"])
+        and again["pictures"] == manifest["pictures"]
+    )
+    assert {
+        p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.iterdir()
+    } == trained and sorted(out.glob("runs/*")) == runs
 
 
 def test_papermill_alone_does_the_same(manifest, quick, tmp_path):
     _, out = quick
     book = next(notebook_folder().glob("fig4*.ipynb"))
-    def told(): return {p.name: [(c["name"], c["holds"]) for c in json.loads(p.read_text())["claims"]] for p in out.glob(f"{book.stem}*.json")}
-    before = told()                        # not the last digits: the command may have chosen faster matrix kernels
-    done = subprocess.run([sys.executable, "-m", "papermill", str(book), str(tmp_path / "out.ipynb"), "-k", "python3", "-p", "profile", "quick", "-p", "device", "cpu",
-                           "-p", "out", str(out)], env=ENV, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+
+    def told():
+        return {
+            p.name: [(c["name"], c["holds"]) for c in json.loads(p.read_text())["claims"]]
+            for p in out.glob(f"{book.stem}*.json")
+        }
+
+    before = told()  # not the last digits: the command may have chosen faster matrix kernels
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "papermill",
+            str(book),
+            str(tmp_path / "out.ipynb"),
+            "-k",
+            "python3",
+            "-p",
+            "profile",
+            "quick",
+            "-p",
+            "device",
+            "cpu",
+            "-p",
+            "out",
+            str(out),
+        ],
+        env=ENV,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     assert told() == before and "unknown parameter" not in done.stderr
-    injected = [c for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if "injected-parameters" in c.metadata.get("tags", ())]
+    injected = [
+        c
+        for c in nbformat.read(tmp_path / "out.ipynb", 4).cells
+        if "injected-parameters" in c.metadata.get("tags", ())
+    ]
     assert len(injected) == 1 and 'profile = "quick"' in injected[0].source
 
 

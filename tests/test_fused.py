@@ -1,6 +1,10 @@
-"""The kernels for CuPy, tested where there is no GPU: a C++ compiler puts the loop around their texts that CuPy would put around them.
+"""The kernels for CuPy, tested where there is no GPU: a C++ compiler puts the loop around their
+texts that CuPy would put around them.
 
-A stand-in for CuPy does so for NumPy arrays. What it cannot show is CUDA's own arithmetic (its expf is good to a few units in the last place, as is this one) and speed."""
+A stand-in for CuPy does so for NumPy arrays. What it cannot show is CUDA's own arithmetic (its expf
+is good to a few units in the last place, as is this one) and speed.
+"""
+
 import ctypes
 import re
 import shutil
@@ -12,24 +16,46 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from biolearn import backend, inference, layers, learning
-from biolearn.backend import Random, Workers, _gpu_problem, to_numpy, use_device
-from biolearn.inference import infer
-from biolearn.learning import Recipe, new_books, train_step
-from biolearn.model import init_model, stack_models
+import biolearn.core.arrays as arrays_module
+import biolearn.core.checkpoints as checkpoints
+import biolearn.core.ensembles as ensembles
+import biolearn.core.learning as learning
+import biolearn.core.optimizers as optimizers
+import biolearn.core.rng as rng
+import biolearn.kernels.cuda as cuda_module
+import biolearn.kernels.dispatch as dispatch
+from biolearn.core import inference, layers
+from biolearn.core.arrays import _gpu_problem, to_numpy, use_device
+from biolearn.core.ensembles import stack_models
+from biolearn.core.inference import infer
+from biolearn.core.learning import Recipe, train_step
+from biolearn.core.model import init_model
+from biolearn.core.optimizers import new_books
+from biolearn.core.rng import Random
+from biolearn.kernels.threads import Workers
 
 COMPILER = shutil.which("c++") or shutil.which("g++")
 compiled_here = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler here")
 on_a_gpu = pytest.mark.skipif(_gpu_problem() is not None, reason=str(_gpu_problem()))
-TYPES = {"float32": ("float", ctypes.c_float), "int32": ("int", ctypes.c_int), "bool": ("bool", ctypes.c_bool)}
+TYPES = {
+    "float32": ("float", ctypes.c_float),
+    "int32": ("int", ctypes.c_int),
+    "bool": ("bool", ctypes.c_bool),
+}
 
 EXACT = {"softplus": lambda a: np.logaddexp(0, a), "sigmoid": lambda a: 1 / (1 + np.exp(-a))}
-SLOPE = {"softplus": EXACT["sigmoid"], "sigmoid": lambda a: EXACT["sigmoid"](a) * EXACT["sigmoid"](-a)}
-UNITS = backend._Fused.UNITS
+SLOPE = {
+    "softplus": EXACT["sigmoid"],
+    "sigmoid": lambda a: EXACT["sigmoid"](a) * EXACT["sigmoid"](-a),
+}
+UNITS = cuda_module._Fused.UNITS
 
 
 class StandIn:
-    "As much of CuPy as `_Fused` asks for: kernels are compiled to loops over NumPy arrays, which are broadcast and refused as CuPy does it."
+    """As much of CuPy as `_Fused` asks for: kernels are compiled to loops over NumPy arrays, which
+    are broadcast and refused as CuPy does it.
+    """
+
     empty_like, sum = staticmethod(np.empty_like), staticmethod(np.sum)
     folder = None
 
@@ -38,44 +64,92 @@ class StandIn:
 
         def __init__(self, in_params, out_params, operation, name, preamble):
             parse = lambda text: [tuple(p.split()) for p in text.split(",")]
-            self.ins, self.outs, self.text, self.name, self.built = parse(in_params), parse(out_params), (operation, preamble), name, {}
-            assert all(re.fullmatch("(?!_)[a-z]+", n) and n not in ("n", "i") for _, n in self.ins + self.outs)      # CuPy keeps these for itself
+            self.ins, self.outs, self.text, self.name, self.built = (
+                parse(in_params),
+                parse(out_params),
+                (operation, preamble),
+                name,
+                {},
+            )
+            assert all(
+                re.fullmatch("(?!_)[a-z]+", n) and n not in ("n", "i")
+                for _, n in self.ins + self.outs
+            )  # CuPy keeps these for itself
 
         def build(self, arrays):
             "One loop for each choice of which arguments are arrays."
-            read = "".join(f"const {TYPES[t][0]} {n} = _{n}[i]; " for (t, n), array in zip(self.ins, arrays) if array)
+            read = "".join(
+                f"const {TYPES[t][0]} {n} = _{n}[i]; "
+                for (t, n), array in zip(self.ins, arrays)
+                if array
+            )
             write = "".join(f"{TYPES[t][0]} &{n} = _{n}[i]; " for t, n in self.outs)
-            args = [f"{TYPES[t][0]} {'*_' if array else ''}{n}" for (t, n), array in zip(self.ins + self.outs, (*arrays, *[True] * len(self.outs)))]
-            source = f"#include <cmath>\n#define __device__ static inline\n{self.text[1]}\nextern \"C\" void run(long _size, {', '.join(args)}) {{ for (long i = 0; i < _size; ++i) {{ {read}{write}{self.text[0]}; }} }}"
+            args = [
+                f"{TYPES[t][0]} {'*_' if array else ''}{n}"
+                for (t, n), array in zip(self.ins + self.outs, (*arrays, *[True] * len(self.outs)))
+            ]
+            source = f'#include <cmath>\n#define __device__ static inline\n{self.text[1]}\nextern "C" void run(long _size, {", ".join(args)}) {{ for (long i = 0; i < _size; ++i) {{ {read}{write}{self.text[0]}; }} }}'
             path = StandIn.folder / f"{self.name}{''.join(map(str, map(int, arrays)))}.so"
-            subprocess.run([COMPILER, "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unused-function", "-x", "c++", "-", "-o", path], input=source, text=True, check=True)
+            subprocess.run(
+                [
+                    COMPILER,
+                    "-O1",
+                    "-shared",
+                    "-fPIC",
+                    "-Wall",
+                    "-Werror",
+                    "-Wno-unused-function",
+                    "-x",
+                    "c++",
+                    "-",
+                    "-o",
+                    path,
+                ],
+                input=source,
+                text=True,
+                check=True,
+            )
             return ctypes.CDLL(str(path)).run
 
         def __call__(self, *args):
             StandIn.ElementwiseKernel.launches += 1
             arrays = tuple(isinstance(a, np.ndarray) for a in args)
-            assert len(args) == len(self.ins) + len(self.outs) and all(arrays[len(self.ins):])
-            for (t, n), a in zip(self.ins + self.outs, args): assert not isinstance(a, np.ndarray) or a.dtype == t, n
+            assert len(args) == len(self.ins) + len(self.outs) and all(arrays[len(self.ins) :])
+            for (t, n), a in zip(self.ins + self.outs, args):
+                assert not isinstance(a, np.ndarray) or a.dtype == t, n
             shape = np.broadcast_shapes(*(a.shape for a in args if isinstance(a, np.ndarray)))
-            outs = args[len(self.ins):]
-            if any(a.shape != shape for a in outs): raise ValueError("Out shape is mismatched")
-            flat = [np.ascontiguousarray(np.broadcast_to(a, shape)) if array else TYPES[t][1](a) for (t, _), a, array in zip(self.ins + self.outs, args, arrays)]
-            pick = arrays[:len(self.ins)]
-            if pick not in self.built: self.built[pick] = self.build(pick)
-            self.built[pick](ctypes.c_long(int(np.prod(shape))), *(a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else a for a in flat))
-            for out, made in zip(outs, flat[len(self.ins):]): out[...] = made
+            outs = args[len(self.ins) :]
+            if any(a.shape != shape for a in outs):
+                raise ValueError("Out shape is mismatched")
+            flat = [
+                np.ascontiguousarray(np.broadcast_to(a, shape)) if array else TYPES[t][1](a)
+                for (t, _), a, array in zip(self.ins + self.outs, args, arrays)
+            ]
+            pick = arrays[: len(self.ins)]
+            if pick not in self.built:
+                self.built[pick] = self.build(pick)
+            self.built[pick](
+                ctypes.c_long(int(np.prod(shape))),
+                *(
+                    a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else a
+                    for a in flat
+                ),
+            )
+            for out, made in zip(outs, flat[len(self.ins) :]):
+                out[...] = made
 
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory):
     StandIn.folder = tmp_path_factory.mktemp("kernels")
-    return backend._Fused(StandIn)
+    return cuda_module._Fused(StandIn)
 
 
-def normal(*shape, seed=0): return Random(seed).normal(shape)
+def normal(*shape, seed=0):
+    return Random(seed).normal(shape)
 
 
-SHAPES = [(7, 5), (3, 7, 5)]                                   # one network, three networks
+SHAPES = [(7, 5), (3, 7, 5)]  # one network, three networks
 
 
 @compiled_here
@@ -85,12 +159,18 @@ def test_rates_everywhere(unit, kit):
     a = np.concatenate([np.linspace(-60, 60, 100_001, dtype=np.float32), near_zero])
     y, exact = a[None].copy(), EXACT[unit](a.astype(np.float64))
     kit.rates(y, np.zeros_like(a), UNITS[unit])
-    # 0.5 + 0.5 tanh gives the small rates of a sigmoid to half a unit in the last place of 1, not of themselves; a softplus is a sum of two roundings
-    assert np.abs(y[0] - exact).max() <= (1.3e-7 if unit == "sigmoid" else 1e-5) and np.abs(y[0] - exact)[np.abs(a) < 8].max() < 1e-6
+    # 0.5 + 0.5 tanh gives the small rates of a sigmoid to half a unit in the last place of 1, not
+    # of themselves; a softplus is a sum of two roundings
+    assert (
+        np.abs(y[0] - exact).max() <= (1.3e-7 if unit == "sigmoid" else 1e-5)
+        and np.abs(y[0] - exact)[np.abs(a) < 8].max() < 1e-6
+    )
     for value in (np.nan, np.inf, -np.inf):
         one = np.full((1, 3), value, np.float32)
         kit.rates(one, np.zeros(3, np.float32), UNITS[unit])
-        np.testing.assert_array_equal(one, np.full((1, 3), EXACT[unit](value) if not np.isnan(value) else np.nan, np.float32))
+        np.testing.assert_array_equal(
+            one, np.full((1, 3), EXACT[unit](value) if not np.isnan(value) else np.nan, np.float32)
+        )
 
 
 @compiled_here
@@ -98,13 +178,26 @@ def test_rates_everywhere(unit, kit):
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("known", [False, True])
 def test_climb_and_pull_on_halves_of_an_array(unit, known, shape, kit):
-    "The arguments as `_settle` hands them over: halves of arrays, and of several networks' arrays not in one piece."
+    """The arguments as `_settle` hands them over: halves of arrays, and of several networks' arrays
+    not in one piece.
+    """
     both, reply = (normal(*shape[:-2], 2 * shape[-2], shape[-1], seed=s) for s in (0, 1))
-    h, above, up, low, b = both[..., :shape[-2], :], both[..., shape[-2]:, :], reply[..., :shape[-2], :], reply[..., shape[-2]:, :], normal(*shape[:-2], shape[-1], seed=4)
-    rate, H, A, U, L, B = EXACT[unit], *(v.astype(np.float64) for v in (h, above, up, low, b[..., None, :]))
+    h, above, up, low, b = (
+        both[..., : shape[-2], :],
+        both[..., shape[-2] :, :],
+        reply[..., : shape[-2], :],
+        reply[..., shape[-2] :, :],
+        normal(*shape[:-2], shape[-1], seed=4),
+    )
+    rate, H, A, U, L, B = (
+        EXACT[unit],
+        *(v.astype(np.float64) for v in (h, above, up, low, b[..., None, :])),
+    )
     kit.pull(h, above, 0.25)
     kit.climb(h, up, low, b, 0.1, UNITS[unit], known)
-    np.testing.assert_allclose(h, H + 0.25 * (A - H) + 0.1 * ((U if known else rate(U + B)) - rate(L + B)), atol=2e-6)
+    np.testing.assert_allclose(
+        h, H + 0.25 * (A - H) + 0.1 * ((U if known else rate(U + B)) - rate(L + B)), atol=2e-6
+    )
     np.testing.assert_array_equal(above, A.astype(np.float32))
 
 
@@ -112,7 +205,11 @@ def test_climb_and_pull_on_halves_of_an_array(unit, known, shape, kit):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("unit", UNITS)
 def test_errors_are_those_of_the_delta_rule(unit, shape, kit):
-    a, b, targets = 3 * normal(*shape), normal(*shape[:-2], shape[-1], seed=1), normal(*shape, seed=2)
+    a, b, targets = (
+        3 * normal(*shape),
+        normal(*shape[:-2], shape[-1], seed=1),
+        normal(*shape, seed=2),
+    )
     A = a.astype(np.float64) + b[..., None, :]
     db, squares = np.full_like(b, np.nan), np.full_like(b, np.nan)
     kit.errors(a, b, targets, db, squares, UNITS[unit])
@@ -128,63 +225,116 @@ def test_adam_against_its_definition_in_double_precision(kit):
     w, m, v = np.zeros((3, 37), np.float32)
     exact, mean, square = np.zeros(37), 0, 0
     for t, grad in enumerate(normal(30, 37), 1):
-        kit.adam(w, grad, m, v, *learning._adam_scales(1e-2, t))
-        mean, square = 0.9 * mean + 0.1 * grad.astype(float), 0.999 * square + 0.001 * grad.astype(float) ** 2
+        kit.adam(w, grad, m, v, *optimizers._adam_scales(1e-2, t))
+        mean, square = (
+            0.9 * mean + 0.1 * grad.astype(float),
+            0.999 * square + 0.001 * grad.astype(float) ** 2,
+        )
         exact -= 1e-2 * mean / (1 - 0.9**t) / (np.sqrt(square / (1 - 0.999**t)) + 1e-8)
     np.testing.assert_allclose(w, exact, rtol=1e-5, atol=1e-6)
 
 
 @compiled_here
 def test_an_output_that_would_have_to_grow_is_refused(kit):
-    with pytest.raises(ValueError, match="Out shape"): kit.pull(normal(1, 5), normal(3, 5), 0.1)
+    with pytest.raises(ValueError, match="Out shape"):
+        kit.pull(normal(1, 5), normal(3, 5), 0.1)
 
 
-# ---- whole steps -----------------------------------------------------------------------------------------------------------
+# ---- whole steps ---------------------------------------------------------------------------------
 
-NETWORKS = [((20, 17, 5), ("sigmoid", "softplus", "sigmoid")), ((20, 17, 9, 5), ("linear", "tanh", "softplus", "sigmoid"))]
+NETWORKS = [
+    ((20, 17, 5), ("sigmoid", "softplus", "sigmoid")),
+    ((20, 17, 9, 5), ("linear", "tanh", "softplus", "sigmoid")),
+]
 
 
 def train(sizes, units, S=None, device=None, optimizer="adam"):
     "Three steps of one network, or of `S`: settled h, losses and weights."
     M = len(sizes) - 1
-    recipe = Recipe(noise=(0.5, *[0.1] * (M - 1), "spikes"), rate_f=[1e-3] * M, rate_g=[2e-3] * M, alpha=0.05, optimizer=optimizer)
+    recipe = Recipe(
+        noise=(0.5, *[0.1] * (M - 1), "spikes"),
+        rate_f=[1e-3] * M,
+        rate_g=[2e-3] * M,
+        alpha=0.05,
+        optimizer=optimizer,
+    )
     lead = () if S is None else (S,)
-    model = init_model(sizes, units, rng=Random(0, device)) if S is None else stack_models([init_model(sizes, units, rng=Random(s, device)) for s in range(S)])
-    stream = lambda *address: Random(2, device).stream(*address) if S is None else backend.Seeds(tuple(Random(s, device).stream(*address) for s in range(S)))
-    x, books = stream("x").uniform((*lead, 30, 20)), [new_books(dense, optimizer) for pair in model.pairs for dense in (pair.f, pair.g)]
-    for t in (1, 2, 3): h, losses = train_step(model, books, x, recipe, t=t, rngs=[stream(k) for k in range(M + 1)], crew=Workers(1))
-    return [to_numpy(a) for a in (*h, *losses, *(w for pair in model.pairs for dense in (pair.f, pair.g) for w in (dense.W, dense.b)))]
+    model = (
+        init_model(sizes, units, rng=Random(0, device))
+        if S is None
+        else stack_models([init_model(sizes, units, rng=Random(s, device)) for s in range(S)])
+    )
+    stream = lambda *address: (
+        Random(2, device).stream(*address)
+        if S is None
+        else rng.Seeds(tuple(Random(s, device).stream(*address) for s in range(S)))
+    )
+    x, books = (
+        stream("x").uniform((*lead, 30, 20)),
+        [new_books(dense, optimizer) for pair in model.pairs for dense in (pair.f, pair.g)],
+    )
+    for t in (1, 2, 3):
+        h, losses = train_step(
+            model, books, x, recipe, t=t, rngs=[stream(k) for k in range(M + 1)], crew=Workers(1)
+        )
+    return [
+        to_numpy(a)
+        for a in (
+            *h,
+            *losses,
+            *(w for pair in model.pairs for dense in (pair.f, pair.g) for w in (dense.W, dense.b)),
+        )
+    ]
 
 
 def equal(a, b):
-    for x, y in zip(a, b, strict=True): np.testing.assert_allclose(x, y, rtol=3e-5, atol=1e-5)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, rtol=3e-5, atol=1e-5)
 
 
 @compiled_here
 @pytest.mark.parametrize("sizes, units", NETWORKS)
 @pytest.mark.parametrize("S", [None, 3])
 def test_training_steps_with_and_without(sizes, units, S, kit, monkeypatch):
-    for module in (inference, layers, learning): monkeypatch.setattr(module, "kernels", lambda *arrays: None)
+    for module in (inference, layers, optimizers):
+        monkeypatch.setattr(module, "kernels", lambda *arrays: None)
     plain = train(sizes, units, S)
     used, StandIn.ElementwiseKernel.launches = set(), 0
+
     class Spy:
         UNITS = kit.UNITS
-        def __getattr__(self, name): used.add(name); return getattr(kit, name)
-    for module in (inference, layers, learning): monkeypatch.setattr(module, "kernels", lambda *arrays: Spy() if all(a.dtype == np.float32 for a in arrays) else None)
+
+        def __getattr__(self, name):
+            used.add(name)
+            return getattr(kit, name)
+
+    for module in (inference, layers, optimizers):
+        monkeypatch.setattr(
+            module,
+            "kernels",
+            lambda *arrays: Spy() if all(a.dtype == np.float32 for a in arrays) else None,
+        )
     equal(train(sizes, units, S), plain)
     assert used == {"rates", "pull", "climb", "errors", "adam"}
-    if "tanh" not in units: assert StandIn.ElementwiseKernel.launches == 3 * launches(len(sizes) - 1, 15)
+    if "tanh" not in units:
+        assert StandIn.ElementwiseKernel.launches == 3 * launches(len(sizes) - 1, 15)
 
 
 def launches(M, N):
-    "Of these kernels in one step: rates of f and g at the start, rates, climb and pull in inference (the last painting of x is not needed), errors and two of Adam for each map."
+    """Of these kernels in one step: rates of f and g at the start, rates, climb and pull in
+    inference (the last painting of x is not needed), errors and two of Adam for each map.
+    """
     return 2 * M + N * (2 * M + (M - 1)) - 1 + 2 * M * 3
 
 
 def test_arrays_of_cupy_get_the_kernels_of_cupy(monkeypatch):
-    monkeypatch.setattr(backend, "is_cupy_array", lambda a: True)
-    monkeypatch.setattr(backend, "_fused", lambda: "fused")
-    assert backend.kernels(normal(2, 3), normal(3)) == "fused" and backend.kernels(normal(2, 3).astype(float)) is None and backend.kernels() is backend._compiled()
+    monkeypatch.setattr(dispatch, "is_cupy_array", lambda a: True)
+    monkeypatch.setattr(dispatch, "_fused", lambda: "fused")
+    assert (
+        dispatch.kernels(normal(2, 3), normal(3)) == "fused"
+        and dispatch.kernels(normal(2, 3).astype(float)) is None
+        and dispatch.kernels() is dispatch._compiled()
+    )
 
 
 @on_a_gpu
@@ -193,95 +343,196 @@ def test_arrays_of_cupy_get_the_kernels_of_cupy(monkeypatch):
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
 def test_on_the_gpu_with_and_without(sizes, units, S, optimizer, monkeypatch):
     fast = train(sizes, units, S, use_device("gpu"), optimizer)
-    monkeypatch.setattr(backend, "_fused", lambda: None)
+    monkeypatch.setattr(dispatch, "_fused", lambda: None)
     equal(fast, train(sizes, units, S, use_device("gpu"), optimizer))
 
 
 def test_a_job_is_run_then_recorded_then_replayed(monkeypatch):
-    "With a stand-in for CuPy's stream: what is asked of it, and in which order; also for a job that returns nothing, and for one that fails while it is recorded."
+    """With a stand-in for CuPy's stream: what is asked of it, and in which order; also for a job
+    that returns nothing, and for one that fails while it is recorded.
+    """
     log = []
-    stream = SimpleNamespace(begin_capture=lambda: log.append("begin"), end_capture=lambda: log.append("end") or SimpleNamespace(launch=lambda: log.append("replay")))
-    cuda = SimpleNamespace(MemoryPool=lambda: SimpleNamespace(malloc=None), get_current_stream=lambda: stream, using_allocator=lambda malloc: nullcontext())
+    stream = SimpleNamespace(
+        begin_capture=lambda: log.append("begin"),
+        end_capture=lambda: (
+            log.append("end") or SimpleNamespace(launch=lambda: log.append("replay"))
+        ),
+    )
+    cuda = SimpleNamespace(
+        MemoryPool=lambda: SimpleNamespace(malloc=None),
+        get_current_stream=lambda: stream,
+        using_allocator=lambda malloc: nullcontext(),
+    )
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
-    for job, results in ((lambda: log.append("job") or log.count("job"), [1, 2, 2, 2]), (lambda: log.append("job"), [None] * 4)):
+    for job, results in (
+        (lambda: log.append("job") or log.count("job"), [1, 2, 2, 2]),
+        (lambda: log.append("job"), [None] * 4),
+    ):
         log.clear()
-        recording = backend.Recording(job)
+        recording = cuda_module.Recording(job)
         assert [recording() for _ in range(4)] == results
         assert log == ["job", "begin", "job", "end", "replay", "replay", "replay"]
     log.clear()
-    recording = backend.Recording(lambda: 1 / (1 - log.count("begin")))
+    recording = cuda_module.Recording(lambda: 1 / (1 - log.count("begin")))
     recording()
-    with pytest.raises(ZeroDivisionError): recording()
-    assert log == ["begin", "end"]                                        # the stream is not left recording
+    with pytest.raises(ZeroDivisionError):
+        recording()
+    assert log == ["begin", "end"]  # the stream is not left recording
 
 
 class Table(np.ndarray):
     "A NumPy array that is filled as CuPy's are, and whose entries are views as CuPy's are."
-    def set(self, values): self[...] = values
+
+    def set(self, values):
+        self[...] = values
 
 
 class Namespace:
     "NumPy's, but `empty` makes a `Table`."
-    def __getattr__(self, name): return (lambda *a, **kw: np.empty(*a, **kw).view(Table)) if name == "empty" else getattr(np, name)
+
+    def __getattr__(self, name):
+        return (
+            (lambda *a, **kw: np.empty(*a, **kw).view(Table))
+            if name == "empty"
+            else getattr(np, name)
+        )
 
 
 @pytest.mark.parametrize("steady", [None, True, False])
-@pytest.mark.parametrize("optimizer", learning.OPTIMIZERS)
-def test_steps_that_read_their_numbers_from_arrays_are_the_same_steps(optimizer, steady, monkeypatch):
-    "The path that a GPU records, with NumPy's arrays in the place of CuPy's and every replay a run of the job. An e_step takes part only if it says that it may."
-    recipe, x, jobs = Recipe(epochs=2, batch_size=20, noise=(0.2, 0.05, "spikes"), noise_end=(0.1, 0.08, "spikes"), optimizer=optimizer), Random(5).uniform((70, 12)), []
+@pytest.mark.parametrize("optimizer", optimizers.OPTIMIZERS)
+def test_steps_that_read_their_numbers_from_arrays_are_the_same_steps(
+    optimizer, steady, monkeypatch
+):
+    """The path that a GPU records, with NumPy's arrays in the place of CuPy's and every replay a
+    run of the job. An e_step takes part only if it says that it may.
+    """
+    recipe, x, jobs = (
+        Recipe(
+            epochs=2,
+            batch_size=20,
+            noise=(0.2, 0.05, "spikes"),
+            noise_end=(0.1, 0.08, "spikes"),
+            optimizer=optimizer,
+        ),
+        Random(5).uniform((70, 12)),
+        [],
+    )
     start = init_model((12, 9, 5), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
-    def settle(model, rows, *, rng): return infer(model, rows * (rng.uniform(rows.shape) < 0.9), **recipe.inference)
+
+    def settle(model, rows, *, rng):
+        return infer(model, rows * (rng.uniform(rows.shape) < 0.9), **recipe.inference)
+
     settle.recordable = steady
-    train = lambda: learning.fit(start, x, recipe, rng=Random(1), progress=False, e_step=None if steady is None else settle)
+    train = lambda: learning.fit(
+        start, x, recipe, rng=Random(1), progress=False, e_step=None if steady is None else settle
+    )
     launched, told = train()
-    monkeypatch.setattr(learning, "is_cupy_array", lambda a: a.shape == (12, 9))          # asked of the first map's weights
-    monkeypatch.setattr(layers, "is_cupy_array", lambda a: isinstance(a, Table))           # asked of the noise
+    monkeypatch.setattr(
+        learning, "is_cupy_array", lambda a: a.shape == (12, 9)
+    )  # asked of the first map's weights
+    monkeypatch.setattr(
+        layers, "is_cupy_array", lambda a: isinstance(a, Table)
+    )  # asked of the noise
     monkeypatch.setattr(learning, "array_namespace", lambda *a: Namespace())
     monkeypatch.setattr(learning, "recording_stream", lambda a: nullcontext())
     monkeypatch.setattr(learning, "Recording", lambda job: jobs.append(job) or job)
-    monkeypatch.setattr(learning, "kernels", lambda *a: None)                              # numba would not take a Table
+    monkeypatch.setattr(optimizers, "kernels", lambda *a: None)  # numba would not take a Table
     replayed, told_again = train()
     assert len(jobs) == (0 if steady is False else 2)
-    for a, b in zip(learning._weights(launched).values(), learning._weights(replayed).values(), strict=True): np.testing.assert_allclose(a, b, atol=1e-6)
-    np.testing.assert_allclose([h["loss_f"] for h in told], [h["loss_f"] for h in told_again], rtol=1e-5)
+    for a, b in zip(
+        checkpoints._weights(launched).values(),
+        checkpoints._weights(replayed).values(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose(
+        [h["loss_f"] for h in told], [h["loss_f"] for h in told_again], rtol=1e-5
+    )
 
 
 @on_a_gpu
 def test_products_of_rows_and_of_transposes():
-    "Against NumPy's in double precision: one network and three, halves of arrays, weights that all networks share."
+    """Against NumPy's in double precision: one network and three, halves of arrays, weights that
+    all networks share.
+    """
     gpu, exact = use_device("gpu"), np.float64
-    shapes = {"rows": ((30, 20), (20, 7)), "one row": ((1, 20), (20, 7)), "one column": ((30, 1), (1, 7)), "one number": ((30, 20), (20, 1)), "three": ((3, 30, 20), (3, 20, 7)), "shared": ((30, 20), (3, 20, 7))}
+    shapes = {
+        "rows": ((30, 20), (20, 7)),
+        "one row": ((1, 20), (20, 7)),
+        "one column": ((30, 1), (1, 7)),
+        "one number": ((30, 20), (20, 1)),
+        "three": ((3, 30, 20), (3, 20, 7)),
+        "shared": ((30, 20), (3, 20, 7)),
+    }
     for name, (one, two) in shapes.items():
         a, b = gpu.asarray(normal(*one)), gpu.asarray(normal(*two, seed=1))
         flip = gpu.xp.matrix_transpose
         for left in (a, flip(gpu.xp.asarray(flip(a), copy=True))):
             for right in (b, flip(gpu.xp.asarray(flip(b), copy=True))):
                 whole = gpu.xp.full((*two[:-2], 2 * one[-2], two[-1]), np.nan, dtype=np.float32)
-                backend.product(left, right, whole[..., :one[-2], :])
-                np.testing.assert_allclose(to_numpy(whole[..., :one[-2], :]), to_numpy(a).astype(exact) @ to_numpy(b).astype(exact), atol=1e-5, err_msg=name)
-                assert np.isnan(to_numpy(whole[..., one[-2]:, :])).all()
+                cuda_module.product(left, right, whole[..., : one[-2], :])
+                np.testing.assert_allclose(
+                    to_numpy(whole[..., : one[-2], :]),
+                    to_numpy(a).astype(exact) @ to_numpy(b).astype(exact),
+                    atol=1e-5,
+                    err_msg=name,
+                )
+                assert np.isnan(to_numpy(whole[..., one[-2] :, :])).all()
 
 
 @on_a_gpu
 @pytest.mark.parametrize("S", [None, 3])
-@pytest.mark.parametrize("optimizer", learning.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", optimizers.OPTIMIZERS)
 def test_a_recorded_epoch_gives_the_bits_of_its_launches(S, optimizer, monkeypatch):
     "Two epochs of three minibatches and a shorter one: launched, recorded, replayed, launched."
-    gpu, recipe = use_device("gpu"), Recipe(epochs=2, batch_size=20, noise=(0.2, 0.1, "spikes"), noise_end=(0.1, 0.1, "spikes"), optimizer=optimizer)
-    x, start, replays = Random(5, gpu).uniform((70, 12)), [init_model((12, 9, 5), ("sigmoid", "softplus", "sigmoid"), rng=Random(s, gpu)) for s in range(S or 1)], []
+    gpu, recipe = (
+        use_device("gpu"),
+        Recipe(
+            epochs=2,
+            batch_size=20,
+            noise=(0.2, 0.1, "spikes"),
+            noise_end=(0.1, 0.1, "spikes"),
+            optimizer=optimizer,
+        ),
+    )
+    x, start, replays = (
+        Random(5, gpu).uniform((70, 12)),
+        [
+            init_model((12, 9, 5), ("sigmoid", "softplus", "sigmoid"), rng=Random(s, gpu))
+            for s in range(S or 1)
+        ],
+        [],
+    )
+
     def weights():
-        found = [learning.fit(start[0], x, recipe, rng=Random(1, gpu), progress=False)] if S is None else learning.fit_many(start, x, recipe, rngs=[Random(s, gpu) for s in range(S)], progress=False)
-        return [to_numpy(w) for model, _ in found for w in (*learning._weights(model).values(), model.prior.mean, model.prior.var)], [history for _, history in found]
-    once = backend.Recording.__call__
+        found = (
+            [learning.fit(start[0], x, recipe, rng=Random(1, gpu), progress=False)]
+            if S is None
+            else ensembles.fit_many(
+                start, x, recipe, rngs=[Random(s, gpu) for s in range(S)], progress=False
+            )
+        )
+        return [
+            to_numpy(w)
+            for model, _ in found
+            for w in (*checkpoints._weights(model).values(), model.prior.mean, model.prior.var)
+        ], [history for _, history in found]
+
+    once = cuda_module.Recording.__call__
+
     def watched(self):
         replays.append(self.graph is not None)
         return once(self)
-    monkeypatch.setattr(backend.Recording, "__call__", watched)
+
+    monkeypatch.setattr(cuda_module.Recording, "__call__", watched)
     fast, told = weights()
     assert replays == 2 * [False, False, True]
-    monkeypatch.setattr(backend.Recording, "__call__", lambda self: self.job())
+    monkeypatch.setattr(cuda_module.Recording, "__call__", lambda self: self.job())
     slow, told_slowly = weights()
-    for a, b in zip(fast, slow, strict=True): np.testing.assert_array_equal(a, b)
+    for a, b in zip(fast, slow, strict=True):
+        np.testing.assert_array_equal(a, b)
     assert told == told_slowly
-    assert all(np.abs(a - to_numpy(b)).max() > 0 for a, b in zip(fast, learning._weights(start[0]).values()))
+    assert all(
+        np.abs(a - to_numpy(b)).max() > 0
+        for a, b in zip(fast, checkpoints._weights(start[0]).values())
+    )

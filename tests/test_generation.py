@@ -1,17 +1,33 @@
 """GENERATE, in-painting and the chains of Section 5, against transcriptions and closed forms."""
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from biolearn.backend import Backend, Random, to_numpy
-from biolearn.generation import generate, half_masks, inference_chain, inpaint, inpaint_steps, joint_step, sample_directed
-from biolearn.inference import infer
-from biolearn.layers import Dense, LayerPair, corrupt
-from biolearn.model import Model, TopPrior, decode, encode, fit_top_prior, init_model, sample_prior
+from biolearn.core.arrays import Backend, to_numpy
+from biolearn.core.generation import (
+    generate,
+    half_masks,
+    inference_chain,
+    inpaint,
+    inpaint_steps,
+    joint_step,
+    sample_directed,
+)
+from biolearn.core.inference import infer
+from biolearn.core.layers import Dense, LayerPair, corrupt
+from biolearn.core.model import Model, TopPrior, decode, encode, init_model
+from biolearn.core.priors import fit_top_prior, sample_prior
+from biolearn.core.rng import Random
 
-NETWORKS = [((6, 4), ("sigmoid", "softplus")), ((6, 5, 4), ("sigmoid", "softplus", "sigmoid")), ((6, 5, 4, 3), ("sigmoid", "tanh", "softplus", "sigmoid"))]
+NETWORKS = [
+    ((6, 4), ("sigmoid", "softplus")),
+    ((6, 5, 4), ("sigmoid", "softplus", "sigmoid")),
+    ((6, 5, 4, 3), ("sigmoid", "tanh", "softplus", "sigmoid")),
+]
 
 
 def network(which, backend=None):
@@ -25,33 +41,51 @@ def test_generate_as_printed(backend, which):
     "h_M ~ p(h_M), down to x; three rounds of INFERENCE with alpha = 0.3 and x = g_1(h_1)."
     model = network(which, backend)
     x = decode(model, sample_prior(model.prior, 1000, rng=Random(3, backend).stream("block", 0)))[0]
-    np.testing.assert_array_equal(to_numpy(sample_directed(model, 8, rng=Random(3, backend))), to_numpy(x)[:8])
-    for _ in range(3): x = model.g(1, infer(model, x, n_steps=15, delta=0.1, alpha=0.3)[1])
-    np.testing.assert_allclose(to_numpy(generate(model, 8, rng=Random(3, backend))), to_numpy(x)[:8], atol=1e-6)
+    np.testing.assert_array_equal(
+        to_numpy(sample_directed(model, 8, rng=Random(3, backend))), to_numpy(x)[:8]
+    )
+    for _ in range(3):
+        x = model.g(1, infer(model, x, n_steps=15, delta=0.1, alpha=0.3)[1])
+    np.testing.assert_allclose(
+        to_numpy(generate(model, 8, rng=Random(3, backend))), to_numpy(x)[:8], atol=1e-6
+    )
 
 
 def test_first_samples_do_not_depend_on_their_number():
     model = network(1)
     many = generate(model, 2300, rng=Random(3), noise=0.1)
     assert many.shape == (2300, 6)
-    for n in (1, 999, 1001): np.testing.assert_allclose(generate(model, n, rng=Random(3), noise=0.1), many[:n], atol=1e-6)
-    assert len(np.unique(many.round(6), axis=0)) == 2300          # blocks do not repeat each other
+    for n in (1, 999, 1001):
+        np.testing.assert_allclose(
+            generate(model, n, rng=Random(3), noise=0.1), many[:n], atol=1e-6
+        )
+    assert len(np.unique(many.round(6), axis=0)) == 2300  # blocks do not repeat each other
 
 
 def test_directed_samples_have_the_priors_moments():
-    "For a linear decoder x = h W + b with h ~ N(m, v), the mean is m W + b and the covariance W' diag(v) W."
+    """For a linear decoder x = h W + b with h ~ N(m, v), the mean is m W + b and the covariance W'
+    diag(v) W.
+    """
     W, b = Random(0).normal((3, 4)), Random(1).normal((4,))
-    model = Model((LayerPair(Dense(W.T.copy(), np.zeros(3, np.float32), "linear"), Dense(W, b, "linear")),), TopPrior(np.asarray([1, 0, -1], np.float32), np.asarray([0.5, 1, 2], np.float32)))
+    model = Model(
+        (LayerPair(Dense(W.T.copy(), np.zeros(3, np.float32), "linear"), Dense(W, b, "linear")),),
+        TopPrior(np.asarray([1, 0, -1], np.float32), np.asarray([0.5, 1, 2], np.float32)),
+    )
     x = sample_directed(model, 40_000, rng=Random(2)).astype(float)
     cov = W.T @ np.diag(model.prior.var) @ W
-    assert np.abs((x.mean(0) - (model.prior.mean @ W + b)) / np.sqrt(np.diag(cov) / len(x))).max() < 5
-    spread = np.sqrt((cov**2 + np.outer(np.diag(cov), np.diag(cov))) / len(x))            # standard error of a Gaussian sample covariance
+    assert (
+        np.abs((x.mean(0) - (model.prior.mean @ W + b)) / np.sqrt(np.diag(cov) / len(x))).max() < 5
+    )
+    spread = np.sqrt(
+        (cov**2 + np.outer(np.diag(cov), np.diag(cov))) / len(x)
+    )  # standard error of a Gaussian sample covariance
     assert np.abs((np.cov(x.T) - cov) / spread).max() < 5
 
 
 def test_chain_noise_needs_rng():
     model = network(1)
-    with pytest.raises(ValueError, match="rng"): list(inference_chain(model, Random(1).uniform((2, 6)), rounds=1, noise=0.1))
+    with pytest.raises(ValueError, match="rng"):
+        list(inference_chain(model, Random(1).uniform((2, 6)), rounds=1, noise=0.1))
 
 
 @pytest.mark.parametrize("which", range(3))
@@ -67,7 +101,10 @@ def test_joint_step_by_transcription(backend, which):
     for k in range(1, M):
         above, below = to_numpy(model.g(k + 1, noisy[k + 1])), to_numpy(model.f(k, noisy[k - 1]))
         coin = to_numpy(rng.uniform((5, 1)))[:, 0] < 0.5
-        for i in range(5): np.testing.assert_allclose(to_numpy(new[k])[i], above[i] if coin[i] else below[i], atol=1e-6)
+        for i in range(5):
+            np.testing.assert_allclose(
+                to_numpy(new[k])[i], above[i] if coin[i] else below[i], atol=1e-6
+            )
     np.testing.assert_allclose(to_numpy(new[M]), to_numpy(model.f(M, noisy[M - 1])), atol=1e-6)
 
 
@@ -75,7 +112,16 @@ def test_joint_step_by_transcription(backend, which):
 def test_inpainting_as_described(backend, which):
     model, x = network(which, backend), Random(1).uniform((5, 6))
     visible = np.asarray([True, False, True, True, False, False])
-    steps = [to_numpy(s) for s in inpaint_steps(model, backend.asarray(x), backend.asarray(visible, "bool"), rounds=3, rng=Random(5, backend))]
+    steps = [
+        to_numpy(s)
+        for s in inpaint_steps(
+            model,
+            backend.asarray(x),
+            backend.asarray(visible, "bool"),
+            rounds=3,
+            rng=Random(5, backend),
+        )
+    ]
     start = np.where(visible, x, to_numpy(Random(5, backend).uniform((5, 6))))
     np.testing.assert_array_equal(steps[0], start)
     now = backend.asarray(start)
@@ -89,29 +135,52 @@ def test_inpainting_as_described(backend, which):
 @settings(deadline=None, max_examples=40)
 def test_visible_pixels_stay_and_missing_ones_are_never_read(seed, batch, shared):
     model = network(1)
-    x, visible = Random(seed).uniform((batch, 6)), np.asarray(Random(seed).stream("mask").uniform((6,) if shared else (batch, 6)) < 0.5)
+    x, visible = (
+        Random(seed).uniform((batch, 6)),
+        np.asarray(Random(seed).stream("mask").uniform((6,) if shared else (batch, 6)) < 0.5),
+    )
     hidden = np.where(visible, x, np.float32(np.nan))
     a, b = (inpaint(model, picture, visible, rounds=2, rng=Random(9)) for picture in (x, hidden))
-    assert (a == b).all() and (np.where(visible, a, 0) == np.where(visible, x, 0)).all() and (0 <= a).all() and (a <= 1).all()
+    assert (
+        (a == b).all()
+        and (np.where(visible, a, 0) == np.where(visible, x, 0)).all()
+        and (0 <= a).all()
+        and (a <= 1).all()
+    )
 
 
 def test_half_masks():
     masks = half_masks((4, 6), Backend())
     pictures = {name: m.reshape(4, 6) for name, m in masks.items()}
-    assert pictures["left"][:, :3].all() and not pictures["left"][:, 3:].any() and pictures["top"][:2].all() and not pictures["top"][2:].any()
+    assert (
+        pictures["left"][:, :3].all()
+        and not pictures["left"][:, 3:].any()
+        and pictures["top"][:2].all()
+        and not pictures["top"][2:].any()
+    )
     assert (masks["left"] ^ masks["right"]).all() and (masks["top"] ^ masks["bottom"]).all()
 
 
-@pytest.mark.parametrize("x, visible, message", [
-    (np.ones((2, 5), np.float32), np.ones(5, bool), "batch, 6"), (np.ones((2, 6), np.float32), np.ones(6), "booleans"), (np.ones((2, 6), np.float32), np.ones((3, 6), bool), "shape"),
-    (np.full((2, 6), np.inf, np.float32), np.ones(6, bool), "infinite")])
+@pytest.mark.parametrize(
+    "x, visible, message",
+    [
+        (np.ones((2, 5), np.float32), np.ones(5, bool), "batch, 6"),
+        (np.ones((2, 6), np.float32), np.ones(6), "booleans"),
+        (np.ones((2, 6), np.float32), np.ones((3, 6), bool), "shape"),
+        (np.full((2, 6), np.inf, np.float32), np.ones(6, bool), "infinite"),
+    ],
+)
 def test_inpaint_refuses(x, visible, message):
-    with pytest.raises((ValueError, TypeError), match=message): inpaint(network(1), x, visible, rng=Random(0))
+    with pytest.raises((ValueError, TypeError), match=message):
+        inpaint(network(1), x, visible, rng=Random(0))
 
 
 def test_generate_refuses():
     model = network(1)
     for bad in (dict(n=0), dict(n=2.5), dict(n=3, rounds=-1), dict(n=3, alpha=2.0)):
-        with pytest.raises((ValueError, TypeError)): generate(model, rng=Random(0), **bad)
-    with pytest.raises(ValueError, match="no top prior yet"): generate(replace(model, prior=None), 3, rng=Random(0))
-    with pytest.raises(ValueError, match="one entry per layer"): joint_step(model, encode(model, np.ones((1, 6), np.float32)), (0.1,), rng=Random(0))
+        with pytest.raises((ValueError, TypeError)):
+            generate(model, rng=Random(0), **bad)
+    with pytest.raises(ValueError, match="no top prior yet"):
+        generate(replace(model, prior=None), 3, rng=Random(0))
+    with pytest.raises(ValueError, match="one entry per layer"):
+        joint_step(model, encode(model, np.ones((1, 6), np.float32)), (0.1,), rng=Random(0))

@@ -1,36 +1,67 @@
-"""INFERENCE against a transcription of Algorithm 2 in plain loops over examples, layers and neurons, in double precision."""
+"""INFERENCE against a transcription of Algorithm 2 in plain loops over examples, layers and
+neurons, in double precision.
+"""
+
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from biolearn.backend import Random, to_numpy
-from biolearn.inference import infer, inference_steps
-from biolearn.layers import target_step
-from biolearn.model import Model, init_model, log_p_joint
+from biolearn.core.arrays import to_numpy
+from biolearn.core.inference import infer, inference_steps
+from biolearn.core.layers import target_step
+from biolearn.core.model import Model, init_model, log_p_joint
+from biolearn.core.rng import Random
 
-RATES = {"softplus": lambda a: math.log1p(math.exp(-abs(a))) + max(a, 0), "sigmoid": lambda a: 1 / (1 + math.exp(-a)),
-         "tanh": math.tanh, "relu": lambda a: max(a, 0.0), "linear": lambda a: a}
-NETWORKS = [((5, 4), ("sigmoid", "tanh")), ((5, 4, 3), ("sigmoid", "softplus", "sigmoid")), ((5, 6, 4, 3), ("linear", "relu", "softplus", "sigmoid"))]
+RATES = {
+    "softplus": lambda a: math.log1p(math.exp(-abs(a))) + max(a, 0),
+    "sigmoid": lambda a: 1 / (1 + math.exp(-a)),
+    "tanh": math.tanh,
+    "relu": lambda a: max(a, 0.0),
+    "linear": lambda a: a,
+}
+NETWORKS = [
+    ((5, 4), ("sigmoid", "tanh")),
+    ((5, 4, 3), ("sigmoid", "softplus", "sigmoid")),
+    ((5, 6, 4, 3), ("linear", "relu", "softplus", "sigmoid")),
+]
 
 
 def loops(model, x, n_steps, delta, alpha, visible):
-    "Algorithm 2's INFERENCE for one example, with lists of Python floats; all g are computed afresh each time."
+    """Algorithm 2's INFERENCE for one example, with lists of Python floats; all g are computed
+    afresh each time.
+    """
+
     def apply(dense, h):
         W, b = to_numpy(dense.W).astype(float), to_numpy(dense.b).astype(float)
-        return [RATES[dense.unit](sum(h[i] * W[i, j] for i in range(len(h))) + b[j]) for j in range(len(b))]
-    f, g, M = [None] + [p.f for p in model.pairs], [None] + [p.g for p in model.pairs], len(model.pairs)
+        return [
+            RATES[dense.unit](sum(h[i] * W[i, j] for i in range(len(h))) + b[j])
+            for j in range(len(b))
+        ]
+
+    f, g, M = (
+        [None] + [p.f for p in model.pairs],
+        [None] + [p.g for p in model.pairs],
+        len(model.pairs),
+    )
     h = [list(map(float, x))]
-    for k in range(1, M + 1): h.append(apply(f[k], h[k - 1]))
+    for k in range(1, M + 1):
+        h.append(apply(f[k], h[k - 1]))
     for _ in range(n_steps):
         painted = apply(g[1], h[1])
         seen = [x[i] if visible is None or visible[i] else painted[i] for i in range(len(x))]
         for k in range(M, 0, -1):
             target, now = apply(f[k], seen if k == 1 else h[k - 1]), apply(f[k], apply(g[k], h[k]))
             above = apply(g[k + 1], h[k + 1]) if k < M else None
-            h[k] = [h[k][j] + delta * (target[j] - now[j]) + (alpha * (above[j] - h[k][j]) if above else 0) for j in range(len(h[k]))]
+            h[k] = [
+                h[k][j]
+                + delta * (target[j] - now[j])
+                + (alpha * (above[j] - h[k][j]) if above else 0)
+                for j in range(len(h[k]))
+            ]
     return h
 
 
@@ -40,21 +71,40 @@ def test_against_plain_loops(backend, sizes, units, masked):
     model = init_model(sizes, units, rng=Random(0, backend))
     x = Random(1).uniform((3, sizes[0]))
     visible = np.asarray(Random(2).uniform(x.shape) < 0.5) if masked else None
-    for settings_ in (dict(n_steps=15, delta=0.1, alpha=0.001), dict(n_steps=7, delta=0.3, alpha=0.3), dict(n_steps=0, delta=0.1, alpha=0.1)):
-        h = infer(model, backend.asarray(x), visible=None if visible is None else backend.asarray(visible, "bool"), **settings_)
+    for settings_ in (
+        dict(n_steps=15, delta=0.1, alpha=0.001),
+        dict(n_steps=7, delta=0.3, alpha=0.3),
+        dict(n_steps=0, delta=0.1, alpha=0.1),
+    ):
+        h = infer(
+            model,
+            backend.asarray(x),
+            visible=None if visible is None else backend.asarray(visible, "bool"),
+            **settings_,
+        )
         for i in range(3):
-            expected = loops(model, x[i].tolist(), visible=None if visible is None else visible[i], **settings_)
-            for ours, theirs in zip(h, expected): np.testing.assert_allclose(to_numpy(ours)[i], theirs, atol=2e-6, rtol=2e-6)
+            expected = loops(
+                model, x[i].tolist(), visible=None if visible is None else visible[i], **settings_
+            )
+            for ours, theirs in zip(h, expected):
+                np.testing.assert_allclose(to_numpy(ours)[i], theirs, atol=2e-6, rtol=2e-6)
 
 
 def test_needs_nothing_but_the_two_maps():
     "No derivative, no weights, no transposes: INFERENCE runs on opaque functions."
-    opaque = SimpleNamespace(f=lambda x: np.sin(x[:, :3]) ** 2, g=lambda h: np.pad(np.cos(h), ((0, 0), (0, 2))))
-    model = SimpleNamespace(pairs=(opaque,), sizes=(5, 3), f=lambda k, h: opaque.f(h), g=lambda k, h: opaque.g(h))
+    opaque = SimpleNamespace(
+        f=lambda x: np.sin(x[:, :3]) ** 2, g=lambda h: np.pad(np.cos(h), ((0, 0), (0, 2)))
+    )
+    model = SimpleNamespace(
+        pairs=(opaque,), sizes=(5, 3), f=lambda k, h: opaque.f(h), g=lambda k, h: opaque.g(h)
+    )
     x = Random(0).uniform((4, 5))
     h1 = opaque.f(x)
-    for _ in range(15): h1 = h1 + 0.1 * (opaque.f(x) - opaque.f(opaque.g(h1)))
-    np.testing.assert_allclose([*inference_steps(model, x)][-1][1], h1, rtol=1e-6)       # infer is tested to be the same
+    for _ in range(15):
+        h1 = h1 + 0.1 * (opaque.f(x) - opaque.f(opaque.g(h1)))
+    np.testing.assert_allclose(
+        [*inference_steps(model, x)][-1][1], h1, rtol=1e-6
+    )  # infer is tested to be the same
 
 
 def test_steps_are_those_of_infer_and_never_change_what_was_handed_out():
@@ -63,7 +113,8 @@ def test_steps_are_those_of_infer_and_never_change_what_was_handed_out():
     states = list(inference_steps(model, x, n_steps=6))
     assert len(states) == 7
     for t, state in enumerate(states):
-        for a, b in zip(state, infer(model, x, n_steps=t)): np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+        for a, b in zip(state, infer(model, x, n_steps=t)):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
     assert (states[0][0] == x).all()
 
 
@@ -72,14 +123,22 @@ def test_direction_target_step_is_the_default_spelled_out(backend, masked):
     "The shortcuts of the default path change nothing, also where only some pixels are visible."
     model = init_model(*NETWORKS[2], rng=Random(0, backend))
     x = Random(1).uniform((3, 5))
-    visible = backend.asarray(np.asarray(Random(2).uniform(x.shape) < 0.5), "bool") if masked else None
-    for a, b in zip(*(infer(model, backend.asarray(x), visible=visible, alpha=0.1, **kw) for kw in ({}, {"direction": target_step}))):
+    visible = (
+        backend.asarray(np.asarray(Random(2).uniform(x.shape) < 0.5), "bool") if masked else None
+    )
+    for a, b in zip(
+        *(
+            infer(model, backend.asarray(x), visible=visible, alpha=0.1, **kw)
+            for kw in ({}, {"direction": target_step})
+        )
+    ):
         np.testing.assert_allclose(to_numpy(a), to_numpy(b), atol=1e-6)
 
 
 def test_defaults_are_the_papers():
     model, x = init_model(*NETWORKS[1], rng=Random(0)), Random(1).uniform((2, 5))
-    for a, b in zip(infer(model, x), infer(model, x, n_steps=15, delta=0.1, alpha=0.001)): assert (a == b).all()
+    for a, b in zip(infer(model, x), infer(model, x, n_steps=15, delta=0.1, alpha=0.001)):
+        assert (a == b).all()
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.sampled_from(["float32", "float64"]), st.data())
@@ -97,4 +156,5 @@ def test_shapes_and_dtypes(depth, batch, dtype, data):
 
 def test_examples_do_not_see_each_other():
     model, x = init_model(*NETWORKS[2], rng=Random(0)), Random(1).uniform((6, 5))
-    for whole, alone in zip(infer(model, x), infer(model, x[2:3])): np.testing.assert_allclose(whole[2:3], alone, rtol=1e-5, atol=1e-6)
+    for whole, alone in zip(infer(model, x), infer(model, x[2:3])):
+        np.testing.assert_allclose(whole[2:3], alone, rtol=1e-5, atol=1e-6)

@@ -1,25 +1,46 @@
 """TRAIN: local, exact, reproducible, and loud when it diverges."""
+
 import math
 from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-import biolearn.learning as learning
-from biolearn.backend import Backend, Random, Workers, to_numpy
-from biolearn.inference import infer
-from biolearn.layers import Dense, LayerPair, exact_gradient
-from biolearn.learning import OPTIMIZERS, DivergenceError, Recipe, fit, fit_many, copy_model, load_model, new_books, save_model, train_step
-from biolearn.model import fit_mixture_prior, init_model, stack_models, unstack_models
+import biolearn.core.checkpoints as checkpoints
+import biolearn.core.ensembles as ensembles
+import biolearn.core.learning as learning
+import biolearn.core.optimizers as optimizers
+from biolearn.core.arrays import Backend, to_numpy
+from biolearn.core.checkpoints import load_model, save_model
+from biolearn.core.ensembles import fit_many, stack_models, unstack_models
+from biolearn.core.inference import infer
+from biolearn.core.layers import Dense, LayerPair, exact_gradient
+from biolearn.core.learning import DivergenceError, Recipe, copy_model, fit, train_step
+from biolearn.core.model import init_model
+from biolearn.core.optimizers import OPTIMIZERS, new_books
+from biolearn.core.priors import fit_mixture_prior
+from biolearn.core.rng import Random
+from biolearn.kernels.threads import Workers
 
-NETWORKS = {1: ((6, 4), ("sigmoid", "softplus")), 2: ((6, 5, 4), ("sigmoid", "softplus", "sigmoid")), 3: ((6, 5, 4, 3), ("sigmoid", "tanh", "softplus", "sigmoid"))}
+NETWORKS = {
+    1: ((6, 4), ("sigmoid", "softplus")),
+    2: ((6, 5, 4), ("sigmoid", "softplus", "sigmoid")),
+    3: ((6, 5, 4, 3), ("sigmoid", "tanh", "softplus", "sigmoid")),
+}
 
 
 def network(depth, backend=None, **kw):
     sizes, units = NETWORKS[depth]
-    recipe = dict(epochs=2, batch_size=4, noise=(0.1,) * depth + ("spikes" if units[-1] == "sigmoid" else 0.1,), rate_f=(1e-2,) * depth, rate_g=(2e-2,) * depth)
+    recipe = dict(
+        epochs=2,
+        batch_size=4,
+        noise=(0.1,) * depth + ("spikes" if units[-1] == "sigmoid" else 0.1,),
+        rate_f=(1e-2,) * depth,
+        rate_g=(2e-2,) * depth,
+    )
     return init_model(sizes, units, rng=Random(0, backend)), Recipe(**recipe | kw)
 
 
@@ -28,51 +49,89 @@ def arrays(model):
 
 
 def one_step(model, recipe, x, seed=5):
-    "One step from `model`, which is left alone: the trained model, its settled h and the losses of f_1, g_1, f_2, ..."
+    """One step from `model`, which is left alone: the trained model, its settled h and the losses
+    of f_1, g_1, f_2, ...
+    """
     trained = copy_model(model)
     books = [new_books(dense, recipe.optimizer) for p in model.pairs for dense in (p.f, p.g)]
-    return trained, *train_step(trained, books, x, recipe, t=1, rngs=[Random(seed).stream(k) for k in range(len(model.sizes))])
+    return trained, *train_step(
+        trained,
+        books,
+        x,
+        recipe,
+        t=1,
+        rngs=[Random(seed).stream(k) for k in range(len(model.sizes))],
+    )
 
 
 @pytest.mark.parametrize("depth", NETWORKS)
 def test_each_update_descends_its_own_local_objective(depth, monkeypatch):
-    "Plain SGD's change of every weight and bias, against central differences of that map's own loss on the corrupted input it really saw."
+    """Plain SGD's change of every weight and bias, against central differences of that map's own
+    loss on the corrupted input it really saw.
+    """
     model, recipe = network(depth, optimizer="sgd", rate_f=(1.0,) * depth, rate_g=(1.0,) * depth)
     wide = lambda d: Dense(d.W.astype(float), d.b.astype(float), d.unit)
     model = replace(model, pairs=tuple(LayerPair(wide(p.f), wide(p.g)) for p in model.pairs))
     x, seen = Random(1).uniform((7, 6), "float64"), []
     corrupt = learning.corrupt
-    monkeypatch.setattr(learning, "corrupt", lambda h, noise, *, rng: seen.append(corrupt(h, noise, rng=rng)) or seen[-1])
+    monkeypatch.setattr(
+        learning,
+        "corrupt",
+        lambda h, noise, *, rng: seen.append(corrupt(h, noise, rng=rng)) or seen[-1],
+    )
     trained, h, losses = one_step(model, recipe, x)
     for k in range(depth):
-        for d, (old, new, source, target) in enumerate(((model.pairs[k].f, trained.pairs[k].f, seen[k], h[k + 1]), (model.pairs[k].g, trained.pairs[k].g, seen[k + 1], h[k]))):
+        for d, (old, new, source, target) in enumerate(
+            (
+                (model.pairs[k].f, trained.pairs[k].f, seen[k], h[k + 1]),
+                (model.pairs[k].g, trained.pairs[k].g, seen[k + 1], h[k]),
+            )
+        ):
             loss = lambda W, b: 0.5 * ((Dense(W, b, old.unit)(source) - target) ** 2).sum() / len(x)
             assert losses[2 * k + d] == pytest.approx(loss(old.W, old.b))
             for i in np.ndindex(old.W.shape):
-                e = np.zeros_like(old.W); e[i] = 1e-5
-                assert old.W[i] - new.W[i] == pytest.approx((loss(old.W + e, old.b) - loss(old.W - e, old.b)) / 2e-5, rel=1e-5, abs=1e-9)
+                e = np.zeros_like(old.W)
+                e[i] = 1e-5
+                assert old.W[i] - new.W[i] == pytest.approx(
+                    (loss(old.W + e, old.b) - loss(old.W - e, old.b)) / 2e-5, rel=1e-5, abs=1e-9
+                )
             for j in range(len(old.b)):
-                e = np.zeros_like(old.b); e[j] = 1e-5
-                assert old.b[j] - new.b[j] == pytest.approx((loss(old.W, old.b + e) - loss(old.W, old.b - e)) / 2e-5, rel=1e-5, abs=1e-9)
+                e = np.zeros_like(old.b)
+                e[j] = 1e-5
+                assert old.b[j] - new.b[j] == pytest.approx(
+                    (loss(old.W, old.b + e) - loss(old.W, old.b - e)) / 2e-5, rel=1e-5, abs=1e-9
+                )
 
 
 @pytest.mark.parametrize("k", [0, 1, 2])
 def test_distant_layers_are_not_seen(k, monkeypatch):
-    "Given its own h[k], h[k+1], a pair's update is bit for bit the same whatever the other layers do and whatever the other pairs' weights are."
+    """Given its own h[k], h[k+1], a pair's update is bit for bit the same whatever the other layers
+    do and whatever the other pairs' weights are.
+    """
     model, recipe = network(3)
     x = Random(1).uniform((7, 6))
     settled = infer(model, x)
+
     def update(h, m):
         monkeypatch.setattr(learning, "infer", lambda *a, **kw: h)
         trained, *_ = one_step(m, recipe, x)
-        return arrays(replace(m, pairs=trained.pairs[k:k + 1]))
+        return arrays(replace(m, pairs=trained.pairs[k : k + 1]))
+
     before = update(settled, model)
     elsewhere = [layer if j in (k, k + 1) else layer + 1 for j, layer in enumerate(settled)]
     other = init_model(*NETWORKS[3], rng=Random(99))
-    for h, m in ((elsewhere, model), (settled, replace(other, pairs=tuple(model.pairs[j] if j == k else other.pairs[j] for j in range(3))))):
+    for h, m in (
+        (elsewhere, model),
+        (
+            settled,
+            replace(
+                other, pairs=tuple(model.pairs[j] if j == k else other.pairs[j] for j in range(3))
+            ),
+        ),
+    ):
         assert all((a == b).all() for a, b in zip(before, update(h, m)))
     near = [layer + 0.1 if j == k else layer for j, layer in enumerate(settled)]
-    assert any((a != b).any() for a, b in zip(before, update(near, model)))          # the test can fail
+    assert any((a != b).any() for a, b in zip(before, update(near, model)))  # the test can fail
 
 
 @pytest.mark.parametrize("learner, other", [("f", "g"), ("g", "f")])
@@ -82,9 +141,11 @@ def test_f_and_g_do_not_read_each_others_weights(learner, other, monkeypatch):
     x = Random(1).uniform((4, 6))
     settled = infer(model, x)
     monkeypatch.setattr(learning, "infer", lambda *a, **kw: settled)
+
     def step(p):
         trained, *_ = one_step(replace(model, pairs=(p, model.pairs[1])), recipe, x)
         return getattr(trained.pairs[0], learner).W
+
     assert (step(pair) == step(replace(pair, **{other: getattr(stranger, other)}))).all()
 
 
@@ -95,7 +156,10 @@ def test_no_g_is_a_transposed_f(depth):
     for m in (model, trained):
         for p in m.pairs:
             assert not np.shares_memory(p.f.W, p.g.W)
-            assert np.abs(p.f.W - p.g.W.T).max() > 0.05 and np.corrcoef(p.f.W.ravel(), p.g.W.T.ravel())[0, 1] < 0.99
+            assert (
+                np.abs(p.f.W - p.g.W.T).max() > 0.05
+                and np.corrcoef(p.f.W.ravel(), p.g.W.T.ravel())[0, 1] < 0.99
+            )
 
 
 def adam_by_hand(w, grads, rate):
@@ -108,7 +172,9 @@ def adam_by_hand(w, grads, rate):
 
 def momentum_by_hand(w, grads, rate):
     m = 0.0
-    for g in grads: m = 0.9 * m + g; w -= rate * m
+    for g in grads:
+        m = 0.9 * m + g
+        w -= rate * m
     return w
 
 
@@ -116,29 +182,51 @@ def rmsprop_by_hand(w, grads, rate):
     v = mean = m = 0.0
     for g in grads:
         v, mean = 0.95 * v + 0.05 * g * g, 0.95 * mean + 0.05 * g
-        m = 0.9 * m + g / math.sqrt(v - mean * mean + 1e-3); w -= rate * m
+        m = 0.9 * m + g / math.sqrt(v - mean * mean + 1e-3)
+        w -= rate * m
     return w
 
 
-@pytest.mark.parametrize("name, by_hand", [("sgd", lambda w, grads, rate: w - rate * sum(grads)), ("momentum", momentum_by_hand), ("rmsprop", rmsprop_by_hand), ("adam", adam_by_hand)])
+@pytest.mark.parametrize(
+    "name, by_hand",
+    [
+        ("sgd", lambda w, grads, rate: w - rate * sum(grads)),
+        ("momentum", momentum_by_hand),
+        ("rmsprop", rmsprop_by_hand),
+        ("adam", adam_by_hand),
+    ],
+)
 def test_optimisers_synapse_by_synapse(name, by_hand):
     "In one array of three columns, and in one so long that it is updated in portions."
     n = OPTIMIZERS[name][1]
     for shape in ((3, 2), (70_000, 1)):
         grads = Random(0).normal((20, *shape), "float64")
         w, books = np.ones(shape), [np.zeros(shape) for _ in range(n)]
-        for t, g in enumerate(grads, 1): learning._update(name, w, g.copy(), books, 0.01, t)
-        for i in [*np.ndindex(3, 2)] if shape == (3, 2) else [(0, 0), (32_767, 0), (32_768, 0), (69_999, 0)]: assert w[i] == pytest.approx(by_hand(1.0, [g[i] for g in grads], 0.01), rel=1e-12)
+        for t, g in enumerate(grads, 1):
+            optimizers._update(name, w, g.copy(), books, 0.01, t)
+        for i in (
+            [*np.ndindex(3, 2)]
+            if shape == (3, 2)
+            else [(0, 0), (32_767, 0), (32_768, 0), (69_999, 0)]
+        ):
+            assert w[i] == pytest.approx(by_hand(1.0, [g[i] for g in grads], 0.01), rel=1e-12)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_weights_that_lie_column_by_column_learn_too(optimizer, dtype):
-    "A transpose is a view with another order in memory; flattened carelessly it becomes a copy, and the update is lost."
-    grads, by_rows, by_columns = Random(0).normal((5, 7, 6), "float64").astype(dtype), np.ones((7, 6), dtype), np.ones((6, 7), dtype).T
+    """A transpose is a view with another order in memory; flattened carelessly it becomes a copy,
+    and the update is lost.
+    """
+    grads, by_rows, by_columns = (
+        Random(0).normal((5, 7, 6), "float64").astype(dtype),
+        np.ones((7, 6), dtype),
+        np.ones((6, 7), dtype).T,
+    )
     for w in (by_rows, by_columns):
         books = [np.zeros_like(w) for _ in range(OPTIMIZERS[optimizer][1])]
-        for t, grad in enumerate(grads, 1): learning._update(optimizer, w, grad.copy(), books, 0.01, t)
+        for t, grad in enumerate(grads, 1):
+            optimizers._update(optimizer, w, grad.copy(), books, 0.01, t)
     np.testing.assert_allclose(by_columns, by_rows, rtol=1e-6)
     assert (by_columns != 1).all()
 
@@ -146,14 +234,25 @@ def test_weights_that_lie_column_by_column_learn_too(optimizer, dtype):
 @pytest.mark.parametrize("depth", NETWORKS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_trains_on_every_backend(backend, depth, optimizer):
-    "The strict namespace's second device cannot be read by the host: nothing leaks. Its numbers are NumPy's, so the results agree."
+    """The strict namespace's second device cannot be read by the host: nothing leaks.
+
+    Its numbers are NumPy's, so the results agree.
+    """
     model, recipe = network(depth, backend, optimizer=optimizer)
     x = Random(1).uniform((10, 6))
-    trained, history = fit(model, backend.asarray(x), recipe, rng=Random(2, backend), progress=False)
-    assert len(history) == 2 and len(history[0]["loss_f"]) == depth and len(history[0]["rms"]) == depth + 1
-    if backend.name == "gpu": return                      # draws other numbers, by design
+    trained, history = fit(
+        model, backend.asarray(x), recipe, rng=Random(2, backend), progress=False
+    )
+    assert (
+        len(history) == 2
+        and len(history[0]["loss_f"]) == depth
+        and len(history[0]["rms"]) == depth + 1
+    )
+    if backend.name == "gpu":
+        return  # draws other numbers, by design
     here, history_here = fit(network(depth)[0], x, recipe, rng=Random(2), progress=False)
-    for a, b in zip(arrays(trained), arrays(here)): np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(arrays(trained), arrays(here)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(to_numpy(trained.prior.var), here.prior.var, rtol=1e-3, atol=1e-7)
     assert history[-1]["log_p_end"] == pytest.approx(history_here[-1]["log_p_end"], rel=1e-4)
 
@@ -162,14 +261,19 @@ def test_same_seed_same_bits():
     model, recipe = network(2)
     x = Random(1).uniform((10, 6))
     runs = [fit(model, x, recipe, rng=Random(seed), progress=False) for seed in (3, 3, 4)]
-    assert all((a == b).all() for a, b in zip(arrays(runs[0][0]), arrays(runs[1][0]))) and runs[0][1] == runs[1][1]
+    assert (
+        all((a == b).all() for a, b in zip(arrays(runs[0][0]), arrays(runs[1][0])))
+        and runs[0][1] == runs[1][1]
+    )
     assert any((a != b).any() for a, b in zip(arrays(runs[0][0]), arrays(runs[2][0])))
 
 
 @pytest.mark.parametrize("n", [1, 4, 30, 100, 101])
 @pytest.mark.parametrize("depth", NETWORKS)
 def test_threads_do_not_change_the_numbers(depth, n, monkeypatch):
-    "However many threads share the work, the weights agree to round-off; with the same number, to the bit."
+    """However many threads share the work, the weights agree to round-off; with the same number, to
+    the bit.
+    """
     model, recipe = network(depth, batch_size=n)
     x, runs = Random(1).uniform((2 * n, 6)), []
     for threads in (1, 4, 4):
@@ -184,24 +288,38 @@ def test_threads_do_not_change_the_numbers(depth, n, monkeypatch):
 def test_on_epoch_sees_every_epoch():
     model, recipe = network(2, epochs=3)
     x, seen = Random(1).uniform((10, 6)), []
-    trained, history = fit(model, x, recipe, rng=Random(3), progress=False, on_epoch=lambda m, h: seen.append((arrays(copy_model(m)), len(h))))
+    trained, history = fit(
+        model,
+        x,
+        recipe,
+        rng=Random(3),
+        progress=False,
+        on_epoch=lambda m, h: seen.append((arrays(copy_model(m)), len(h))),
+    )
     assert [n for _, n in seen] == [1, 2, 3] and len(history) == 3
-    assert all((a == b).all() for a, b in zip(seen[-1][0], arrays(trained))) and any((a != b).any() for a, b in zip(seen[0][0], seen[1][0]))
+    assert all((a == b).all() for a, b in zip(seen[-1][0], arrays(trained))) and any(
+        (a != b).any() for a, b in zip(seen[0][0], seen[1][0])
+    )
 
 
 def test_exact_direction_is_passed_on(monkeypatch):
-    "direction='exact' trains towards where the true gradient of Eq. 8 leads, and towards nothing else."
+    """direction='exact' trains towards where the true gradient of Eq. 8 leads, and towards nothing
+    else.
+    """
     model, recipe = network(2, direction="exact")
     x = Random(1).uniform((4, 6))
     h = one_step(model, recipe, x)[1]
-    for a, b in zip(h, infer(model, x, direction=exact_gradient)): assert (a == b).all()
+    for a, b in zip(h, infer(model, x, direction=exact_gradient)):
+        assert (a == b).all()
     assert np.abs(h[1] - infer(model, x)[1]).max() > 1e-4
-    with pytest.raises(ValueError, match="direction"): Recipe(direction="true")
+    with pytest.raises(ValueError, match="direction"):
+        Recipe(direction="true")
 
 
 def test_input_is_left_alone():
     model, recipe = network(2)
-    x = Random(1).uniform((10, 6)); x.flags.writeable = False
+    x = Random(1).uniform((10, 6))
+    x.flags.writeable = False
     before = [a.copy() for a in arrays(model)]
     fit(model, x, recipe, rng=Random(2), progress=False)
     assert all((a == b).all() for a, b in zip(before, arrays(model)))
@@ -210,7 +328,9 @@ def test_input_is_left_alone():
 def test_prior_is_that_of_the_settled_top_layer():
     model, recipe = network(2)
     x = Random(1).uniform((1500, 6))
-    trained, _ = fit(model, x, replace(recipe, epochs=1, batch_size=100), rng=Random(2), progress=False)
+    trained, _ = fit(
+        model, x, replace(recipe, epochs=1, batch_size=100), rng=Random(2), progress=False
+    )
     top = infer(trained, x)[-1]
     np.testing.assert_allclose(trained.prior.mean, top.mean(0), rtol=1e-4)
     np.testing.assert_allclose(trained.prior.var, 4 * top.var(0), rtol=1e-3)
@@ -225,67 +345,133 @@ def test_losses_fall():
 def test_losses_are_means_over_the_batches_of_an_epoch(monkeypatch):
     model, recipe = network(2, epochs=1, batch_size=8)
     seen, train = [], learning.train_step
-    monkeypatch.setattr(learning, "train_step", lambda *a, **kw: seen.append(train(*a, **kw)) or seen[-1])
+    monkeypatch.setattr(
+        learning, "train_step", lambda *a, **kw: seen.append(train(*a, **kw)) or seen[-1]
+    )
     _, history = fit(model, Random(1).uniform((20, 6)), recipe, rng=Random(2), progress=False)
     assert len(seen) == 3
     for d, name in enumerate(("loss_f", "loss_g")):
-        np.testing.assert_allclose(history[0][name], [np.mean([losses[2 * k + d] for _, losses in seen]) for k in (0, 1)], rtol=1e-5)
+        np.testing.assert_allclose(
+            history[0][name],
+            [np.mean([losses[2 * k + d] for _, losses in seen]) for k in (0, 1)],
+            rtol=1e-5,
+        )
 
 
 def test_divergence_is_noticed_before_nan(monkeypatch):
-    model, recipe = network(2, epochs=500, noise=(0.0, 1.0, "spikes"), rate_f=(0.05, 0.05), rate_g=(1e-4, 1e-4), decay=False)
+    model, recipe = network(
+        2,
+        epochs=500,
+        noise=(0.0, 1.0, "spikes"),
+        rate_f=(0.05, 0.05),
+        rate_g=(1e-4, 1e-4),
+        decay=False,
+    )
     steps, train = [], learning.train_step
-    monkeypatch.setattr(learning, "train_step", lambda *a, **kw: steps.append(kw["t"]) or train(*a, **kw))
-    with np.errstate(over="raise", invalid="raise"), pytest.raises(DivergenceError, match=r"layer h_1 .* in epoch \d+.*noise on x.*rate_f"):
+    monkeypatch.setattr(
+        learning, "train_step", lambda *a, **kw: steps.append(kw["t"]) or train(*a, **kw)
+    )
+    with (
+        np.errstate(over="raise", invalid="raise"),
+        pytest.raises(DivergenceError, match=r"layer h_1 .* in epoch \d+.*noise on x.*rate_f"),
+    ):
         fit(model, Random(1).uniform((10_000, 6)), recipe, rng=Random(2), progress=False)
-    assert len(steps) < 2500 and len(steps) % 50 == 0                    # within the first epoch: it looks every 50 steps
+    assert (
+        len(steps) < 2500 and len(steps) % 50 == 0
+    )  # within the first epoch: it looks every 50 steps
 
 
 def test_nan_in_training_is_divergence(monkeypatch):
     model, recipe = network(2)
-    monkeypatch.setattr(learning, "infer", lambda model, x, **kw: [x] + [layer * float("nan") for layer in infer(model, x)[1:]])
-    with pytest.raises(DivergenceError, match="nan"): fit(model, Random(1).uniform((10, 6)), recipe, rng=Random(2), progress=False)
+    monkeypatch.setattr(
+        learning,
+        "infer",
+        lambda model, x, **kw: [x] + [layer * float("nan") for layer in infer(model, x)[1:]],
+    )
+    with pytest.raises(DivergenceError, match="nan"):
+        fit(model, Random(1).uniform((10, 6)), recipe, rng=Random(2), progress=False)
 
 
-@pytest.mark.parametrize("bad, message", [
-    (np.full((3, 6), np.nan, np.float32), "x holds NaN"), (np.ones((3, 5), np.float32), "6 columns"), (np.ones(6, np.float32), "2 axes"),
-    (np.ones((0, 6), np.float32), "empty"), (np.ones((3, 6), np.uint8), "floating"), ("x", "array")])
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (np.full((3, 6), np.nan, np.float32), "x holds NaN"),
+        (np.ones((3, 5), np.float32), "6 columns"),
+        (np.ones(6, np.float32), "2 axes"),
+        (np.ones((0, 6), np.float32), "empty"),
+        (np.ones((3, 6), np.uint8), "floating"),
+        ("x", "array"),
+    ],
+)
 def test_bad_data(bad, message):
     model, recipe = network(2)
-    with pytest.raises((ValueError, TypeError), match=message): fit(model, bad, recipe, rng=Random(0), progress=False)
+    with pytest.raises((ValueError, TypeError), match=message):
+        fit(model, bad, recipe, rng=Random(0), progress=False)
 
 
-@pytest.mark.parametrize("bad", [dict(epochs=0), dict(batch_size=0), dict(n_steps=-1), dict(rate_f=(float("nan"), 1)), dict(noise=(-1, 0, 0)), dict(noise=("spike", 0, 0)), dict(optimizer="lbfgs")])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        dict(epochs=0),
+        dict(batch_size=0),
+        dict(n_steps=-1),
+        dict(rate_f=(float("nan"), 1)),
+        dict(noise=(-1, 0, 0)),
+        dict(noise=("spike", 0, 0)),
+        dict(optimizer="lbfgs"),
+    ],
+)
 def test_bad_recipe(bad):
-    with pytest.raises((ValueError, TypeError)): Recipe(**bad)
+    with pytest.raises((ValueError, TypeError)):
+        Recipe(**bad)
 
 
-@pytest.mark.parametrize("bad", [dict(noise=(0.1, 0.1)), dict(rate_f=(0.1,)), dict(rate_g=(0.1,) * 3)])
+@pytest.mark.parametrize(
+    "bad", [dict(noise=(0.1, 0.1)), dict(rate_f=(0.1,)), dict(rate_g=(0.1,) * 3)]
+)
 def test_recipe_of_another_depth(bad):
-    with pytest.raises(ValueError, match="2 hidden layers"): fit(network(2)[0], Random(1).uniform((4, 6)), Recipe(**bad), rng=Random(0), progress=False)
+    with pytest.raises(ValueError, match="2 hidden layers"):
+        fit(network(2)[0], Random(1).uniform((4, 6)), Recipe(**bad), rng=Random(0), progress=False)
 
 
 @pytest.mark.parametrize("decay, expected", [(True, [1, 0.75, 0.5, 0.25]), (False, [1, 1, 1, 1])])
 def test_rates_fall_linearly(monkeypatch, decay, expected):
     model, recipe = network(1, decay=decay, noise=(0.2, 0.4), noise_end=(0.0, 0.8))
     used, train = [], learning.train_step
-    monkeypatch.setattr(learning, "train_step", lambda model, books, x, recipe, **kw: used.append(recipe) or train(model, books, x, recipe, **kw))
+    monkeypatch.setattr(
+        learning,
+        "train_step",
+        lambda model, books, x, recipe, **kw: (
+            used.append(recipe) or train(model, books, x, recipe, **kw)
+        ),
+    )
     fit(model, Random(1).uniform((8, 6)), recipe, rng=Random(2), progress=False)
-    for name in ("rate_f", "rate_g"): np.testing.assert_allclose([getattr(r, name)[0] / getattr(recipe, name)[0] for r in used], expected)
-    np.testing.assert_allclose([r.noise for r in used], [(0.2, 0.4), (0.15, 0.5), (0.1, 0.6), (0.05, 0.7)])     # whether the rates fall or not
+    for name in ("rate_f", "rate_g"):
+        np.testing.assert_allclose(
+            [getattr(r, name)[0] / getattr(recipe, name)[0] for r in used], expected
+        )
+    np.testing.assert_allclose(
+        [r.noise for r in used], [(0.2, 0.4), (0.15, 0.5), (0.1, 0.6), (0.05, 0.7)]
+    )  # whether the rates fall or not
 
 
 def test_noise_stays_unless_told_to_change():
     recipe = Recipe()
-    assert recipe.at(0.5).noise == recipe.noise == replace(recipe, noise_end=recipe.noise).at(1.0).noise
+    assert (
+        recipe.at(0.5).noise
+        == recipe.noise
+        == replace(recipe, noise_end=recipe.noise).at(1.0).noise
+    )
     assert replace(recipe, noise=(0.0, 0.0, 0.0)).at(0.5).noise == (0.0, 0.0, 0.0)
     for bad in ((0.1, 0.1), (0.1, "spikes", 0.1), (0.1, -0.1, "spikes")):
-        with pytest.raises(ValueError, match="noise"): Recipe(noise_end=bad)
+        with pytest.raises(ValueError, match="noise"):
+            Recipe(noise_end=bad)
 
 
 def test_single_row_and_ragged_last_batch():
     model, recipe = network(2)
-    for n in (1, 5): fit(model, Random(1).uniform((n, 6)), recipe, rng=Random(0), progress=False)
+    for n in (1, 5):
+        fit(model, Random(1).uniform((n, 6)), recipe, rng=Random(0), progress=False)
 
 
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 3))
@@ -296,22 +482,40 @@ def test_any_batch_size(n, batch_size, depth):
     assert all(a.dtype == np.float32 and np.isfinite(a).all() for a in arrays(trained))
 
 
-# ---- saved models ----------------------------------------------------------------------------------------------------
+# ---- saved models --------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("depth", NETWORKS)
 def test_save_and_load(tmp_path, backend, depth):
     model, recipe = network(depth, backend, epochs=1)
-    trained, _ = fit(model, backend.asarray(Random(1).uniform((10, 6))), recipe, rng=Random(0, backend), progress=False)
+    trained, _ = fit(
+        model,
+        backend.asarray(Random(1).uniform((10, 6))),
+        recipe,
+        rng=Random(0, backend),
+        progress=False,
+    )
     for m in (model, trained):
         save_model(tmp_path / "m.safetensors", m)
         back = load_model(tmp_path / "m.safetensors", Backend())
-        assert all((a == b).all() for a, b in zip(arrays(m), arrays(back))) and back.units == m.units
+        assert (
+            all((a == b).all() for a, b in zip(arrays(m), arrays(back))) and back.units == m.units
+        )
         assert (back.prior is None) == (m.prior is None)
-    assert (to_numpy(back.prior.var) == to_numpy(trained.prior.var)).all() and back.prior.weight is None
-    mixed = replace(trained, prior=fit_mixture_prior(backend.asarray(Random(2).uniform((9, trained.sizes[-1]))), 3, rng=Random(3, backend)))
+    assert (
+        to_numpy(back.prior.var) == to_numpy(trained.prior.var)
+    ).all() and back.prior.weight is None
+    mixed = replace(
+        trained,
+        prior=fit_mixture_prior(
+            backend.asarray(Random(2).uniform((9, trained.sizes[-1]))), 3, rng=Random(3, backend)
+        ),
+    )
     save_model(tmp_path / "m.safetensors", mixed)
     back = load_model(tmp_path / "m.safetensors", Backend())
-    assert all((to_numpy(vars(mixed.prior)[name]) == a).all() for name, a in vars(back.prior).items())
+    assert all(
+        (to_numpy(vars(mixed.prior)[name]) == a).all() for name, a in vars(back.prior).items()
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
 
 
@@ -321,40 +525,74 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
     whole = path.read_bytes()
     for length in [*range(0, 64), *range(64, len(whole), 37)]:
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="m.safetensors is not a saved biolearn model"): load_model(path, Backend())
+        with pytest.raises(ValueError, match="m.safetensors is not a saved biolearn model"):
+            load_model(path, Backend())
 
 
 def test_other_files_are_refused(tmp_path):
     from safetensors.numpy import save_file
+
     path = tmp_path / "other.safetensors"
     save_file({"a": np.ones(3, np.float32)}, path)
-    with pytest.raises(ValueError, match="no header of a biolearn model 2"): load_model(path, Backend())
-    learning._write_arrays(path, {"f1.W": np.full((2, 3), np.nan, np.float32)}, format="biolearn model 2", units='["relu", "relu"]')
-    with pytest.raises(ValueError, match="NaN"): load_model(path, Backend())
-    with pytest.raises(FileNotFoundError): load_model(tmp_path / "none.safetensors", Backend())
+    with pytest.raises(ValueError, match="no header of a biolearn model 2"):
+        load_model(path, Backend())
+    checkpoints._write_arrays(
+        path,
+        {"f1.W": np.full((2, 3), np.nan, np.float32)},
+        format="biolearn model 2",
+        units='["relu", "relu"]',
+    )
+    with pytest.raises(ValueError, match="NaN"):
+        load_model(path, Backend())
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "none.safetensors", Backend())
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     save_model(path, network(1)[0])
     before = path.read_bytes()
-    monkeypatch.setattr("biolearn.backend.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk is full")))
-    with pytest.raises(OSError, match="full"): save_model(path, network(2)[0])
+    monkeypatch.setattr(
+        "biolearn.core.files.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk is full"))
+    )
+    with pytest.raises(OSError, match="full"):
+        save_model(path, network(2)[0])
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
 
 
-# ---- several networks side by side -------------------------------------------------------------------------------------
+# ---- several networks side by side ---------------------------------------------------------------
 
-@pytest.mark.parametrize("depth, change", [(1, {}), (2, {}), (3, {}), (2, dict(optimizer="rmsprop")), (3, dict(direction="exact")), (2, dict(noise_end=True)), (2, dict(compiled=False))], ids=str)
+
+@pytest.mark.parametrize(
+    "depth, change",
+    [
+        (1, {}),
+        (2, {}),
+        (3, {}),
+        (2, dict(optimizer="rmsprop")),
+        (3, dict(direction="exact")),
+        (2, dict(noise_end=True)),
+        (2, dict(compiled=False)),
+    ],
+    ids=str,
+)
 def test_networks_side_by_side_learn_as_each_does_alone(depth, change, backend, monkeypatch):
-    "Weights, prior and history after two epochs with a short last minibatch, on every backend. Products of a stack may sum in another order: float32 round-off, which Adam may show in the weights."
+    """Weights, prior and history after two epochs with a short last minibatch, on every backend.
+
+    Products of a stack may sum in another order: float32 round-off, which Adam may show in the
+    weights.
+    """
     if "compiled" in change:
-        monkeypatch.setattr("biolearn.backend._compiled", lambda: None)
+        monkeypatch.setattr("biolearn.kernels.dispatch._compiled", lambda: None)
         change = {}
     recipe = network(depth, n_steps=4)[1]
-    if change.get("noise_end"): change = dict(noise_end=tuple(n if n == "spikes" else n / 2 for n in recipe.noise))
+    if change.get("noise_end"):
+        change = dict(noise_end=tuple(n if n == "spikes" else n / 2 for n in recipe.noise))
     recipe, x = replace(recipe, **change), Random(1, backend).uniform((11, 6))
-    models, rngs = ([make(Random(s, backend)) for s in (3, 5, 8)] for make in (lambda r: init_model(*NETWORKS[depth], rng=r), lambda r: r.stream("train")))
+    models, rngs = (
+        [make(Random(s, backend)) for s in (3, 5, 8)]
+        for make in (lambda r: init_model(*NETWORKS[depth], rng=r), lambda r: r.stream("train"))
+    )
     before = [arrays(m) for m in models]
     together = fit_many(models, x, recipe, rngs=rngs, progress=False)
     for model, rng, old, (trained, history) in zip(models, rngs, before, together, strict=True):
@@ -362,27 +600,48 @@ def test_networks_side_by_side_learn_as_each_does_alone(depth, change, backend, 
         for a, b, start in zip(arrays(trained), arrays(alone), old, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
             assert np.abs(b - start).max() > 1e-3
-        for a, b in ((trained.prior.mean, alone.prior.mean), (trained.prior.var, alone.prior.var)): np.testing.assert_allclose(to_numpy(a), to_numpy(b), rtol=1e-3, atol=1e-5)
-        assert len(history) == len(told) and all(a.keys() == b.keys() for a, b in zip(history, told))
+        for a, b in ((trained.prior.mean, alone.prior.mean), (trained.prior.var, alone.prior.var)):
+            np.testing.assert_allclose(to_numpy(a), to_numpy(b), rtol=1e-3, atol=1e-5)
+        assert len(history) == len(told) and all(
+            a.keys() == b.keys() for a, b in zip(history, told)
+        )
         for a, b in zip(history, told):
-            for key in a: assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-4), key
-        for a, b in zip(arrays(model), old, strict=True): assert (a == b).all()                   # what was handed in is left alone
+            for key in a:
+                assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-4), key
+        for a, b in zip(arrays(model), old, strict=True):
+            assert (a == b).all()  # what was handed in is left alone
     assert any((a != b).any() for a, b in zip(arrays(together[0][0]), arrays(together[1][0])))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_share_the_examples_of_several_networks(threads):
-    models, x = [init_model(*NETWORKS[3], rng=Random(s)) for s in range(3)], Random(1).uniform((3, 90, 6))
+    models, x = (
+        [init_model(*NETWORKS[3], rng=Random(s)) for s in range(3)],
+        Random(1).uniform((3, 90, 6)),
+    )
     for visible in (None, x > 0.4):
-        together = infer(stack_models(models), x, alpha=0.05, visible=visible, crew=Workers(threads))
+        together = infer(
+            stack_models(models), x, alpha=0.05, visible=visible, crew=Workers(threads)
+        )
         for s, model in enumerate(models):
-            alone = infer(model, x[s], alpha=0.05, visible=visible if visible is None else visible[s], crew=Workers(1))
-            for a, b in zip(together, alone, strict=True): np.testing.assert_allclose(a[s], b, rtol=2e-6, atol=2e-6)
+            alone = infer(
+                model,
+                x[s],
+                alpha=0.05,
+                visible=visible if visible is None else visible[s],
+                crew=Workers(1),
+            )
+            for a, b in zip(together, alone, strict=True):
+                np.testing.assert_allclose(a[s], b, rtol=2e-6, atol=2e-6)
 
 
 def test_a_stack_sees_the_same_rows_where_it_is_handed_one_set():
-    models, x = [init_model(*NETWORKS[2], rng=Random(s)) for s in range(3)], Random(1).uniform((7, 6))
-    for layer, *each in zip(infer(stack_models(models), x)[1:], *(infer(m, x)[1:] for m in models)): np.testing.assert_allclose(layer, np.stack(each), rtol=2e-6, atol=2e-6)
+    models, x = (
+        [init_model(*NETWORKS[2], rng=Random(s)) for s in range(3)],
+        Random(1).uniform((7, 6)),
+    )
+    for layer, *each in zip(infer(stack_models(models), x)[1:], *(infer(m, x)[1:] for m in models)):
+        np.testing.assert_allclose(layer, np.stack(each), rtol=2e-6, atol=2e-6)
 
 
 def test_a_stack_comes_apart_again():
@@ -390,79 +649,147 @@ def test_a_stack_comes_apart_again():
     stack = stack_models(models)
     assert stack.sizes == models[0].sizes and stack.units == models[0].units
     for model, back in zip(models, unstack_models(stack), strict=True):
-        for a, b in zip(arrays(model), arrays(back), strict=True): assert (a == b).all() and not np.shares_memory(a, b)
+        for a, b in zip(arrays(model), arrays(back), strict=True):
+            assert (a == b).all() and not np.shares_memory(a, b)
     unstack_models(stack)[1].pairs[0].f.W[...] = 7
     assert (stack.pairs[0].f.W[1] == 7).all() and (stack.pairs[0].f.W[0] != 7).all()
-    for others in ([init_model((6, 5, 3), NETWORKS[2][1], rng=Random(0))], [init_model(NETWORKS[2][0], ("sigmoid", "relu", "sigmoid"), rng=Random(0))]):
-        with pytest.raises(ValueError, match="the same sizes and units"): stack_models(models + others)
+    for others in (
+        [init_model((6, 5, 3), NETWORKS[2][1], rng=Random(0))],
+        [init_model(NETWORKS[2][0], ("sigmoid", "relu", "sigmoid"), rng=Random(0))],
+    ):
+        with pytest.raises(ValueError, match="the same sizes and units"):
+            stack_models(models + others)
 
 
 def test_what_fit_many_refuses():
     models, recipe = [network(2)[0] for _ in range(3)], network(2)[1]
     x, rngs = Random(1).uniform((11, 6)), [Random(s) for s in range(3)]
     for some, streams in (([], []), (models, rngs[:2])):
-        with pytest.raises(ValueError, match="one rng for each, got"): fit_many(some, x, recipe, rngs=streams)
-    with pytest.raises(ValueError, match="`fit_many` trains those.*no checkpoints"): fit(stack_models(models), x, recipe, rng=rngs[0])
-    with pytest.raises(ValueError, match="x must have 6 columns"): fit_many(models, x[:, :5], recipe, rngs=rngs)
+        with pytest.raises(ValueError, match="one rng for each, got"):
+            fit_many(some, x, recipe, rngs=streams)
+    with pytest.raises(ValueError, match="`fit_many` trains those.*no checkpoints"):
+        fit(stack_models(models), x, recipe, rng=rngs[0])
+    with pytest.raises(ValueError, match="x must have 6 columns"):
+        fit_many(models, x[:, :5], recipe, rngs=rngs)
     models[2].pairs[0].f.W[0, 0] = np.nan
-    with pytest.raises(DivergenceError, match="network 2 .*layer h_1"): fit_many(models, x, recipe, rngs=rngs, progress=False)
+    with pytest.raises(DivergenceError, match="network 2 .*layer h_1"):
+        fit_many(models, x, recipe, rngs=rngs, progress=False)
 
 
-# ---- an E-step of one's own, and a look at the weights after each minibatch --------------------------------------------
+# ---- an E-step of one's own, and a look at the weights after each minibatch ----------------------
+
 
 def test_inference_handed_in_as_e_step_changes_nothing():
     "fit(e_step=infer) is fit: the same weights, history and prior, bit for bit."
-    model, x, recipe = init_model((12, 9, 5), NETWORKS[2][1], rng=Random(0)), Random(1).uniform((130, 12)).astype(np.float32), Recipe(epochs=2, batch_size=20, n_steps=3)
+    model, x, recipe = (
+        init_model((12, 9, 5), NETWORKS[2][1], rng=Random(0)),
+        Random(1).uniform((130, 12)).astype(np.float32),
+        Recipe(epochs=2, batch_size=20, n_steps=3),
+    )
     settle = lambda model, rows, rng: infer(model, rows, **recipe.inference)
-    (a, told_a), (b, told_b) = (fit(model, x, recipe, rng=Random(2), progress=False, **hook) for hook in ({}, {"e_step": settle}))
+    (a, told_a), (b, told_b) = (
+        fit(model, x, recipe, rng=Random(2), progress=False, **hook)
+        for hook in ({}, {"e_step": settle})
+    )
     assert told_a == told_b and np.array_equal(a.prior.var, b.prior.var)
-    for p, q in zip(a.pairs, b.pairs): assert np.array_equal(p.f.W, q.f.W) and np.array_equal(p.g.b, q.g.b)
+    for p, q in zip(a.pairs, b.pairs):
+        assert np.array_equal(p.f.W, q.f.W) and np.array_equal(p.g.b, q.g.b)
 
 
 def test_what_e_step_settles_on_is_what_every_map_learns():
-    "Labels beside the pixels: clamped at the top, they are what f learns to say and g hears; the prior's mean is theirs."
-    x, model = np.eye(4, dtype=np.float32)[np.arange(80) % 4], init_model((4, 4), ("sigmoid", "linear"), rng=Random(0))
+    """Labels beside the pixels: clamped at the top, they are what f learns to say and g hears; the
+    prior's mean is theirs.
+    """
+    x, model = (
+        np.eye(4, dtype=np.float32)[np.arange(80) % 4],
+        init_model((4, 4), ("sigmoid", "linear"), rng=Random(0)),
+    )
     clamp = lambda model, rows, rng: [rows[:, :4], rows[:, 4:]]
     recipe = Recipe(epochs=200, batch_size=20, noise=(0.0, 0.0), rate_f=(0.03,), rate_g=(0.03,))
-    trained, _ = fit(model, np.hstack([x, 2 * x[:, ::-1]]), recipe, rng=Random(1), progress=False, e_step=clamp)
-    assert np.abs(trained.f(1, x) - 2 * x[:, ::-1]).max() < 0.02                   # a linear map of four independent inputs: the fit is exact
-    assert np.abs(trained.prior.mean - 0.5).max() < 1e-6                           # the mean of 2 in one case of four
+    trained, _ = fit(
+        model, np.hstack([x, 2 * x[:, ::-1]]), recipe, rng=Random(1), progress=False, e_step=clamp
+    )
+    assert (
+        np.abs(trained.f(1, x) - 2 * x[:, ::-1]).max() < 0.02
+    )  # a linear map of four independent inputs: the fit is exact
+    assert np.abs(trained.prior.mean - 0.5).max() < 1e-6  # the mean of 2 in one case of four
 
 
 def test_e_step_draws_from_streams_of_its_own_and_they_go_on():
-    "Two minibatches never get the same noise, two runs get the same, and the layers' noise is not touched."
+    """Two minibatches never get the same noise, two runs get the same, and the layers' noise is not
+    touched.
+    """
     seen = []
+
     def settle(model, rows, rng):
         seen.append(float(rng.normal((1,))[0]))
         return infer(model, rows, n_steps=0)
-    model, x, recipe = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)), np.full((40, 6), 0.5, np.float32), Recipe(epochs=2, batch_size=10, n_steps=0, noise=(0.1, 0.1), rate_f=(1e-3,), rate_g=(1e-3,))
+
+    model, x, recipe = (
+        init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)),
+        np.full((40, 6), 0.5, np.float32),
+        Recipe(
+            epochs=2, batch_size=10, n_steps=0, noise=(0.1, 0.1), rate_f=(1e-3,), rate_g=(1e-3,)
+        ),
+    )
     a, _ = fit(model, x, recipe, rng=Random(3), progress=False, e_step=settle)
     first, seen[:] = list(seen), []
     fit(model, x, recipe, rng=Random(3), progress=False, e_step=settle)
-    assert seen == first and len(set(seen)) == len(seen) == 1 + 2 * (4 + 1) + 1    # a trial; four minibatches and a measurement, twice; the top prior
+    assert (
+        seen == first and len(set(seen)) == len(seen) == 1 + 2 * (4 + 1) + 1
+    )  # a trial; four minibatches and a measurement, twice; the top prior
     b, _ = fit(model, x, recipe, rng=Random(3), progress=False)
     assert np.array_equal(a.pairs[0].f.W, b.pairs[0].f.W)
 
 
 def test_after_step_may_rewrite_weights_and_they_stay_rewritten():
-    model, x, recipe = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)), np.full((40, 6), 0.5, np.float32), Recipe(epochs=2, batch_size=10, n_steps=2, noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,))
+    model, x, recipe = (
+        init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)),
+        np.full((40, 6), 0.5, np.float32),
+        Recipe(epochs=2, batch_size=10, n_steps=2, noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)),
+    )
     calls = []
+
     def bounded(model):
         calls.append(abs(model.pairs[0].f.W).max())
         np.clip(model.pairs[0].f.W, -0.25, 0.25, out=model.pairs[0].f.W)
+
     trained, _ = fit(model, x, recipe, rng=Random(1), progress=False, after_step=bounded)
-    assert len(calls) == 8 and min(calls) > 0.25 and abs(trained.pairs[0].f.W).max() == 0.25 and abs(model.pairs[0].f.W).max() > 0.25
+    assert (
+        len(calls) == 8
+        and min(calls) > 0.25
+        and abs(trained.pairs[0].f.W).max() == 0.25
+        and abs(model.pairs[0].f.W).max() > 0.25
+    )
 
 
 @pytest.mark.parametrize("hook", ["e_step", "after_step"])
 def test_hooks_keep_no_checkpoint(hook, tmp_path):
     model = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0))
     with pytest.raises(ValueError, match="keeps no checkpoint"):
-        fit(model, np.full((40, 6), 0.5, np.float32), Recipe(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)), rng=Random(1), progress=False, checkpoint=tmp_path / "c", **{hook: lambda *a, **k: None})
+        fit(
+            model,
+            np.full((40, 6), 0.5, np.float32),
+            Recipe(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)),
+            rng=Random(1),
+            progress=False,
+            checkpoint=tmp_path / "c",
+            **{hook: lambda *a, **k: None},
+        )
     assert not (tmp_path / "c").exists()
 
 
 def test_an_e_step_that_returns_something_else_is_refused_before_training():
-    model, recipe = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)), Recipe(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,))
+    model, recipe = (
+        init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)),
+        Recipe(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)),
+    )
     with pytest.raises(ValueError, match=r"widths \(6, 5\) for 40 rows, got shapes \[\(40, 6\)\]"):
-        fit(model, np.full((40, 6), 0.5, np.float32), recipe, rng=Random(1), progress=False, e_step=lambda model, rows, rng: [rows])
+        fit(
+            model,
+            np.full((40, 6), 0.5, np.float32),
+            recipe,
+            rng=Random(1),
+            progress=False,
+            e_step=lambda model, rows, rng: [rows],
+        )

@@ -1,4 +1,7 @@
-"The package as others receive it: what the wheel holds, what an import costs, and what `make` says on a machine that lacks something."
+"""The package as others receive it: what the wheel holds, what an import costs, and what `make`
+says on a machine that lacks something.
+"""
+
 import os
 import re
 import shutil
@@ -13,8 +16,35 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-LIGHT = ["backend", "data", "stdp", "variational", "layers", "model", "inference", "learning", "generation", "evaluation", "plotting", "reproduce", "command"]
-HEAVY = {"matplotlib", "papermill", "cupy", "sklearn", "scipy", "nbformat", "nbclient", "nbdev", "IPython", "safetensors", "requests", "brian2"}
+LIGHT = [
+    "backend",
+    "data",
+    "stdp",
+    "variational",
+    "layers",
+    "model",
+    "inference",
+    "learning",
+    "generation",
+    "evaluation",
+    "plotting",
+    "reproduce",
+    "command",
+]
+HEAVY = {
+    "matplotlib",
+    "papermill",
+    "cupy",
+    "sklearn",
+    "scipy",
+    "nbformat",
+    "nbclient",
+    "nbdev",
+    "IPython",
+    "safetensors",
+    "requests",
+    "brian2",
+}
 
 
 def settings():
@@ -30,51 +60,98 @@ def requirements(key):
 def python(code, path=ROOT, **kw):
     "Run `code` in a fresh interpreter that finds packages in `path` first; its output."
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(path)}
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, **kw).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, **kw
+    ).stdout
 
 
-# ---- imports ---------------------------------------------------------------------------------------------------------
+# ---- imports -------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_importing_a_module_pulls_in_nothing_heavy(module, tmp_path):
-    loaded = python(f"import sys, biolearn.{module}; print(*{{name.split('.')[0] for name in sys.modules}})", cwd=tmp_path).split()
+    loaded = python(
+        f"import sys, biolearn.{module}; print(*{{name.split('.')[0] for name in sys.modules}})",
+        cwd=tmp_path,
+    ).split()
     assert not HEAVY & set(loaded)
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["reproduce", "--help"], ["--version"]])
 def test_help_pulls_in_nothing_heavy(argv, tmp_path):
-    code = "import sys, biolearn.command as r\ntry: r.main({!r})\nexcept SystemExit as e: print(e.code)\nprint(*{{n.split('.')[0] for n in sys.modules}})"
+    code = "import sys, biolearn.cli.main as r\ntry: r.main({!r})\nexcept SystemExit as e: print(e.code)\nprint(*{{n.split('.')[0] for n in sys.modules}})"
     lines = python(code.format(argv), cwd=tmp_path).splitlines()
     assert lines[-2] == "0" and not HEAVY & set(lines[-1].split())
 
 
 def test_only_the_backend_knows_cupy_and_only_reproduce_knows_papermill():
-    for path in (ROOT / "biolearn").glob("*.py"):
-        imports = re.findall(r"^\s*(?:from|import)\s+([\w., ]+)", path.read_text(encoding="utf-8"), re.M)
-        names = {part.strip().split(" ")[0].split(".")[0] for line in imports for part in line.split(" import ")[0].split(",")}
+    for path in (ROOT / "biolearn").rglob("*.py"):
+        imports = re.findall(
+            r"^\s*(?:from|import)\s+([\w., ]+)", path.read_text(encoding="utf-8"), re.M
+        )
+        names = {
+            part.strip().split(" ")[0].split(".")[0]
+            for line in imports
+            for part in line.split(" import ")[0].split(",")
+        }
         assert "cupy" not in names or path.stem == "backend"
         assert "papermill" not in names or path.stem == "reproduce"
 
 
-# ---- the wheel -------------------------------------------------------------------------------------------------------
+# ---- the wheel -----------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     "A wheel built, without a network, from a copy of what the repository holds."
     source, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("setup.py", "settings.ini", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md"):
-        if (ROOT / name).exists(): shutil.copy(ROOT / name, source)
-    for name in ("biolearn", "nbs/figures"): shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in (
+        "setup.py",
+        "settings.ini",
+        "pyproject.toml",
+        "MANIFEST.in",
+        "LICENSE",
+        "README.md",
+    ):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, source)
+    for name in ("biolearn", "nbs/figures"):
+        shutil.copytree(
+            ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
+        )
     (source / "nbs" / "figures" / "fig0_extra.ipynb").write_text("{}")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(made), str(source)], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "-w",
+            str(made),
+            str(source),
+        ],
+        check=True,
+    )
     return next(made.glob("*.whl"))
 
 
 def test_the_wheel_holds_the_modules_and_the_figure_notebooks(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {f"biolearn/{p.name}" for kind in ("*.py", "*.mplstyle", "py.typed") for p in (ROOT / "biolearn").glob(kind)}
-    notebooks = {f"biolearn/notebooks/{p.name}" for p in (ROOT / "nbs" / "figures").glob("*.ipynb")} | {"biolearn/notebooks/fig0_extra.ipynb"}
-    assert {n for n in names if ".dist-info/" not in n} == modules | notebooks | {"biolearn/biolearn.mplstyle"}
+    modules = {
+        f"biolearn/{p.name}"
+        for kind in ("*.py", "*.mplstyle", "py.typed")
+        for p in (ROOT / "biolearn").glob(kind)
+    }
+    notebooks = {
+        f"biolearn/notebooks/{p.name}" for p in (ROOT / "nbs" / "figures").glob("*.ipynb")
+    } | {"biolearn/notebooks/fig0_extra.ipynb"}
+    assert {n for n in names if ".dist-info/" not in n} == modules | notebooks | {
+        "biolearn/biolearn.mplstyle"
+    }
     assert any(n.endswith("LICENSE") for n in names)
 
 
@@ -83,83 +160,167 @@ def test_the_wheels_metadata(wheel):
     meta = next(archive.read(n).decode() for n in archive.namelist() if n.endswith("METADATA"))
     required = [Requirement(r) for r in re.findall(r"^Requires-Dist: (.*)$", meta, re.M)]
     core = {r.name for r in required if r.marker is None}
-    assert core == {"numpy", "array-api-compat", "tqdm", "safetensors", "platformdirs", "scikit-learn", "scipy", "matplotlib", "pillow", "papermill", "ipykernel", "threadpoolctl", "joblib", "filelock"}
+    assert core == {
+        "numpy",
+        "array-api-compat",
+        "tqdm",
+        "safetensors",
+        "platformdirs",
+        "scikit-learn",
+        "scipy",
+        "matplotlib",
+        "pillow",
+        "papermill",
+        "ipykernel",
+        "threadpoolctl",
+        "joblib",
+        "filelock",
+    }
     assert "nbdev" in {r.name for r in required if r.marker and r.marker.evaluate({"extra": "dev"})}
-    for major in (12, 13): assert [r.name for r in required if r.marker and r.marker.evaluate({"extra": f"cuda{major}"})] == [f"cupy-cuda{major}x"]
+    for major in (12, 13):
+        assert [
+            r.name for r in required if r.marker and r.marker.evaluate({"extra": f"cuda{major}"})
+        ] == [f"cupy-cuda{major}x"]
     assert "Requires-Python: >=3.10" in meta
-    entry = next(archive.read(n).decode() for n in archive.namelist() if n.endswith("entry_points.txt"))
-    assert "biolearn=biolearn.command:main" in entry.replace(" ", "")
+    entry = next(
+        archive.read(n).decode() for n in archive.namelist() if n.endswith("entry_points.txt")
+    )
+    assert "biolearn=biolearn.cli.main:main" in entry.replace(" ", "")
 
 
-def test_installed_from_the_wheel_it_finds_its_notebooks_and_writes_below_the_current_folder(wheel, tmp_path):
+def test_installed_from_the_wheel_it_finds_its_notebooks_and_writes_below_the_current_folder(
+    wheel, tmp_path
+):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    code = "from biolearn.reproduce import *; print(notebook_folder()); print(output_folder()); print(checkout(), git_revision())"
+    code = "from biolearn.reproduction.runs import *; from biolearn.reproduction.figures import *; from biolearn.reproduction.report import *; print(notebook_folder()); print(output_folder()); print(checkout(), git_revision())"
     (tmp_path / "work").mkdir()
     notebooks, out, last = python(code, tmp_path / "site", cwd=tmp_path / "work").splitlines()
     site = (tmp_path / "site").resolve()
-    assert Path(notebooks) == site / "biolearn" / "notebooks" and "fig0_extra.ipynb" in {p.name for p in Path(notebooks).iterdir()}
+    assert Path(notebooks) == site / "biolearn" / "notebooks" and "fig0_extra.ipynb" in {
+        p.name for p in Path(notebooks).iterdir()
+    }
     assert Path(out) == (tmp_path / "work").resolve() / "figures" / "quick" and last == "None None"
 
 
-# ---- one fact, one place ---------------------------------------------------------------------------------------------
+# ---- one fact, one place -------------------------------------------------------------------------
+
 
 def test_the_version_is_the_same_everywhere():
     import biolearn
+
     version = settings()["version"]
     assert biolearn.__version__ == version
-    assert re.search(rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
+    assert re.search(
+        rf"^version: {re.escape(version)}$",
+        (ROOT / "CITATION.cff").read_text(encoding="utf-8"),
+        re.M,
+    )
 
 
 @pytest.mark.parametrize("minor", [10, 11, 12, 13])
 def test_constraints_pin_every_requirement_once_for_every_python(minor):
     env, pinned = {"python_version": f"3.{minor}"}, {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
-        if not line or line.startswith("#"): continue
+        if not line or line.startswith("#"):
+            continue
         pin = Requirement(line)
         (spec,) = pin.specifier
         assert spec.operator == "==" and "*" not in spec.version, line
-        if pin.marker and not pin.marker.evaluate(env): continue
-        assert canonicalize_name(pin.name) not in pinned, f"{pin.name} is pinned twice for Python 3.{minor}"
+        if pin.marker and not pin.marker.evaluate(env):
+            continue
+        assert canonicalize_name(pin.name) not in pinned, (
+            f"{pin.name} is pinned twice for Python 3.{minor}"
+        )
         pinned[canonicalize_name(pin.name)] = spec.version
     for wanted in requirements("requirements") + requirements("dev_requirements"):
         name = canonicalize_name(wanted.name)
-        if name == "setuptools" and minor < 12: continue               # comes with the virtual environment
+        if name == "setuptools" and minor < 12:
+            continue  # comes with the virtual environment
         assert wanted.specifier.contains(pinned[name]), f"{wanted} is pinned to {pinned[name]}"
 
 
 def test_what_is_installed_here_is_what_the_constraints_say():
-    "Only a hint to who renews the constraints: nothing that the tests use may be missing from the file."
+    """Only a hint to who renews the constraints: nothing that the tests use may be missing from the
+    file.
+    """
     import importlib.metadata as md
+
     text = (ROOT / "constraints.txt").read_text()
-    names = {canonicalize_name(Requirement(l).name) for l in text.splitlines() if l and not l.startswith("#")}
+    names = {
+        canonicalize_name(Requirement(l).name)
+        for l in text.splitlines()
+        if l and not l.startswith("#")
+    }
     todo, seen = [r.name for r in requirements("requirements")], set()
     while todo:
         name = canonicalize_name(todo.pop())
-        if name in seen: continue
+        if name in seen:
+            continue
         seen.add(name)
-        try: needs = md.requires(name) or []
-        except md.PackageNotFoundError: continue
-        todo += [r.name for r in map(Requirement, needs) if r.marker is None or r.marker.evaluate({"extra": ""})]
+        try:
+            needs = md.requires(name) or []
+        except md.PackageNotFoundError:
+            continue
+        todo += [
+            r.name
+            for r in map(Requirement, needs)
+            if r.marker is None or r.marker.evaluate({"extra": ""})
+        ]
     assert seen <= names | {"setuptools", "pip"}, f"not in constraints.txt: {sorted(seen - names)}"
 
 
-# ---- make, on a machine that lacks something -------------------------------------------------------------------------
+# ---- make, on a machine that lacks something -----------------------------------------------------
+
 
 @pytest.fixture
 def make(tmp_path):
-    "Run `make` in a folder with the Makefile and a PATH of one folder, where `python(name, version, modules)` puts made-up Pythons."
-    if not shutil.which("make"): pytest.skip("no make")
-    shutil.copytree(ROOT, tmp_path / "tree", ignore=lambda folder, names: set(names) - {"Makefile", "settings.ini", "setup.py", "constraints.txt"})
+    """Run `make` in a folder with the Makefile and a PATH of one folder, where
+    `python(name, version, modules)` puts made-up Pythons.
+    """
+    if not shutil.which("make"):
+        pytest.skip("no make")
+    shutil.copytree(
+        ROOT,
+        tmp_path / "tree",
+        ignore=lambda folder, names: (
+            set(names) - {"Makefile", "settings.ini", "setup.py", "constraints.txt"}
+        ),
+    )
     bin = tmp_path / "bin"
     bin.mkdir()
-    for tool in ("make", "sh", "rm", "touch", "sed", "printf", "env", "find", "sort", "cksum", "cat"):
-        if shutil.which(tool): (bin / tool).symlink_to(shutil.which(tool))
+    for tool in (
+        "make",
+        "sh",
+        "rm",
+        "touch",
+        "sed",
+        "printf",
+        "env",
+        "find",
+        "sort",
+        "cksum",
+        "cat",
+    ):
+        if shutil.which(tool):
+            (bin / tool).symlink_to(shutil.which(tool))
+
     class Make:
         tree = tmp_path / "tree"
+
         def __call__(self, *argv):
-            return subprocess.run(["make", *argv], cwd=self.tree, env={"PATH": str(bin)}, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            return subprocess.run(
+                ["make", *argv],
+                cwd=self.tree,
+                env={"PATH": str(bin)},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+            )
+
         def python(self, name, minor, venv=True, pip="exit 0"):
-            "A shell script that answers the Makefile's questions as a Python 3.`minor` would; its venv's pip does `pip`."
+            """A shell script that answers the Makefile's questions as a Python 3.`minor` would; its
+            venv's pip does `pip`.
+            """
             ready = f"""case "$*" in
   *ensurepip*) exit {0 if venv else 1};;
   *"(3, 10) <="*) exit {0 if 10 <= minor <= 13 else 1};;
@@ -172,18 +333,31 @@ esac"""
             (bin / name).write_text(f"#!/bin/sh\n{ready}\n")
             (bin / name).chmod(0o755)
             for tool in ("mkdir", "cp", "chmod"):
-                if not (bin / tool).exists(): (bin / tool).symlink_to(shutil.which(tool))
+                if not (bin / tool).exists():
+                    (bin / tool).symlink_to(shutil.which(tool))
+
     return Make()
 
 
 def test_plain_make_is_a_list_of_what_it_can_do(make):
     done = make()
-    assert done.returncode == 0 and all(f"make {t}" in done.stdout for t in ("venv", "figures", "test", "export", "readme", "check")) and "PYTHON=" in done.stdout
+    assert (
+        done.returncode == 0
+        and all(
+            f"make {t}" in done.stdout
+            for t in ("venv", "figures", "test", "export", "readme", "check")
+        )
+        and "PYTHON=" in done.stdout
+    )
 
 
 def test_without_python_it_says_what_to_install(make):
     done = make("venv")
-    assert done.returncode == 2 and "Python 3.10 to 3.13 is needed, and none was found" in done.stderr and "apt install python3" in done.stderr
+    assert (
+        done.returncode == 2
+        and "Python 3.10 to 3.13 is needed, and none was found" in done.stderr
+        and "apt install python3" in done.stderr
+    )
     done = make("venv", "PYTHON=/nowhere/python")
     assert done.returncode == 2 and "PYTHON=/nowhere/python is not one" in done.stderr
 
@@ -199,18 +373,28 @@ def test_a_python_too_old_is_not_taken(make):
 def test_without_the_venv_module_it_says_which_package_has_it(make):
     make.python("python3", 12, venv=False)
     done = make("figures")
-    assert done.returncode == 2 and "apt install python3.12-venv" in done.stderr and not (make.tree / ".venv").exists()
+    assert (
+        done.returncode == 2
+        and "apt install python3.12-venv" in done.stderr
+        and not (make.tree / ".venv").exists()
+    )
 
 
 def test_an_interrupted_installation_does_not_count_as_done(make):
     make.python("python3", 12, pip="exit 1")
     done = make("venv")
-    assert done.returncode == 2 and "the installation failed" in done.stderr and not (make.tree / ".venv" / ".ready").exists()
+    assert (
+        done.returncode == 2
+        and "the installation failed" in done.stderr
+        and not (make.tree / ".venv" / ".ready").exists()
+    )
     shutil.rmtree(make.tree / ".venv")
     make.python("python3", 12)
     assert make("venv").returncode == 0 and (make.tree / ".venv" / ".ready").exists()
-    assert (make.tree / "pip.log").read_text().count("install") == 2 and "-e .[dev] -c constraints.txt" in (make.tree / "pip.log").read_text()
-    assert "Installing" not in make("venv").stdout                                                     # the second time: nothing
+    assert (make.tree / "pip.log").read_text().count(
+        "install"
+    ) == 2 and "-e .[dev] -c constraints.txt" in (make.tree / "pip.log").read_text()
+    assert "Installing" not in make("venv").stdout  # the second time: nothing
     for changed in ("constraints.txt", "settings.ini", "setup.py"):
         os.utime(make.tree / changed, (2e9, 2e9))
         os.utime(make.tree / ".venv" / ".ready", (1e9, 1e9))

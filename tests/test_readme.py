@@ -1,4 +1,7 @@
-"""The README tells the truth: its ten lines run, its links exist, and its numbers are those of the committed figures."""
+"""The README tells the truth: its ten lines run, its links exist, and its numbers are those of the
+committed figures.
+"""
+
 import json
 import re
 from pathlib import Path
@@ -6,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from biolearn.backend import Random
-from biolearn.reproduce import checkout
+from biolearn.core.rng import Random
+from biolearn.reproduction.runs import checkout
 
 ROOT = checkout()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,12 +24,23 @@ def values(name):
 def test_the_ten_lines_run():
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     names = {"pictures": Random(0).uniform((20, 784))}
-    exec(code.replace("epochs=20", "epochs=1").replace("generate(model, 100,", "generate(model, 3,"), names)
-    assert names["samples"].shape == (3, 784) and names["filled"].shape == (8, 784) and np.isfinite(names["filled"]).all()
-    assert (names["filled"][:, :14 * 28] == names["pictures"][:8, :14 * 28]).all()          # the top half was visible
+    exec(
+        code.replace("epochs=20", "epochs=1").replace("generate(model, 100,", "generate(model, 3,"),
+        names,
+    )
+    assert (
+        names["samples"].shape == (3, 784)
+        and names["filled"].shape == (8, 784)
+        and np.isfinite(names["filled"]).all()
+    )
+    assert (
+        names["filled"][:, : 14 * 28] == names["pictures"][:8, : 14 * 28]
+    ).all()  # the top half was visible
 
 
-@pytest.mark.parametrize("link", sorted({t for t in re.findall(r'(?:\]\(|src=")([^)"#]+)', README) if "://" not in t}))
+@pytest.mark.parametrize(
+    "link", sorted({t for t in re.findall(r'(?:\]\(|src=")([^)"#]+)', README) if "://" not in t})
+)
 def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
 
@@ -38,27 +52,81 @@ def row(start):
 
 def test_the_table_repeats_the_committed_values():
     results = json.loads((ROOT / "figures" / "results.json").read_text(encoding="utf-8"))
+
     def target(start):
         (found,) = [t for t in results["targets"] if t["name"].startswith(start)]
         return found
-    for start, name, scale in (("Parzen, GENERATE", "GENERATE, Parzen", 1), ("Parzen, directed", "directed sampling", 1), ("between the two", "the gap", 1), ("single digits that rise", "share of single", 100)):
+
+    for start, name, scale in (
+        ("Parzen, GENERATE", "GENERATE, Parzen", 1),
+        ("Parzen, directed", "directed sampling", 1),
+        ("between the two", "the gap", 1),
+        ("single digits that rise", "share of single", 100),
+    ):
         found = target(name)
-        assert f"{scale * found['mean']:.1f} ± {scale * found['sd']:.1f}" in row(start) and row(start).endswith(f"| {'yes' if found['holds'] else 'no'} |")
+        assert f"{scale * found['mean']:.1f} ± {scale * found['sd']:.1f}" in row(start) and row(
+            start
+        ).endswith(f"| {'yes' if found['holds'] else 'no'} |")
     stays = target("training stays finite")
-    assert f"{sum(v == 1 for v in stays['per_seed'].values())} of {stays['n']} seeds" in row("training stays finite") and stays["holds"]
-    for name in ("training digits", "k-means centroids", "PCA reconstructions", "full-covariance Gaussian"): assert f"{results['controls'][name]['mean']:.0f}" in row("Parzen, controls")
+    assert (
+        f"{sum(v == 1 for v in stays['per_seed'].values())} of {stays['n']} seeds"
+        in row("training stays finite")
+        and stays["holds"]
+    )
+    for name in (
+        "training digits",
+        "k-means centroids",
+        "PCA reconstructions",
+        "full-covariance Gaussian",
+    ):
+        assert f"{results['controls'][name]['mean']:.0f}" in row("Parzen, controls")
     climb = values("fig4_inference")
-    assert f"{climb['mean'][0]:.2f} → {climb['mean'][20]:.2f}" in row("log p(x,h) over 20 steps") and target("mean log p(x,h) rises")["holds"]
+    assert (
+        f"{climb['mean'][0]:.2f} → {climb['mean'][20]:.2f}" in row("log p(x,h) over 20 steps")
+        and target("mean log p(x,h) rises")["holds"]
+    )
     for kind, start in (("halves", "in-painting of halves"), ("random", "in-painting of random")):
-        for fill in ("mean digit", "nearest digit", "principal components"): assert f"{fill} {target(f'in-painting, {kind}: error over that of the {fill}')['mean']:.2f}" in row(start)
-    claims = {c["name"]: c["measured"] for c in json.loads((PAPER / "fig2_target_propagation.json").read_text(encoding="utf-8"))["claims"]}
+        for fill in ("mean digit", "nearest digit", "principal components"):
+            assert (
+                f"{fill} {target(f'in-painting, {kind}: error over that of the {fill}')['mean']:.2f}"
+                in row(start)
+            )
+    claims = {
+        c["name"]: c["measured"]
+        for c in json.loads((PAPER / "fig2_target_propagation.json").read_text(encoding="utf-8"))[
+            "claims"
+        ]
+    }
     for layer in (1, 2):
-        before, after = re.findall(r"([\d.]+)° ±", claims[f"layer {layer}: training turns Eq. 12 towards the gradient"])
-        assert f"{float(before):.0f}°" in row("angle of Eq. 12") and f"{float(after):.0f}°" in row("angle of Eq. 12")
+        before, after = re.findall(
+            r"([\d.]+)° ±", claims[f"layer {layer}: training turns Eq. 12 towards the gradient"]
+        )
+        assert f"{float(before):.0f}°" in row("angle of Eq. 12") and f"{float(after):.0f}°" in row(
+            "angle of Eq. 12"
+        )
 
 
 def test_the_table_of_peers_repeats_the_committed_values():
-    found, lines = values("table3_yardstick"), README[README.index("| model | seeds |"):].split("\n\n")[0].splitlines()[2:]
-    mean = lambda model, key, form: form.format(found[model][key]["mean"]) if key in found[model] else "–"
-    wanted = sorted(" | ".join((str(found[m]["Parzen"]["n"]), mean(m, "Parzen", "{:.0f}"), mean(m, "log p(x)", "{:.0f}"), mean(m, "Fréchet", "{:.1f}"), mean(m, "bins", "{:.2f}"), mean(m, "halves", "{:.3f}"))) for m in found)
-    assert sorted(line.strip("| ").split(" | ", 1)[1] for line in lines) == wanted and len(lines) == len(found)
+    found, lines = (
+        values("table3_yardstick"),
+        README[README.index("| model | seeds |") :].split("\n\n")[0].splitlines()[2:],
+    )
+    mean = lambda model, key, form: (
+        form.format(found[model][key]["mean"]) if key in found[model] else "–"
+    )
+    wanted = sorted(
+        " | ".join(
+            (
+                str(found[m]["Parzen"]["n"]),
+                mean(m, "Parzen", "{:.0f}"),
+                mean(m, "log p(x)", "{:.0f}"),
+                mean(m, "Fréchet", "{:.1f}"),
+                mean(m, "bins", "{:.2f}"),
+                mean(m, "halves", "{:.3f}"),
+            )
+        )
+        for m in found
+    )
+    assert sorted(line.strip("| ").split(" | ", 1)[1] for line in lines) == wanted and len(
+        lines
+    ) == len(found)

@@ -1,4 +1,7 @@
-"Why h_1 grows: the closed forms against brute force, and the predicted edge against training on both sides of it."
+"""Why h_1 grows: the closed forms against brute force, and the predicted edge against training on
+both sides of it.
+"""
+
 import csv
 import math
 import runpy
@@ -6,46 +9,70 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from biolearn.backend import Random
-from biolearn.layers import Dense, LayerPair
-from biolearn.learning import Recipe, fit
-from biolearn.model import Model
-from biolearn.stability import edge_noise, fixed_point, mean_drift, painted_share
+from biolearn.core.layers import Dense, LayerPair
+from biolearn.core.learning import Recipe, fit
+from biolearn.core.model import Model
+from biolearn.core.rng import Random
+from biolearn.theory.stability import edge_noise, fixed_point, mean_drift, painted_share
 
 BENCH = Path(__file__).parent.parent / "bench"
-POSITIVE = dict(variance=st.floats(0.01, 10), sigma_x=st.floats(0.05, 2), sigma_h=st.floats(0.01, 2))
-STEPS = dict(delta=st.floats(0.01, 0.5), n_steps=st.integers(1, 30), alpha=st.sampled_from([0.0, 0.001, 0.05, 0.5]))
+POSITIVE = dict(
+    variance=st.floats(0.01, 10), sigma_x=st.floats(0.05, 2), sigma_h=st.floats(0.01, 2)
+)
+STEPS = dict(
+    delta=st.floats(0.01, 0.5),
+    n_steps=st.integers(1, 30),
+    alpha=st.sampled_from([0.0, 0.001, 0.05, 0.5]),
+)
 
 
 @given(gain=st.floats(-2, 2), **STEPS)
 def test_painted_share_is_the_loop_written_out(gain, delta, n_steps, alpha):
-    "Inference on one linear unit, step by step as Algorithm 2 prints it, with a layer above that paints nothing."
+    """Inference on one linear unit, step by step as Algorithm 2 prints it, with a layer above that
+    paints nothing.
+    """
     f, g = 2.0, gain / 2
     h = f
-    for _ in range(n_steps): h = h + delta * (f - f * (g * h)) + alpha * (0 - h)
-    assert painted_share(gain, delta=delta, n_steps=n_steps, alpha=alpha) == pytest.approx(g * h, rel=1e-9, abs=1e-12)
+    for _ in range(n_steps):
+        h = h + delta * (f - f * (g * h)) + alpha * (0 - h)
+    assert painted_share(gain, delta=delta, n_steps=n_steps, alpha=alpha) == pytest.approx(
+        g * h, rel=1e-9, abs=1e-12
+    )
 
 
 def test_painted_share_where_the_series_has_ratio_one():
-    assert painted_share(-1.0, delta=0.5, n_steps=3, alpha=0.5) == pytest.approx(-1.0 * (1 + 3 * 0.5))
+    assert painted_share(-1.0, delta=0.5, n_steps=3, alpha=0.5) == pytest.approx(
+        -1.0 * (1 + 3 * 0.5)
+    )
     assert painted_share(0.7, delta=0.0, n_steps=5) == pytest.approx(0.7)
 
 
 def settled_by_iteration(variance, sigma_x, sigma_h, *, delta, n_steps, alpha, rounds=20_000):
-    "The two regressions of the M-step done exactly, again and again, with h made step by step in between."
+    """The two regressions of the M-step done exactly, again and again, with h made step by step in
+    between.
+    """
     f, g = 0.5, 0.5
     for _ in range(rounds):
         c = f
-        for _ in range(n_steps): c = c + delta * (f - f * g * c) - alpha * c
+        for _ in range(n_steps):
+            c = c + delta * (f - f * g * c) - alpha * c
         f += 0.3 * (variance * c / (variance + sigma_x**2) - f)
         g += 0.3 * (variance * c / (variance * c * c + sigma_h**2) - g)
     return f * g, c * variance**0.5
 
 
-@pytest.mark.parametrize("knobs", [dict(variance=1.0, sigma_x=0.5, sigma_h=0.2, delta=0.1, n_steps=15, alpha=0.0), dict(variance=0.3, sigma_x=0.4, sigma_h=1.0, delta=0.2, n_steps=5, alpha=0.0),
-                                   dict(variance=2.0, sigma_x=0.3, sigma_h=0.3, delta=0.1, n_steps=15, alpha=0.02), dict(variance=1.0, sigma_x=0.0, sigma_h=0.3, delta=0.1, n_steps=15, alpha=0.04)])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        dict(variance=1.0, sigma_x=0.5, sigma_h=0.2, delta=0.1, n_steps=15, alpha=0.0),
+        dict(variance=0.3, sigma_x=0.4, sigma_h=1.0, delta=0.2, n_steps=5, alpha=0.0),
+        dict(variance=2.0, sigma_x=0.3, sigma_h=0.3, delta=0.1, n_steps=15, alpha=0.02),
+        dict(variance=1.0, sigma_x=0.0, sigma_h=0.3, delta=0.1, n_steps=15, alpha=0.04),
+    ],
+)
 def test_fixed_point_is_where_iteration_ends(knobs):
     gain, size = settled_by_iteration(**knobs)
     rest = fixed_point(**knobs)
@@ -56,10 +83,20 @@ def test_fixed_point_is_where_iteration_ends(knobs):
 def test_at_the_fixed_point_nothing_drifts(variance, sigma_x, sigma_h, delta, n_steps, alpha):
     settings_ = dict(delta=delta, n_steps=n_steps, alpha=alpha)
     rest = fixed_point(variance, sigma_x, sigma_h, **settings_)
-    if not 1e-6 < rest.share < 1 - 1e-9: return
+    if not 1e-6 < rest.share < 1 - 1e-9:
+        return
     c = rest.size / variance**0.5
     r = variance / (variance + sigma_x**2)
-    drift = mean_drift(r * c, rest.share / c, variance=variance, sigma_x=sigma_x, sigma_h=sigma_h, rate_f=1.0, rate_g=1.0, **settings_)
+    drift = mean_drift(
+        r * c,
+        rest.share / c,
+        variance=variance,
+        sigma_x=sigma_x,
+        sigma_h=sigma_h,
+        rate_f=1.0,
+        rate_g=1.0,
+        **settings_,
+    )
     scale = (variance * c, variance * c * max(1.0, rest.share))
     assert all(abs(d) < 1e-6 * s for d, s in zip(drift, scale))
 
@@ -67,42 +104,84 @@ def test_at_the_fixed_point_nothing_drifts(variance, sigma_x, sigma_h, delta, n_
 @given(**POSITIVE, **STEPS)
 def test_alive_if_and_only_if_small_codes_grow(variance, sigma_x, sigma_h, delta, n_steps, alpha):
     "r T'(0) > 1 by a difference quotient; without a pull from above T'(0) = 1 + N delta."
-    slope = painted_share(1e-7, delta=delta, n_steps=n_steps, alpha=alpha) / 1e-7 * variance / (variance + sigma_x**2)
-    if abs(slope - 1) > 1e-4: assert (fixed_point(variance, sigma_x, sigma_h, delta=delta, n_steps=n_steps, alpha=alpha).size > 0) == (slope > 1)
-    if not alpha: assert slope == pytest.approx((1 + n_steps * delta) * variance / (variance + sigma_x**2), rel=1e-4)
+    slope = (
+        painted_share(1e-7, delta=delta, n_steps=n_steps, alpha=alpha)
+        / 1e-7
+        * variance
+        / (variance + sigma_x**2)
+    )
+    if abs(slope - 1) > 1e-4:
+        assert (
+            fixed_point(variance, sigma_x, sigma_h, delta=delta, n_steps=n_steps, alpha=alpha).size
+            > 0
+        ) == (slope > 1)
+    if not alpha:
+        assert slope == pytest.approx(
+            (1 + n_steps * delta) * variance / (variance + sigma_x**2), rel=1e-4
+        )
 
 
 @given(**POSITIVE, **STEPS)
 def test_edge_noise_undoes_the_fixed_point(variance, sigma_x, sigma_h, delta, n_steps, alpha):
     share = fixed_point(variance, sigma_x, sigma_h, delta=delta, n_steps=n_steps, alpha=alpha).share
-    if 1e-3 < share < 1 - 1e-6: assert edge_noise(variance, share, delta=delta, n_steps=n_steps, alpha=alpha) == pytest.approx(sigma_x, rel=1e-4)
+    if 1e-3 < share < 1 - 1e-6:
+        assert edge_noise(
+            variance, share, delta=delta, n_steps=n_steps, alpha=alpha
+        ) == pytest.approx(sigma_x, rel=1e-4)
 
 
 def test_closed_forms_of_the_page():
-    "Size of 1.96 s / sigma_x in units of sigma_h for little noise; sigma_h sqrt(delta / alpha - 1) without noise on x."
+    """Size of 1.96 s / sigma_x in units of sigma_h for little noise; sigma_h sqrt(delta /
+    alpha - 1) without noise on x.
+    """
     q = 0.9**15
-    assert fixed_point(1.0, 0.01, 0.3).size == pytest.approx(0.3 / 0.01 * math.sqrt((1 - q) / q), rel=1e-3)
+    assert fixed_point(1.0, 0.01, 0.3).size == pytest.approx(
+        0.3 / 0.01 * math.sqrt((1 - q) / q), rel=1e-3
+    )
     assert fixed_point(5.0, 0.0, 0.3, alpha=0.02).size == pytest.approx(0.3 * 2, rel=1e-9)
     assert math.isinf(fixed_point(1.0, 0.0, 0.3).size) and fixed_point(1.0, 0.3, 0.0).size == 0
-    assert math.isnan(fixed_point(1.0, 0.0, 0.0).size) and math.isnan(fixed_point(1.0, 0.0, 0.3, n_steps=0).size)
+    assert math.isnan(fixed_point(1.0, 0.0, 0.0).size) and math.isnan(
+        fixed_point(1.0, 0.0, 0.3, n_steps=0).size
+    )
 
 
-# ---- against training ---------------------------------------------------------------------------------------------------
+# ---- against training ----------------------------------------------------------------------------
 
-def train(sigma_x, sigma_h, *, epochs=40, f=0.5, g=0.5, rate_f=0.05, rate_g=0.05, delta=0.1, n_steps=15):
+
+def train(
+    sigma_x, sigma_h, *, epochs=40, f=0.5, g=0.5, rate_f=0.05, rate_g=0.05, delta=0.1, n_steps=15
+):
     "rms of h_1 after each epoch of `fit` on one linear unit, x = +1 or -1."
     linear = lambda w: Dense(np.full((1, 1), w, np.float32), np.zeros(1, np.float32), "linear")
     x = np.sign(Random(0).normal((1000, 1)))
-    recipe = Recipe(epochs=epochs, batch_size=50, noise=(sigma_x, sigma_h), rate_f=(rate_f,), rate_g=(rate_g,), optimizer="sgd", decay=False, delta=delta, n_steps=n_steps)
-    _, history = fit(Model((LayerPair(linear(f), linear(g)),)), x, recipe, rng=Random(1), progress=False)
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=50,
+        noise=(sigma_x, sigma_h),
+        rate_f=(rate_f,),
+        rate_g=(rate_g,),
+        optimizer="sgd",
+        decay=False,
+        delta=delta,
+        n_steps=n_steps,
+    )
+    _, history = fit(
+        Model((LayerPair(linear(f), linear(g)),)), x, recipe, rng=Random(1), progress=False
+    )
     return [e["rms"][1] for e in history]
 
 
 @pytest.mark.parametrize("delta, n_steps", [(0.1, 15), (0.05, 8)])
 def test_starving_edge_on_both_sides(delta, n_steps):
-    "A small code with its inverse far away (u near 0) grows below sigma_x = s sqrt(N delta) and shrinks above."
+    """A small code with its inverse far away (u near 0) grows below sigma_x = s sqrt(N delta) and
+    shrinks above.
+    """
     edge = math.sqrt(n_steps * delta)
-    assert fixed_point(1.0, 0.95 * edge, 0.3, delta=delta, n_steps=n_steps).size > 0 == fixed_point(1.0, 1.05 * edge, 0.3, delta=delta, n_steps=n_steps).size
+    assert (
+        fixed_point(1.0, 0.95 * edge, 0.3, delta=delta, n_steps=n_steps).size
+        > 0
+        == fixed_point(1.0, 1.05 * edge, 0.3, delta=delta, n_steps=n_steps).size
+    )
     small = dict(f=0.02, g=0.02, delta=delta, n_steps=n_steps, epochs=15)
     grows, dies = train(0.7 * edge, 0.3, **small), train(1.3 * edge, 0.3, **small)
     assert grows[-1] > 1.5 * grows[0] and dies[-1] < dies[0] / 1.5
@@ -113,15 +192,17 @@ def test_training_settles_at_the_predicted_size_from_both_sides(start):
     expected = fixed_point(1.0, 0.5, 0.3).size
     assert 0.4 < expected < 4
     rms = train(0.5, 0.3, f=start, g=1 / start, epochs=40)
-    assert np.mean(rms[-10:]) == pytest.approx(expected, rel=0.06)                    # jitter of 50 examples a step
+    assert np.mean(rms[-10:]) == pytest.approx(expected, rel=0.06)  # jitter of 50 examples a step
 
 
 @pytest.mark.parametrize("factor, rises", [(0.6, True), (1.6, False)])
 def test_the_edge_for_a_given_share_on_both_sides(factor, rises):
-    "A pair that begins by painting 95 % grows under less noise than edge_noise and shrinks under more."
+    """A pair that begins by painting 95 % grows under less noise than edge_noise and shrinks under
+    more.
+    """
     share, f = 0.95, 1.0
     edge, sigma_h = edge_noise(1.0, share), 0.3
-    c = sigma_h * math.sqrt(share / (1 - share))                                      # where g's regression paints just this share
+    c = sigma_h * math.sqrt(share / (1 - share))  # where g's regression paints just this share
     r = 1 / (1 + edge**2)
     rms = train(factor * edge, sigma_h, f=r * c, g=share / c, epochs=6, rate_g=0.2)
     assert (rms[-1] > c * 1.02) if rises else (rms[-1] < c / 1.02)
@@ -135,17 +216,25 @@ def test_without_noise_on_x_the_square_grows_steadily_at_the_predicted_speed():
         df, dg = mean_drift(f, g, variance=1.0, sigma_x=0.0, sigma_h=0.3, rate_f=0.03, rate_g=0.05)
         f, g = f + df, g + dg
     assert square[-1] - square[-2] == pytest.approx(2 * 0.03 * 0.3**2 * (1 - q) / q, rel=0.05)
-    assert np.mean(np.array(train(0.0, 0.3, epochs=60, rate_f=0.03))[-5:] ** 2) == pytest.approx(square[1160], rel=0.15)
+    assert np.mean(np.array(train(0.0, 0.3, epochs=60, rate_f=0.03))[-5:] ** 2) == pytest.approx(
+        square[1160], rel=0.15
+    )
 
 
-# ---- the table ----------------------------------------------------------------------------------------------------------
+# ---- the table -----------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
-def bench(): return runpy.run_path(str(BENCH / "stability.py"))
+def bench():
+    return runpy.run_path(str(BENCH / "stability.py"))
 
 
 def test_every_row_of_the_table_is_a_point_of_the_grid_once(bench):
-    grid = {bench["key"](dict(network=network, **knobs, seed=seed)) for dataset in ("linear", "digits", "mnist") for network, knobs, seed in bench["points"](dataset)}
+    grid = {
+        bench["key"](dict(network=network, **knobs, seed=seed))
+        for dataset in ("linear", "digits", "mnist")
+        for network, knobs, seed in bench["points"](dataset)
+    }
     rows = [bench["key"](row) for row in csv.DictReader((BENCH / "stability.csv").open())]
     assert len(rows) == len(set(rows)) and set(rows) <= grid
     small = {key for key in grid if key[0] != "mnist"}
@@ -155,19 +244,39 @@ def test_every_row_of_the_table_is_a_point_of_the_grid_once(bench):
 def test_an_interrupted_table_is_continued(bench, tmp_path, monkeypatch):
     "Rows that are there are skipped, others appended as soon as they are measured."
     calls = []
+
     def measure(network, x, knobs, seed, backend):
         calls.append((network, seed))
-        if len(calls) == 3: raise KeyboardInterrupt
+        if len(calls) == 3:
+            raise KeyboardInterrupt
         return dict.fromkeys(bench["RESULTS"], 1.0)
+
     monkeypatch.setitem(bench["main"].__globals__, "TABLE", tmp_path / "t.csv")
     monkeypatch.setitem(bench["main"].__globals__, "measure", measure)
-    with pytest.raises(KeyboardInterrupt): bench["main"]("linear")
+    with pytest.raises(KeyboardInterrupt):
+        bench["main"]("linear")
     assert len(list(csv.DictReader((tmp_path / "t.csv").open()))) == 2
     bench["main"]("linear")
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
-    assert len(rows) == len({bench["key"](row) for row in rows}) == len(bench["points"]("linear")) == len(calls) - 1
+    assert (
+        len(rows)
+        == len({bench["key"](row) for row in rows})
+        == len(bench["points"]("linear"))
+        == len(calls) - 1
+    )
 
 
-@pytest.mark.parametrize("bad", [dict(variance=0.0), dict(sigma_x=-0.1), dict(sigma_h=math.inf), dict(delta=-0.1), dict(n_steps=1.5), dict(delta=0.9, alpha=0.2)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        dict(variance=0.0),
+        dict(sigma_x=-0.1),
+        dict(sigma_h=math.inf),
+        dict(delta=-0.1),
+        dict(n_steps=1.5),
+        dict(delta=0.9, alpha=0.2),
+    ],
+)
 def test_settings_that_cannot_be_meant(bad):
-    with pytest.raises((ValueError, TypeError), match=next(iter(bad))): fixed_point(**dict(variance=1.0, sigma_x=0.1, sigma_h=0.1) | bad)
+    with pytest.raises((ValueError, TypeError), match=next(iter(bad))):
+        fixed_point(**dict(variance=1.0, sigma_x=0.1, sigma_h=0.1) | bad)

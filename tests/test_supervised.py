@@ -1,22 +1,41 @@
-"""Labels at the top: the push is the gradient it claims to be, babbling finds the transposed Jacobian, nothing is transported, and a told network paints what it was told."""
+"""Labels at the top: the push is the gradient it claims to be, babbling finds the transposed
+Jacobian, nothing is transported, and a told network paints what it was told.
+"""
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from biolearn.backend import Backend, Random
-from biolearn.generation import inpaint
-from biolearn.inference import infer
-from biolearn.layers import Dense, LayerPair
-from biolearn.learning import Recipe, copy_model, fit
-from biolearn.model import Model, encode, init_model
-from biolearn.supervised import Babble, Labels, clamped, class_priors, credit_angles, exchanged, fixed_feedback, label_gradients, one_hot, predict, told, without_labels
+from biolearn.core.arrays import Backend
+from biolearn.core.generation import inpaint
+from biolearn.core.inference import infer
+from biolearn.core.layers import Dense, LayerPair
+from biolearn.core.learning import Recipe, copy_model, fit
+from biolearn.core.model import Model, encode, init_model
+from biolearn.core.rng import Random
+from biolearn.extensions.supervised import (
+    Babble,
+    Labels,
+    clamped,
+    class_priors,
+    credit_angles,
+    exchanged,
+    fixed_feedback,
+    label_gradients,
+    one_hot,
+    predict,
+    told,
+    without_labels,
+)
 
 B = Backend()
 
 
 def network(hidden=(7, 6), top="linear", seed=0):
-    return init_model((5, *hidden, 3), ("sigmoid", *["softplus"] * len(hidden), top), rng=Random(seed))
+    return init_model(
+        (5, *hidden, 3), ("sigmoid", *["softplus"] * len(hidden), top), rng=Random(seed)
+    )
 
 
 def some(n=20, seed=1):
@@ -30,7 +49,8 @@ def test_one_hot_knows_the_unknown():
 
 @pytest.mark.parametrize("labels", [[3], [-2], [[0, 1]]])
 def test_one_hot_refuses_what_is_no_label(labels):
-    with pytest.raises(ValueError, match="integers from -1 to 2"): one_hot(labels, 3, B)
+    with pytest.raises(ValueError, match="integers from -1 to 2"):
+        one_hot(labels, 3, B)
 
 
 @pytest.mark.parametrize("top", ["linear", "sigmoid"])
@@ -41,22 +61,33 @@ def test_the_diagnostic_gradient_is_that_of_the_squared_error(top):
     model = Model(tuple(LayerPair(double(p.f), double(p.g)) for p in model.pairs))
     x, y = (a.astype(np.float64) for a in some(4))
     h, found = encode(model, x), label_gradients(model, x, y)
+
     def loss(k, layer):
-        for j in range(k + 1, len(model.pairs) + 1): layer = model.f(j, layer)
+        for j in range(k + 1, len(model.pairs) + 1):
+            layer = model.f(j, layer)
         return 0.5 * ((y - layer) ** 2).sum(axis=1)
+
     for k in (1, 2):
         for i in range(h[k].shape[1]):
-            step = np.zeros_like(h[k]); step[:, i] = 1e-5
-            assert np.allclose(-(loss(k, h[k] + step) - loss(k, h[k] - step)) / 2e-5, found[k - 1][:, i], atol=1e-8)
+            step = np.zeros_like(h[k])
+            step[:, i] = 1e-5
+            assert np.allclose(
+                -(loss(k, h[k] + step) - loss(k, h[k] - step)) / 2e-5, found[k - 1][:, i], atol=1e-8
+            )
 
 
 def test_babbling_finds_the_transposed_weights_of_a_linear_layer():
-    "With linear labels the Jacobian is the weight matrix, whatever h: after many steps B is its transpose to the standard error of a running mean."
+    """With linear labels the Jacobian is the weight matrix, whatever h: after many steps B is its
+    transpose to the standard error of a running mean.
+    """
     model, h = network(hidden=(7,)), [None, Random(2).uniform((50, 7)), None]
     babble = Babble(model, rate=0.002, sd=0.1, rng=Random(3))
-    for _ in range(4000): babble.learn(model, h)
+    for _ in range(4000):
+        babble.learn(model, h)
     W = model.pairs[1].f.W.T
-    assert np.abs(babble.weights[1] - W).max() < 5 * 1.5 * np.linalg.norm(W, axis=1).max() / np.sqrt(50 * 2 / 0.002)
+    assert np.abs(babble.weights[1] - W).max() < 5 * 1.5 * np.linalg.norm(
+        W, axis=1
+    ).max() / np.sqrt(50 * 2 / 0.002)
 
 
 def test_the_babbled_push_is_the_gradient_when_its_weights_are_the_jacobian():
@@ -71,32 +102,52 @@ def test_the_babbled_push_is_the_gradient_when_its_weights_are_the_jacobian():
 def test_exchanged_is_written_as_in_eq_12_with_f_and_g_exchanged():
     model, (x, y) = network(hidden=(7,)), some()
     h = encode(model, x)
-    assert np.array_equal(exchanged(model, 1, y, h[1]), model.g(2, y) - model.g(2, model.f(2, h[1])))
+    assert np.array_equal(
+        exchanged(model, 1, y, h[1]), model.g(2, y) - model.g(2, model.f(2, h[1]))
+    )
 
 
 def test_feedback_reads_no_weights_of_other_maps():
-    "Feedback given the activities at its two ends does not change with g, nor with f of another layer; and the fixed kind never learns."
+    """Feedback given the activities at its two ends does not change with g, nor with f of another
+    layer; and the fixed kind never learns.
+    """
     model, (x, y) = network(), some()
     h = encode(model, x)
     other = copy_model(model)
-    for dense in (other.pairs[0].f, other.pairs[0].g, other.pairs[1].g, other.pairs[2].g): dense.W[...] += 1.0
+    for dense in (other.pairs[0].f, other.pairs[0].g, other.pairs[1].g, other.pairs[2].g):
+        dense.W[...] += 1.0
     a, b = Babble(model, rng=Random(1)), Babble(other, rng=Random(1))
-    for _ in range(3): a.learn(model, h); b.learn(other, h)
-    for k in (1, 2): assert np.array_equal(a.weights[k], b.weights[k]) and a.weights[k].any()
+    for _ in range(3):
+        a.learn(model, h)
+        b.learn(other, h)
+    for k in (1, 2):
+        assert np.array_equal(a.weights[k], b.weights[k]) and a.weights[k].any()
     fixed = fixed_feedback(model, rng=Random(2))
     before = {k: w.copy() for k, w in fixed.weights.items()}
     fixed.learn(model, h)
-    for k in (1, 2): assert np.array_equal(fixed.weights[k], before[k]) and abs(np.corrcoef(before[k].ravel(), model.pairs[k].f.W.T.ravel())[0, 1]) < 0.6
+    for k in (1, 2):
+        assert (
+            np.array_equal(fixed.weights[k], before[k])
+            and abs(np.corrcoef(before[k].ravel(), model.pairs[k].f.W.T.ravel())[0, 1]) < 0.6
+        )
 
 
 def test_clamped_moves_only_what_is_known():
-    "A row without a label stays where INFERENCE left it, the top included; one with a label has it at the top, and the bottom is x in both."
+    """A row without a label stays where INFERENCE left it, the top included; one with a label has
+    it at the top, and the bottom is x in both.
+    """
     model, (x, y) = network(), some(6)
     y[:3] = 0
     babble = fixed_feedback(model, rng=Random(4))
-    h, free = clamped(model, x, y, babble, n_steps=4, delta=0.05), infer(model, x, n_steps=4, delta=0.05)
+    h, free = (
+        clamped(model, x, y, babble, n_steps=4, delta=0.05),
+        infer(model, x, n_steps=4, delta=0.05),
+    )
     assert h[0] is x
-    for k in (1, 2, 3): assert np.allclose(h[k][:3], free[k][:3], atol=1e-6) and not np.allclose(h[k][3:], free[k][3:], atol=1e-4)
+    for k in (1, 2, 3):
+        assert np.allclose(h[k][:3], free[k][:3], atol=1e-6) and not np.allclose(
+            h[k][3:], free[k][3:], atol=1e-4
+        )
     assert np.array_equal(h[3][3:], y[3:])
 
 
@@ -104,38 +155,78 @@ def test_the_strength_of_a_label_scales_its_pull_and_zero_is_none():
     model, (x, y) = network(hidden=(7,)), some(6)
     push = fixed_feedback(model, rng=Random(4))
     h = infer(model, x, n_steps=0)[1]
-    one, two, none = (clamped(model, x, y, push, beta=beta, n_steps=0)[1] - h for beta in (0.1, 0.2, 0.0))
-    assert np.allclose(two, 2 * one, atol=1e-6) and not none.any() and one.any() and one.dtype == np.float32
+    one, two, none = (
+        clamped(model, x, y, push, beta=beta, n_steps=0)[1] - h for beta in (0.1, 0.2, 0.0)
+    )
+    assert (
+        np.allclose(two, 2 * one, atol=1e-6)
+        and not none.any()
+        and one.any()
+        and one.dtype == np.float32
+    )
 
 
 def test_it_learns_a_task_that_the_top_pair_alone_cannot():
-    "Exclusive or with a hidden layer: without a push the random hidden layer is all there is; with babbled feedback the error falls to nothing."
+    """Exclusive or with a hidden layer: without a push the random hidden layer is all there is;
+    with babbled feedback the error falls to nothing.
+    """
     bits = np.array([[a, b, 1, 0, 0] for a in (0, 1) for b in (0, 1)], np.float32)
     x, labels = np.tile(bits, (50, 1)), np.tile([0, 1, 1, 0], 50)
-    recipe = Recipe(epochs=150, batch_size=20, n_steps=0, noise=(0.0, 0.0, 0.0), rate_f=(5e-3, 5e-3), rate_g=(1e-3, 1e-3))
+    recipe = Recipe(
+        epochs=150,
+        batch_size=20,
+        n_steps=0,
+        noise=(0.0, 0.0, 0.0),
+        rate_f=(5e-3, 5e-3),
+        rate_g=(1e-3, 1e-3),
+    )
     losses = {}
     for name in ("babbled", "none"):
         start = init_model((5, 4, 3), ("sigmoid", "softplus", "linear"), rng=Random(0))
-        learn = Labels(Babble(start, rate=0.02, rng=Random(1)) if name == "babbled" else lambda model, k, above, h: 0.0, recipe)
-        model, history = fit(start, np.hstack([x, one_hot(labels, 3, B)]), recipe, rng=Random(2), progress=False, e_step=learn.settle, after_step=learn.babble)
+        learn = Labels(
+            Babble(start, rate=0.02, rng=Random(1))
+            if name == "babbled"
+            else lambda model, k, above, h: 0.0,
+            recipe,
+        )
+        model, history = fit(
+            start,
+            np.hstack([x, one_hot(labels, 3, B)]),
+            recipe,
+            rng=Random(2),
+            progress=False,
+            e_step=learn.settle,
+            after_step=learn.babble,
+        )
         losses[name] = history[-1]["loss_f"][1]
-        if name == "babbled": assert np.array_equal(predict(model, bits), [0, 1, 1, 0])
+        if name == "babbled":
+            assert np.array_equal(predict(model, bits), [0, 1, 1, 0])
     assert losses["babbled"] < 0.1 * losses["none"]
 
 
 def test_hidden_pixels_are_the_share_that_was_asked_for():
     model = network(hidden=(7,))
-    learn = Labels(exchanged, Recipe(n_steps=0, noise=(0.0, 0.0, 0.0), rate_f=(0.1, 0.1), rate_g=(0.1, 0.1)), hidden=0.25)
+    learn = Labels(
+        exchanged,
+        Recipe(n_steps=0, noise=(0.0, 0.0, 0.0), rate_f=(0.1, 0.1), rate_g=(0.1, 0.1)),
+        hidden=0.25,
+    )
     rows = np.hstack([np.ones((4000, 5), np.float32), one_hot(np.zeros(4000, int), 3, B)])
     h = learn.settle(model, rows, rng=Random(0))
-    assert abs((h[0] == 0).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 20_000) and set(np.unique(h[0])) == {0, 1}
+    assert abs((h[0] == 0).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 20_000) and set(
+        np.unique(h[0])
+    ) == {0, 1}
 
 
 def test_a_told_network_says_its_label_whatever_it_sees_and_shares_its_other_weights():
     model, (x, y) = network(top="linear"), some(6)
     t = told(model, y[1])
     h = infer(t, x, n_steps=5)
-    assert np.allclose(h[3], y[1]) and t.pairs[:2] == model.pairs[:2] and t.pairs[2].g is model.pairs[2].g
+    assert (
+        np.allclose(h[3], y[1])
+        and t.pairs[:2] == model.pairs[:2]
+        and t.pairs[2].g is model.pairs[2].g
+    )
     pulled, free = (infer(m, x, n_steps=15, alpha=0.3) for m in (t, model))
     target = model.g(3, y[1:2])
     assert np.linalg.norm(pulled[2] - target) < np.linalg.norm(free[2] - target)
@@ -147,18 +238,36 @@ def test_class_priors_are_means_said_by_g_and_variances_around_them():
     model, codes = network(top="linear"), Random(5).uniform((30, 6))
     y = one_hot(np.arange(30) % 3, 3, B)
     for c, prior in enumerate(class_priors(model, codes, y)):
-        assert np.allclose(prior.mean, model.g(3, y[c:c + 1])[0]) and np.allclose(prior.var, ((codes[c::3] - prior.mean) ** 2).mean(0), atol=1e-6)
-    with pytest.raises(ValueError, match="class 2 has 0"): class_priors(model, codes, one_hot(np.arange(30) % 2, 3, B))
+        assert np.allclose(prior.mean, model.g(3, y[c : c + 1])[0]) and np.allclose(
+            prior.var, ((codes[c::3] - prior.mean) ** 2).mean(0), atol=1e-6
+        )
+    with pytest.raises(ValueError, match="class 2 has 0"):
+        class_priors(model, codes, one_hot(np.arange(30) % 2, 3, B))
     assert without_labels(model).sizes == (5, 7, 6)
 
 
-@pytest.mark.parametrize("wrong, message", [(dict(hidden=1.5), "hidden"), (dict(beta=-1.0), "beta"), (dict(below=2.0), "below")])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [(dict(hidden=1.5), "hidden"), (dict(beta=-1.0), "beta"), (dict(below=2.0), "below")],
+)
 def test_settings_that_cannot_be_meant_are_refused(wrong, message):
-    with pytest.raises(ValueError, match=message): Labels(exchanged, Recipe(), **wrong)
-    with pytest.raises(ValueError, match="sd"): Babble(network(), sd=0.0, rng=Random(0))
+    with pytest.raises(ValueError, match=message):
+        Labels(exchanged, Recipe(), **wrong)
+    with pytest.raises(ValueError, match="sd"):
+        Babble(network(), sd=0.0, rng=Random(0))
 
 
 def test_rows_of_another_width_are_refused_before_training():
-    model, recipe = network(hidden=(7,)), Recipe(n_steps=0, noise=(0.0, 0.0, 0.0), rate_f=(0.1, 0.1), rate_g=(0.1, 0.1))
+    model, recipe = (
+        network(hidden=(7,)),
+        Recipe(n_steps=0, noise=(0.0, 0.0, 0.0), rate_f=(0.1, 0.1), rate_g=(0.1, 0.1)),
+    )
     with pytest.raises(ValueError, match="5 pixels and 3 label units, 8 numbers, got 5"):
-        fit(model, some()[0], recipe, rng=Random(0), progress=False, e_step=Labels(exchanged, recipe).settle)
+        fit(
+            model,
+            some()[0],
+            recipe,
+            rng=Random(0),
+            progress=False,
+            e_step=Labels(exchanged, recipe).settle,
+        )

@@ -1,4 +1,7 @@
-"What runs here is code of this repository and of the packages it names: no data is executed, no connection is unchecked, no notebook brings its own."
+"""What runs here is code of this repository and of the packages it names: no data is executed, no
+connection is unchecked, no notebook brings its own.
+"""
+
 import ast
 import json
 import re
@@ -10,13 +13,56 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-PROGRAMS = [*sorted((ROOT / "biolearn").glob("*.py")), *sorted((ROOT / "bench").rglob("*.py")), ROOT / "setup.py"]
+NOTEBOOKS = sorted(
+    p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
+)
+PROGRAMS = [
+    *sorted((ROOT / "biolearn").rglob("*.py")),
+    *sorted((ROOT / "bench").rglob("*.py")),
+    *sorted((ROOT / "experiments").rglob("*.py")),
+    ROOT / "setup.py",
+]
 
-CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.spawnl", "os.spawnv", "subprocess.getoutput", "subprocess.getstatusoutput", "tempfile.mktemp",
-         "yaml.load", "yaml.unsafe_load", "yaml.full_load", "pandas.read_pickle", "pd.read_pickle", "torch.load", "torch.hub.load", "joblib.load", "ssl._create_unverified_context"}
-MODULES = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "telnetlib", "ftplib"}
-LOADS = {"np.load", "numpy.load", "xp.load", "cupy.load"}                      # read arrays of objects, by pickle, if they are let
+CALLS = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "os.system",
+    "os.popen",
+    "os.spawnl",
+    "os.spawnv",
+    "subprocess.getoutput",
+    "subprocess.getstatusoutput",
+    "tempfile.mktemp",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "pandas.read_pickle",
+    "pd.read_pickle",
+    "torch.load",
+    "torch.hub.load",
+    "joblib.load",
+    "ssl._create_unverified_context",
+}
+MODULES = {
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "marshal",
+    "shelve",
+    "dill",
+    "cloudpickle",
+    "jsonpickle",
+    "telnetlib",
+    "ftplib",
+}
+LOADS = {
+    "np.load",
+    "numpy.load",
+    "xp.load",
+    "cupy.load",
+}  # read arrays of objects, by pickle, if they are let
 
 
 def offences(source):
@@ -26,75 +72,172 @@ def offences(source):
         told = lambda what: found.append((node.lineno, what))
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            if name in CALLS and not (name == "__import__" and isinstance(node.args[0], ast.Constant)): told(name)
+            if name in CALLS and not (
+                name == "__import__" and isinstance(node.args[0], ast.Constant)
+            ):
+                told(name)
             for keyword in node.keywords:
                 value = getattr(keyword.value, "value", "not a literal")
-                if keyword.arg == "shell" and value is not False: told("shell=")
-                if keyword.arg == "allow_pickle" and value is not False: told("allow_pickle=")
-                if keyword.arg == "verify" and value is False: told("verify=False")
-            if name in LOADS and not any(k.arg == "allow_pickle" for k in node.keywords): told(f"{name} without allow_pickle=False")
-        if isinstance(node, ast.Import): [told(a.name) for a in node.names if a.name.split(".")[0] in MODULES]
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES: told(node.module)
-        if isinstance(node, ast.Attribute) and node.attr in ("CERT_NONE", "check_hostname"): told(node.attr)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.match(r"(http|ftp)://(?!example\.org/)", node.value): told(node.value)
+                if keyword.arg == "shell" and value is not False:
+                    told("shell=")
+                if keyword.arg == "allow_pickle" and value is not False:
+                    told("allow_pickle=")
+                if keyword.arg == "verify" and value is False:
+                    told("verify=False")
+            if name in LOADS and not any(k.arg == "allow_pickle" for k in node.keywords):
+                told(f"{name} without allow_pickle=False")
+        if isinstance(node, ast.Import):
+            [told(a.name) for a in node.names if a.name.split(".")[0] in MODULES]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES:
+            told(node.module)
+        if isinstance(node, ast.Attribute) and node.attr in ("CERT_NONE", "check_hostname"):
+            told(node.attr)
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.match(r"(http|ftp)://(?!example\.org/)", node.value)
+        ):
+            told(node.value)
     return found
 
 
-@pytest.mark.parametrize("bad", ["eval(x)", "exec(open(f).read())", "compile(x, '', 'exec')", "__import__(name)", "os.system(c)", "subprocess.run(c, shell=True)", "subprocess.run(c, shell=asked)",
-                                 "import pickle", "from pickle import loads", "import numpy, shelve", "joblib.load(f)", "np.load(f)", "np.load(f, allow_pickle=True)", "yaml.load(f)", "requests.get(u, verify=False)",
-                                 "context.verify_mode = ssl.CERT_NONE", "context.check_hostname = False", "get('http://mirror.net/mnist')", "def f():\n    if a: return [eval(b) for b in c]", "torch.load(f)"])
-def test_the_search_finds_what_it_looks_for(bad): assert offences(bad)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "eval(x)",
+        "exec(open(f).read())",
+        "compile(x, '', 'exec')",
+        "__import__(name)",
+        "os.system(c)",
+        "subprocess.run(c, shell=True)",
+        "subprocess.run(c, shell=asked)",
+        "import pickle",
+        "from pickle import loads",
+        "import numpy, shelve",
+        "joblib.load(f)",
+        "np.load(f)",
+        "np.load(f, allow_pickle=True)",
+        "yaml.load(f)",
+        "requests.get(u, verify=False)",
+        "context.verify_mode = ssl.CERT_NONE",
+        "context.check_hostname = False",
+        "get('http://mirror.net/mnist')",
+        "def f():\n    if a: return [eval(b) for b in c]",
+        "torch.load(f)",
+    ],
+)
+def test_the_search_finds_what_it_looks_for(bad):
+    assert offences(bad)
 
 
-@pytest.mark.parametrize("good", ["np.load(f, allow_pickle=False)", "subprocess.run([a], shell=False)", "model.eval()", "re.compile(x)", "get('https://example.org')", "'http is refused'", "os.execv(sys.executable, argv)"])
-def test_the_search_finds_nothing_else(good): assert not offences(good)
+@pytest.mark.parametrize(
+    "good",
+    [
+        "np.load(f, allow_pickle=False)",
+        "subprocess.run([a], shell=False)",
+        "model.eval()",
+        "re.compile(x)",
+        "get('https://example.org')",
+        "'http is refused'",
+        "os.execv(sys.executable, argv)",
+    ],
+)
+def test_the_search_finds_nothing_else(good):
+    assert not offences(good)
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_program_executes_data(path): assert offences(path.read_text(encoding="utf-8")) == []
+def test_no_program_executes_data(path):
+    assert offences(path.read_text(encoding="utf-8")) == []
 
 
-# ---- notebooks ---------------------------------------------------------------------------------------------------------
+# ---- notebooks -----------------------------------------------------------------------------------
+
 
 def cells(path):
     "The code cells of a notebook, as text."
-    return ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    return [
+        "".join(c["source"])
+        for c in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if c["cell_type"] == "code"
+    ]
 
 
 def known():
-    "The packages that settings.ini requires or constraints.txt pins, by the names under which they are imported."
+    """The packages that settings.ini requires or constraints.txt pins, by the names under which
+    they are imported.
+    """
     parser = ConfigParser()
     parser.read(ROOT / "settings.ini", encoding="utf-8")
-    lines = [line for key, text in parser["DEFAULT"].items() if key.endswith("requirements") for line in text.splitlines()] + (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    lines = [
+        line
+        for key, text in parser["DEFAULT"].items()
+        if key.endswith("requirements")
+        for line in text.splitlines()
+    ] + (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     names = {Requirement(line).name for line in lines if line and not line.startswith("#")}
-    return {{"scikit-learn": "sklearn", "pillow": "PIL", "ipython": "IPython"}.get(n, re.sub("^cupy-.*", "cupy", n).replace("-", "_")) for n in names} | {"cupy_backends"}        # a part of CuPy
+    return {
+        {"scikit-learn": "sklearn", "pillow": "PIL", "ipython": "IPython"}.get(
+            n, re.sub("^cupy-.*", "cupy", n).replace("-", "_")
+        )
+        for n in names
+    } | {"cupy_backends"}  # a part of CuPy
 
 
 HERE = re.escape("https://github.com/biolearn/biolearn")
-COMMAND = re.compile(rf"""\s*(%pip install -q(?P<more>( [\w.-]+)*)( \./biolearn| "git\+{HERE}")(?P<others>( [\w.-]+)*)|!git clone -q --depth 1 {HERE}|%cd (-q )?[\w./-]+|%(matplotlib|config) [\w. =']+)""")
+COMMAND = re.compile(
+    rf"""\s*(%pip install -q(?P<more>( [\w.-]+)*)( \./biolearn| "git\+{HERE}")(?P<others>( [\w.-]+)*)|!git clone -q --depth 1 {HERE}|%cd (-q )?[\w./-]+|%(matplotlib|config) [\w. =']+)"""
+)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT / "nbs")))
 def test_a_notebook_runs_only_code_of_the_repository_and_of_known_packages(path):
-    "Its imports are the standard library, this package, and what settings.ini or constraints.txt names; command lines install this very repository and known packages, nothing else."
+    """Its imports are the standard library, this package, and what settings.ini or constraints.txt
+    names; command lines install this very repository and known packages, nothing else.
+    """
     packages = known()
     for source in cells(path):
         for line in [line for line in source.splitlines() if re.match(r"\s*[!%]", line)]:
             match = COMMAND.fullmatch(line)
-            assert match and {name.replace("-", "_") for name in ((match["more"] or "") + (match["others"] or "")).split()} <= packages, line
+            assert (
+                match
+                and {
+                    name.replace("-", "_")
+                    for name in ((match["more"] or "") + (match["others"] or "")).split()
+                }
+                <= packages
+            ), line
         source = re.sub(r"^(\s*)[!%].*", r"\1pass", source, flags=re.M)
         assert offences(source) == []
         for node in ast.walk(ast.parse(source)):
-            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-            for root in {m.split(".")[0] for m in modules}: assert root in sys.stdlib_module_names or root in packages | {"biolearn", "bench", "shtab"}, f"it imports {root}"
+            modules = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else []
+            )
+            for root in {m.split(".")[0] for m in modules}:
+                assert root in sys.stdlib_module_names or root in packages | {
+                    "biolearn",
+                    "bench",
+                    "experiments",
+                    "shtab",
+                }, f"it imports {root}"
 
 
-# ---- dependencies ------------------------------------------------------------------------------------------------------
+# ---- dependencies --------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("key", ["requirements", "dev_requirements"])
 def test_every_dependency_says_why_it_is_here(key):
     "In settings.ini each stands below a comment that gives the reason, and there are few."
-    lines = re.search(rf"^{key} =\n((?:    .*\n)+)", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.M)[1].splitlines()
+    lines = re.search(
+        rf"^{key} =\n((?:    .*\n)+)", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.M
+    )[1].splitlines()
     assert lines[0].strip().startswith("#")
-    for before, line in zip(lines, lines[1:]): assert line.strip().startswith("#") or not before.strip() == "", line
-    assert sum(not line.strip().startswith("#") for line in lines) <= (14 if key == "requirements" else 24)
+    for before, line in zip(lines, lines[1:]):
+        assert line.strip().startswith("#") or not before.strip() == "", line
+    assert sum(not line.strip().startswith("#") for line in lines) <= (
+        14 if key == "requirements" else 24
+    )

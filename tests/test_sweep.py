@@ -1,4 +1,7 @@
-"Sweeps: what is asked for is checked before anything runs; one table at the end; a failed run stops no other; killed processes are survived, and leave nothing running."
+"""Sweeps: what is asked for is checked before anything runs; one table at the end; a failed run
+stops no other; killed processes are survived, and leave nothing running.
+"""
+
 import csv
 import json
 import os
@@ -16,18 +19,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat import v4
 
-from biolearn import sweep as S
-from biolearn.command import main
-from biolearn.reproduce import PROFILES, ReproduceError, UnknownNotebook, trained_run
+from biolearn.cli.main import main
+from biolearn.reproduction import sweep as S
+from biolearn.reproduction.figures import ReproduceError, UnknownNotebook
+from biolearn.reproduction.profiles import PROFILES
+from biolearn.reproduction.runs import trained_run
 
 ROOT = Path(__file__).resolve().parent.parent
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals")
 
 
-# ---- what is asked for -----------------------------------------------------------------------------------------------
+# ---- what is asked for ---------------------------------------------------------------------------
 
-words = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(lambda w: w not in ("true", "false", "null"))
-numbers = st.integers(-10**9, 10**9) | st.floats(allow_nan=False, allow_infinity=False)
+words = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(
+    lambda w: w not in ("true", "false", "null")
+)
+numbers = st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False)
 values = numbers | words | st.booleans() | st.none() | st.lists(numbers | words, max_size=4)
 
 
@@ -42,87 +49,182 @@ def test_numbers_and_bare_words_need_no_quotes(asked):
     assert S.read_axis(" delta =" + ", ".join(map(str, asked))) == ("delta", asked)
 
 
-@given(st.lists(numbers | st.lists(numbers, max_size=3).map(tuple) | st.booleans() | st.none(), min_size=1, max_size=4))
+@given(
+    st.lists(
+        numbers | st.lists(numbers, max_size=3).map(tuple) | st.booleans() | st.none(),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_python_literals_are_read_too(asked):
-    assert S.read_axis(f"a={', '.join(map(repr, asked))}") == ("a", [list(v) if isinstance(v, tuple) else v for v in asked])
+    assert S.read_axis(f"a={', '.join(map(repr, asked))}") == (
+        "a",
+        [list(v) if isinstance(v, tuple) else v for v in asked],
+    )
 
 
 @given(st.text(max_size=30))
 def test_any_text_is_read_or_refused_and_nothing_else(text):
-    try: name, found = S.read_axis(text)
-    except ValueError: return
+    try:
+        name, found = S.read_axis(text)
+    except ValueError:
+        return
     assert name and found and json.loads(json.dumps(found)) is not None
 
 
 def test_nothing_is_evaluated(tmp_path):
-    for text in ("a=open('x', 'w')", "a=__import__('os').getpid()", "a=[1 for x in (1, 2)]", "a=1+1", "a=(lambda: 0)()"):
-        with pytest.raises(ValueError): S.read_axis(text)
+    for text in (
+        "a=open('x', 'w')",
+        "a=__import__('os').getpid()",
+        "a=[1 for x in (1, 2)]",
+        "a=1+1",
+        "a=(lambda: 0)()",
+    ):
+        with pytest.raises(ValueError):
+            S.read_axis(text)
 
 
-@given(st.dictionaries(words, st.lists(st.integers(), min_size=1, max_size=3, unique=True), max_size=3))
+@given(
+    st.dictionaries(words, st.lists(st.integers(), min_size=1, max_size=3, unique=True), max_size=3)
+)
 def test_a_grid_is_every_combination_once(axes):
     made = S.grid(axes)
     assert len(made) == np.prod([len(v) for v in axes.values()], dtype=int)
-    assert len({json.dumps(m) for m in made}) == len(made) and all(set(m) == set(axes) and all(m[n] in axes[n] for n in axes) for m in made)
+    assert len({json.dumps(m) for m in made}) == len(made) and all(
+        set(m) == set(axes) and all(m[n] in axes[n] for n in axes) for m in made
+    )
 
 
-@given(st.lists(st.fixed_dictionaries({"delta": numbers, "optimizer": words}, optional={"noise": st.lists(numbers | words, min_size=1, max_size=3)}), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"delta": numbers, "optimizer": words},
+            optional={"noise": st.lists(numbers | words, min_size=1, max_size=3)},
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_lists_are_read_from_csv_and_json(sets):
     import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "a.json").write_text(json.dumps(sets))
         with open(Path(folder, "a.csv"), "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["delta", "optimizer", "noise"])
-            writer.writerows([[s["delta"], s["optimizer"], json.dumps(s["noise"]) if "noise" in s else ""] for s in sets])
+            writer.writerows(
+                [
+                    [s["delta"], s["optimizer"], json.dumps(s["noise"]) if "noise" in s else ""]
+                    for s in sets
+                ]
+            )
         assert S.read_list(Path(folder, "a.json")) == S.read_list(Path(folder, "a.csv")) == sets
 
 
-@pytest.mark.parametrize("name, text, said", [("a.csv", "delta\n", "at least one line of values"), ("a.csv", "delta,delta\n1,2\n", "each once"), ("a.csv", "delta,alpha\n1\n", "line 2: 1 cells under 2 names"),
-                                              ("a.csv", "delta\n1+1\n", "neither a number"), ("a.json", "{}", "list of objects"), ("a.json", "[]", "list of objects"), ("a.json", "[1]", "list of objects"), ("a.txt", "", ".csv or a .json")])
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("a.csv", "delta\n", "at least one line of values"),
+        ("a.csv", "delta,delta\n1,2\n", "each once"),
+        ("a.csv", "delta,alpha\n1\n", "line 2: 1 cells under 2 names"),
+        ("a.csv", "delta\n1+1\n", "neither a number"),
+        ("a.json", "{}", "list of objects"),
+        ("a.json", "[]", "list of objects"),
+        ("a.json", "[1]", "list of objects"),
+        ("a.txt", "", ".csv or a .json"),
+    ],
+)
 def test_a_list_that_is_none_is_refused(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=said): S.read_list(tmp_path / name)
+    with pytest.raises(ValueError, match=said):
+        S.read_list(tmp_path / name)
 
 
 def test_names_of_runs_fit_a_folder_and_do_not_collide():
-    sets = [{}, {"delta": 0.05}, {"hidden": [20, 10]}, {"hidden": [20, 1, 0]}, {"optimizer": "../../x"}, {"noise": ["spikes"] * 50}, {"noise": ["spikes"] * 51}, {"noise_end": None}]
+    sets = [
+        {},
+        {"delta": 0.05},
+        {"hidden": [20, 10]},
+        {"hidden": [20, 1, 0]},
+        {"optimizer": "../../x"},
+        {"noise": ["spikes"] * 50},
+        {"noise": ["spikes"] * 51},
+        {"noise_end": None},
+    ]
     names = [S.run_name(s, seed) for s in sets for seed in (0, 1)]
-    assert len(set(names)) == len(names) and all("/" not in n and len(n) < 120 and n[0] not in ".~" for n in names)
+    assert len(set(names)) == len(names) and all(
+        "/" not in n and len(n) < 120 and n[0] not in ".~" for n in names
+    )
     assert names[:3] == ["seed=0", "seed=1", "delta=0.05,seed=0"]
 
 
-@pytest.mark.parametrize("asked, error, said", [
-    (dict(sets=[{"delta": 0.1}, {"dleta": 0.1}]), ValueError, "parameter set 2 of 2.*no field 'dleta'"), (dict(sets=[{"delta": "0.1"}]), TypeError, "parameter set 1.*delta must be a number"),
-    (dict(sets=[{"noise": [0.1]}]), ValueError, "noise"), (dict(sets=[{"threads": 2}]), ValueError, "threads"), (dict(seeds=[-1]), ValueError, "seed"), (dict(sets=[{"seed": "x"}]), TypeError, "seed"),
-    (dict(sets=[{"delta": 0.1}, {"delta": 0.10}]), ValueError, "asked for 2 times"), (dict(seeds=[]), ValueError, "nothing to run"), (dict(sets=[]), ValueError, "nothing to run"),
-    (dict(profile="huge"), ValueError, "profile must be one of"), (dict(only=["fig99"]), UnknownNotebook, "fig99"), (dict(notebooks="/nowhere"), ReproduceError, "no notebooks"),
-    (dict(table="results.xls"), ValueError, "ends with .csv or .parquet"), (dict(table="../results.csv"), ValueError, "ends with"), (dict(workers=0), ValueError, "workers"),
-    (dict(workers=3, threads=2), ValueError, "need 6 cores, and there are 4"), (dict(workers=2, scheduler="tcp://localhost:1"), ValueError, "Leave one"),
-])
-def test_what_cannot_be_run_is_refused_before_anything_is_written(asked, error, said, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "asked, error, said",
+    [
+        (
+            dict(sets=[{"delta": 0.1}, {"dleta": 0.1}]),
+            ValueError,
+            "parameter set 2 of 2.*no field 'dleta'",
+        ),
+        (dict(sets=[{"delta": "0.1"}]), TypeError, "parameter set 1.*delta must be a number"),
+        (dict(sets=[{"noise": [0.1]}]), ValueError, "noise"),
+        (dict(sets=[{"threads": 2}]), ValueError, "threads"),
+        (dict(seeds=[-1]), ValueError, "seed"),
+        (dict(sets=[{"seed": "x"}]), TypeError, "seed"),
+        (dict(sets=[{"delta": 0.1}, {"delta": 0.10}]), ValueError, "asked for 2 times"),
+        (dict(seeds=[]), ValueError, "nothing to run"),
+        (dict(sets=[]), ValueError, "nothing to run"),
+        (dict(profile="huge"), ValueError, "profile must be one of"),
+        (dict(only=["fig99"]), UnknownNotebook, "fig99"),
+        (dict(notebooks="/nowhere"), ReproduceError, "no notebooks"),
+        (dict(table="results.xls"), ValueError, "ends with .csv or .parquet"),
+        (dict(table="../results.csv"), ValueError, "ends with"),
+        (dict(workers=0), ValueError, "workers"),
+        (dict(workers=3, threads=2), ValueError, "need 6 cores, and there are 4"),
+        (dict(workers=2, scheduler="tcp://localhost:1"), ValueError, "Leave one"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is_written(
+    asked, error, said, tmp_path, monkeypatch
+):
     monkeypatch.setattr(S, "cores", lambda: 4)
-    with pytest.raises(error, match=said): S.sweep(out=tmp_path / "out", **{"only": ["00_train"]} | asked)
+    with pytest.raises(error, match=said):
+        S.sweep(out=tmp_path / "out", **{"only": ["00_train"]} | asked)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_knows_what_it_is_made_of(tmp_path):
-    def made(**asked): return S.plan(**{"only": ["00_train"], "device": "cpu"} | asked)[0]["made_of"]
+    def made(**asked):
+        return S.plan(**{"only": ["00_train"], "device": "cpu"} | asked)[0]["made_of"]
+
     assert made() == made(sets=[{}]) == made(sets=[{"delta": PROFILES["quick"].recipe.delta}])
-    others = [made(seeds=[1]), made(sets=[{"delta": 0.2}]), made(profile="paper"), made(only=["table1"]), made(device="auto")]
+    others = [
+        made(seeds=[1]),
+        made(sets=[{"delta": 0.2}]),
+        made(profile="paper"),
+        made(only=["table1"]),
+        made(device="auto"),
+    ]
     assert len({made(), *others}) == 6
 
 
-# ---- cores -----------------------------------------------------------------------------------------------------------
+# ---- cores ---------------------------------------------------------------------------------------
+
 
 @given(st.integers(1, 256), st.integers(1, 1000), st.integers(0, 16))
 def test_cores_are_never_oversubscribed(n_cores, n_runs, wanted):
     workers, threads = S.share(n_cores, n_runs, wanted=wanted)
-    assert 1 <= workers <= n_runs and threads >= 1 and workers * threads <= n_cores and (not wanted or threads <= wanted)
-    assert n_runs < n_cores or wanted or workers == n_cores              # with enough runs every core has one
+    assert (
+        1 <= workers <= n_runs
+        and threads >= 1
+        and workers * threads <= n_cores
+        and (not wanted or threads <= wanted)
+    )
+    assert n_runs < n_cores or wanted or workers == n_cores  # with enough runs every core has one
 
 
-# ---- runs on this machine --------------------------------------------------------------------------------------------
+# ---- runs on this machine ------------------------------------------------------------------------
 
 TOY = """
 import os
@@ -145,91 +247,162 @@ if not pathlib.Path(out, "been here").exists():
 
 def notebook(folder, stem, *sources):
     folder.mkdir(exist_ok=True)
-    defaults = v4.new_code_cell('profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""\nchanges = {}', metadata={"tags": ["parameters"]})
+    defaults = v4.new_code_cell(
+        'profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""\nchanges = {}',
+        metadata={"tags": ["parameters"]},
+    )
     meta = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
-    nbformat.write(v4.new_notebook(cells=[defaults, *map(v4.new_code_cell, sources)], metadata=meta), folder / f"{stem}.ipynb")
+    nbformat.write(
+        v4.new_notebook(cells=[defaults, *map(v4.new_code_cell, sources)], metadata=meta),
+        folder / f"{stem}.ipynb",
+    )
     return folder
 
 
 def rows(path):
-    with open(path, newline="", encoding="utf-8") as file: return list(csv.DictReader(file))
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def toy_sweep(books, out, sets=({},), seeds=(0,), **more):
-    return S.sweep("quick", sets, seeds, out=out, only=["00"], device="cpu", notebooks=str(books), progress=False, **more)
+    return S.sweep(
+        "quick",
+        sets,
+        seeds,
+        out=out,
+        only=["00"],
+        device="cpu",
+        notebooks=str(books),
+        progress=False,
+        **more,
+    )
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    "A sweep of two seeds of a parameter set that works and one of a set that fails, with two threads each on a pretended machine: (results, folder, notebooks)."
+    """A sweep of two seeds of a parameter set that works and one of a set that fails, with two
+    threads each on a pretended machine: (results, folder, notebooks).
+    """
     folder = tmp_path_factory.mktemp("swept")
     books = notebook(folder / "books", "00_toy", TOY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(S, "cores", lambda: 4)
-        patch.setenv("OPENBLAS_NUM_THREADS", "1")                          # what the master has must not reach the runs
-        results = toy_sweep(books, folder / "out", [{"delta": 0.05}, {"delta": 0.3, "seed": 0}], [0, 4], threads=2)
+        patch.setenv("OPENBLAS_NUM_THREADS", "1")  # what the master has must not reach the runs
+        results = toy_sweep(
+            books, folder / "out", [{"delta": 0.05}, {"delta": 0.3, "seed": 0}], [0, 4], threads=2
+        )
     return results, folder / "out", books
 
 
 def test_a_failed_run_stops_no_other_and_is_told(swept):
     results, out, _ = swept
-    assert [r["status"] for r in results] == ["done", "done", "failed"] and [r["name"] for r in results] == ["delta=0.05,seed=0", "delta=0.05,seed=4", "delta=0.3,seed=0"]
-    assert "delta is too large, and the run says so" in results[2]["error"] and "00_toy.ipynb, cell 2 failed" in results[2]["error"]
-    assert "FAILED" in S.result_line(results[2]) and "too large" in S.result_line(results[2]) and "\n" not in S.result_line(results[2])
-    assert "Traceback" in (out / "delta=0.3,seed=0" / "log.txt").read_text() and results[2]["starts"] == 1
+    assert [r["status"] for r in results] == ["done", "done", "failed"] and [
+        r["name"] for r in results
+    ] == ["delta=0.05,seed=0", "delta=0.05,seed=4", "delta=0.3,seed=0"]
+    assert (
+        "delta is too large, and the run says so" in results[2]["error"]
+        and "00_toy.ipynb, cell 2 failed" in results[2]["error"]
+    )
+    assert (
+        "FAILED" in S.result_line(results[2])
+        and "too large" in S.result_line(results[2])
+        and "\n" not in S.result_line(results[2])
+    )
+    assert (
+        "Traceback" in (out / "delta=0.3,seed=0" / "log.txt").read_text()
+        and results[2]["starts"] == 1
+    )
     assert results[2]["manifest"]["failed"]
 
 
 def test_the_table_has_every_run_its_manifest_and_mean_and_sd(swept):
     results, out, _ = swept
     told = rows(out / "results.csv")
-    assert [(r["row"], r["delta"], r["seed"], r["status"]) for r in told] == [("run", "0.05", "0", "done"), ("run", "0.05", "4", "done"), ("mean", "0.05", "", ""), ("sd", "0.05", "", ""),
-                                                                              ("run", "0.3", "0", "failed"), ("mean", "0.3", "", ""), ("sd", "0.3", "", "")]
+    assert [(r["row"], r["delta"], r["seed"], r["status"]) for r in told] == [
+        ("run", "0.05", "0", "done"),
+        ("run", "0.05", "4", "done"),
+        ("mean", "0.05", "", ""),
+        ("sd", "0.05", "", ""),
+        ("run", "0.3", "0", "failed"),
+        ("mean", "0.3", "", ""),
+        ("sd", "0.3", "", ""),
+    ]
     for column in ("00_toy: height", "00_toy: deep.one", "seconds"):
         measured = np.array([float(r[column]) for r in told[:2]])
-        assert float(told[2][column]) == pytest.approx(np.mean(measured), rel=1e-12) and float(told[3][column]) == pytest.approx(np.std(measured, ddof=1), rel=1e-12)
-    assert [float(r["00_toy: height"]) for r in told[:2]] == [5.0, 9.0] and told[2]["n"] == "2" and told[5]["n"] == "0" and told[5]["00_toy: height"] == ""
+        assert float(told[2][column]) == pytest.approx(np.mean(measured), rel=1e-12) and float(
+            told[3][column]
+        ) == pytest.approx(np.std(measured, ddof=1), rel=1e-12)
+    assert (
+        [float(r["00_toy: height"]) for r in told[:2]] == [5.0, 9.0]
+        and told[2]["n"] == "2"
+        and told[5]["n"] == "0"
+        and told[5]["00_toy: height"] == ""
+    )
     assert not {"00_toy: word", "00_toy: many", "00_toy: yes"} & told[0].keys()
     for row, result in zip((told[0], told[1], told[4]), results):
         manifest = json.loads(row["manifest"])
-        assert manifest == json.loads((out / row["run"] / "manifest.json").read_text()) == result["manifest"] and manifest["seed"] == int(row["seed"]) and manifest["changes"]["delta"] == float(row["delta"])
+        assert (
+            manifest
+            == json.loads((out / row["run"] / "manifest.json").read_text())
+            == result["manifest"]
+            and manifest["seed"] == int(row["seed"])
+            and manifest["changes"]["delta"] == float(row["delta"])
+        )
     assert "too large" in told[4]["error"]
 
 
 def test_the_threads_of_a_run_are_those_it_was_given(swept):
     told = rows(swept[1] / "results.csv")
-    assert [r["00_toy: threads"] for r in told[:2]] == [str(min(2, os.cpu_count()))] * 2      # OpenBLAS takes no more than there are
+    assert [r["00_toy: threads"] for r in told[:2]] == [
+        str(min(2, os.cpu_count()))
+    ] * 2  # OpenBLAS takes no more than there are
 
 
 def test_started_again_only_what_is_missing_is_run(swept, monkeypatch):
     results, out, books = swept
     ran = []
+
     def pretend(task, master=None):
         ran.append(task["name"])
         return S._result(task, "failed", "pretended")
+
     monkeypatch.setattr(S, "run_apart", pretend)
     asked = [{"delta": 0.05}, {"delta": 0.3, "seed": 0}]
     again = toy_sweep(books, out, asked, [0, 4], table="again.csv")
-    assert ran == ["delta=0.3,seed=0"] and again[:2] == results[:2]                      # the failed one is tried again
+    assert ran == ["delta=0.3,seed=0"] and again[:2] == results[:2]  # the failed one is tried again
     ran.clear()
     toy_sweep(books, out, asked, [0, 4, 5], table="again.csv")
     assert sorted(ran) == ["delta=0.05,seed=5", "delta=0.3,seed=0"]
     ran.clear()
     monkeypatch.setattr(S, "_source", lambda module: "another version")
     toy_sweep(books, out, asked, [0, 4], table="again.csv")
-    assert len(ran) == 3                                                                 # other code: nothing there counts
+    assert len(ran) == 3  # other code: nothing there counts
 
 
 def test_a_waiting_run_is_in_the_table_too():
     runs = S.plan(sets=[{"delta": 0.1}], seeds=[0, 1], only=["00_train"])
-    done = {runs[0]["name"]: S._result(runs[0] | {"threads": 1}, "done", metrics={"a: b": 2.0}, seconds=1.0)}
+    done = {
+        runs[0]["name"]: S._result(
+            runs[0] | {"threads": 1}, "done", metrics={"a: b": 2.0}, seconds=1.0
+        )
+    }
     made = S.table(runs, done)
-    assert [r["status"] for r in made] == ["done", "waiting", None, None] and made[2]["a: b"] == 2.0 and made[3]["a: b"] is None and made[2]["n"] == 1
+    assert (
+        [r["status"] for r in made] == ["done", "waiting", None, None]
+        and made[2]["a: b"] == 2.0
+        and made[3]["a: b"] is None
+        and made[2]["n"] == 1
+    )
 
 
 def test_summary_is_for_people(swept):
     text = S.summary_text(swept[0])
-    assert "delta = 0.05: 2 of 2 runs done" in text and "00_toy: height: 7 ± 2.8" in text and "delta = 0.3: 0 of 1 runs done" in text and "delta=0.3,seed=0: FAILED" in text
+    assert (
+        "delta = 0.05: 2 of 2 runs done" in text
+        and "00_toy: height: 7 ± 2.8" in text
+        and "delta = 0.3: 0 of 1 runs done" in text
+        and "delta=0.3,seed=0: FAILED" in text
+    )
 
 
 def test_parquet_and_an_address(tmp_path):
@@ -238,40 +411,64 @@ def test_parquet_and_an_address(tmp_path):
     cache = tmp_path / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(S, "_cache", lambda out: cache)
-        result, = toy_sweep(books, "memory://sweeps/one", [{"hidden": [20, 10]}], table="results.parquet")
+        (result,) = toy_sweep(
+            books, "memory://sweeps/one", [{"hidden": [20, 10]}], table="results.parquet"
+        )
         fs = fsspec.filesystem("memory")
         there = {Path(p).relative_to("/sweeps/one").as_posix() for p in fs.find("/sweeps/one")}
-        assert {f"{result['name']}/{f}" for f in ("result.json", "manifest.json", "00_toy.json", "notebooks/00_toy.ipynb")} | {"results.parquet"} <= there
-        assert not any(cache.iterdir())                                   # delivered: the working folder is gone
-        with fs.open("/sweeps/one/results.parquet", "rb") as file: told = parquet.read_table(file).to_pylist()
-        assert told[0]["00_toy: height"] == 10.0 and told[0]["hidden"] == "[20, 10]" and json.loads(told[0]["manifest"]) == result["manifest"] and told[1]["row"] == "mean"
+        assert {
+            f"{result['name']}/{f}"
+            for f in ("result.json", "manifest.json", "00_toy.json", "notebooks/00_toy.ipynb")
+        } | {"results.parquet"} <= there
+        assert not any(cache.iterdir())  # delivered: the working folder is gone
+        with fs.open("/sweeps/one/results.parquet", "rb") as file:
+            told = parquet.read_table(file).to_pylist()
+        assert (
+            told[0]["00_toy: height"] == 10.0
+            and told[0]["hidden"] == "[20, 10]"
+            and json.loads(told[0]["manifest"]) == result["manifest"]
+            and told[1]["row"] == "mean"
+        )
         patch.setattr(S, "run_apart", lambda *a: pytest.fail("repeated"))
-        assert toy_sweep(books, "memory://sweeps/one", [{"hidden": [20, 10]}], table="results.parquet") == [result]
+        assert toy_sweep(
+            books, "memory://sweeps/one", [{"hidden": [20, 10]}], table="results.parquet"
+        ) == [result]
 
 
 def test_mixed_columns_fit_parquet(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    S.write_table([{"a": 1, "b": 1, "c": None, "d": True}, {"a": 2.5, "b": "x", "c": None, "d": None}], tmp_path / "t.parquet")
-    assert parquet.read_table(tmp_path / "t.parquet").to_pylist() == [{"a": 1.0, "b": "1", "c": None, "d": True}, {"a": 2.5, "b": "x", "c": None, "d": None}]
+    S.write_table(
+        [{"a": 1, "b": 1, "c": None, "d": True}, {"a": 2.5, "b": "x", "c": None, "d": None}],
+        tmp_path / "t.parquet",
+    )
+    assert parquet.read_table(tmp_path / "t.parquet").to_pylist() == [
+        {"a": 1.0, "b": "1", "c": None, "d": True},
+        {"a": 2.5, "b": "x", "c": None, "d": None},
+    ]
 
 
 def test_an_address_without_a_protocol_is_refused():
     pytest.importorskip("fsspec")
-    with pytest.raises(ValueError, match="nonsense"): S.Place("nonsense://x/y")
+    with pytest.raises(ValueError, match="nonsense"):
+        S.Place("nonsense://x/y")
 
 
-# ---- deaths ----------------------------------------------------------------------------------------------------------
+# ---- deaths --------------------------------------------------------------------------------------
+
 
 def alive(pid):
     "Does the process run? A zombie does not."
-    try: return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError: return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def until(condition, seconds=90):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if condition(): return True
+        if condition():
+            return True
         time.sleep(0.05)
     return False
 
@@ -280,12 +477,20 @@ def until(condition, seconds=90):
 def test_a_run_whose_process_is_killed_is_started_again(tmp_path, monkeypatch):
     books = notebook(tmp_path / "books", "00_toy", KILL_ONCE, TOY)
     monkeypatch.setattr(S, "ATTEMPTS", 1)
-    dead, = toy_sweep(books, tmp_path / "out")
-    assert dead["status"] == "failed" and "was killed by SIGKILL, start 1 of 1" in dead["error"] and rows(tmp_path / "out" / "results.csv")[0]["status"] == "failed"
+    (dead,) = toy_sweep(books, tmp_path / "out")
+    assert (
+        dead["status"] == "failed"
+        and "was killed by SIGKILL, start 1 of 1" in dead["error"]
+        and rows(tmp_path / "out" / "results.csv")[0]["status"] == "failed"
+    )
     (tmp_path / "out" / "seed=0" / "been here").unlink()
     monkeypatch.setattr(S, "ATTEMPTS", 3)
-    result, = toy_sweep(books, tmp_path / "out")
-    assert result["status"] == "done" and result["starts"] == 3 and "started 3 times" in S.result_line(result)
+    (result,) = toy_sweep(books, tmp_path / "out")
+    assert (
+        result["status"] == "done"
+        and result["starts"] == 3
+        and "started 3 times" in S.result_line(result)
+    )
 
 
 @POSIX
@@ -294,7 +499,10 @@ def test_a_folder_that_cannot_be_written_fails_its_run_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "seed=0").write_text("a file")
     blocked, good = toy_sweep(books, tmp_path / "out", seeds=[0, 1])
-    assert (blocked["status"], good["status"]) == ("failed", "done") and "FileExistsError" in blocked["error"]
+    assert (blocked["status"], good["status"]) == (
+        "failed",
+        "done",
+    ) and "FileExistsError" in blocked["error"]
 
 
 COMMAND = "import sys; from biolearn.command import main; sys.exit(main(['sweep', *sys.argv[1:]]))"
@@ -302,7 +510,15 @@ COMMAND = "import sys; from biolearn.command import main; sys.exit(main(['sweep'
 
 def command(*argv, **more):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", COMMAND, "--device", "cpu", *map(str, argv)], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "--device", "cpu", *map(str, argv)],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks at processes in /proc")
@@ -313,30 +529,75 @@ def test_interrupted_or_killed_it_leaves_nothing_running(tmp_path, sent, code):
     child = command("--only", "00", "--notebooks", books, "--out", tmp_path / "out")
     where = tmp_path / "out" / "seed=0"
     assert until(lambda: (where / "kernel").is_file() and (where / "kernel").read_text())
-    pids = [int((where / "kernel").read_text()), json.loads((where / "starts.json").read_text())[-1]["pid"]]
+    pids = [
+        int((where / "kernel").read_text()),
+        json.loads((where / "starts.json").read_text())[-1]["pid"],
+    ]
     assert all(map(alive, pids))
     child.send_signal(sent)
     _, errors = child.communicate(timeout=60)
-    assert child.returncode == code and "Traceback" not in errors and (sent == signal.SIGKILL or "the same command goes on where it stopped" in errors)
+    assert (
+        child.returncode == code
+        and "Traceback" not in errors
+        and (sent == signal.SIGKILL or "the same command goes on where it stopped" in errors)
+    )
     assert until(lambda: not any(map(alive, pids)), 20), "a run outlived its master"
 
 
 def test_the_command(tmp_path, capsys):
     def run(*argv):
-        try: return main(["sweep", "--out", str(tmp_path / "out"), "--device", "cpu", "--only", "00", *map(str, argv)])
-        except SystemExit as e: return e.code
+        try:
+            return main(
+                [
+                    "sweep",
+                    "--out",
+                    str(tmp_path / "out"),
+                    "--device",
+                    "cpu",
+                    "--only",
+                    "00",
+                    *map(str, argv),
+                ]
+            )
+        except SystemExit as e:
+            return e.code
+
     books = notebook(tmp_path / "books", "00_toy", TOY)
     (tmp_path / "sets.csv").write_text("delta\n0.3\n0.05\n")
-    assert run("--notebooks", books, "--list", tmp_path / "sets.csv", "--grid", "alpha=0.01", "--seeds", "3") == 1
+    assert (
+        run(
+            "--notebooks",
+            books,
+            "--list",
+            tmp_path / "sets.csv",
+            "--grid",
+            "alpha=0.01",
+            "--seeds",
+            "3",
+        )
+        == 1
+    )
     captured = capsys.readouterr()
-    assert "delta = 0.05, alpha = 0.01: 1 of 1 runs done" in captured.out and "00_toy: height: 8" in captured.out and captured.out.rstrip().endswith("results.csv") and "FAILED" in captured.err
-    for argv, said in ((["--grid", "dleta=1"], "no field 'dleta'"), (["--grid", "delta"], "a grid is NAME="), (["--grid", "delta=1", "--grid", "delta=2"], "two grids"), (["--seeds", "2-1"], "backwards"),
-                       (["--list", tmp_path / "none.csv"], "none.csv"), (["--table", "x.doc"], "x.doc"), (["--workers", "0"], "workers")):
+    assert (
+        "delta = 0.05, alpha = 0.01: 1 of 1 runs done" in captured.out
+        and "00_toy: height: 8" in captured.out
+        and captured.out.rstrip().endswith("results.csv")
+        and "FAILED" in captured.err
+    )
+    for argv, said in (
+        (["--grid", "dleta=1"], "no field 'dleta'"),
+        (["--grid", "delta"], "a grid is NAME="),
+        (["--grid", "delta=1", "--grid", "delta=2"], "two grids"),
+        (["--seeds", "2-1"], "backwards"),
+        (["--list", tmp_path / "none.csv"], "none.csv"),
+        (["--table", "x.doc"], "x.doc"),
+        (["--workers", "0"], "workers"),
+    ):
         assert run(*argv) == 2 and said in capsys.readouterr().err
     assert run("--only", "fig99") == 2 and "fig99" in capsys.readouterr().err
 
 
-# ---- a cluster -------------------------------------------------------------------------------------------------------
+# ---- a cluster -----------------------------------------------------------------------------------
 
 TRAIN = """
 import json, pathlib, time
@@ -359,43 +620,74 @@ if changes:
     time.sleep(60)
 """
 LONG = {"hidden": [12, 6], "epochs": 60, "batch_size": 400, "n_steps": 3}
-LINUX = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks at processes in /proc")
+LINUX = pytest.mark.skipif(
+    not Path("/proc/self/stat").is_file(), reason="looks at processes in /proc"
+)
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    "A real cluster on this machine: a scheduler here, and two worker processes with one thread each."
+    """A real cluster on this machine: a scheduler here, and two worker processes with one thread
+    each.
+    """
     distributed = pytest.importorskip("dask.distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0") as made: yield made
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0"
+    ) as made:
+        yield made
 
 
-def parent(pid): return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def checkpoints(folder): return sorted(int(p.stem.removeprefix("epoch-")) for p in folder.glob("runs/*/checkpoints/epoch-*.safetensors"))
+def checkpoints(folder):
+    return sorted(
+        int(p.stem.removeprefix("epoch-"))
+        for p in folder.glob("runs/*/checkpoints/epoch-*.safetensors")
+    )
 
 
 @LINUX
-def test_a_killed_worker_is_survived_and_its_run_goes_on_from_its_checkpoint(cluster, tmp_path, monkeypatch):
+def test_a_killed_worker_is_survived_and_its_run_goes_on_from_its_checkpoint(
+    cluster, tmp_path, monkeypatch
+):
     monkeypatch.setattr(S, "cores", lambda: 2)
     books, out = notebook(tmp_path / "books", "00_toy", TRAIN), tmp_path / "out"
-    sweeping = ThreadPoolExecutor(1).submit(toy_sweep, books, out, [LONG], [0, 1], scheduler=cluster.scheduler_address)
+    sweeping = ThreadPoolExecutor(1).submit(
+        toy_sweep, books, out, [LONG], [0, 1], scheduler=cluster.scheduler_address
+    )
     victim = out / S.run_name(LONG, 0)
     assert until(lambda: max(checkpoints(victim), default=0) >= 5)
     first = json.loads((victim / "starts.json").read_text())[-1]
     worker = parent(first["pid"])
-    assert worker in {w.pid for w in cluster.workers.values()}, "the run is the child of a real worker process"
+    assert worker in {w.pid for w in cluster.workers.values()}, (
+        "the run is the child of a real worker process"
+    )
     os.kill(worker, signal.SIGKILL)
     assert until(lambda: not alive(first["pid"]), 20), "the run outlived its worker"
     killed, other = sweeping.result(timeout=120)
-    assert (killed["status"], other["status"]) == ("done", "done") and (killed["starts"], other["starts"]) == (2, 1)
+    assert (killed["status"], other["status"]) == ("done", "done") and (
+        killed["starts"],
+        other["starts"],
+    ) == (2, 1)
     assert killed["resumed_from"] >= 5 and other["resumed_from"] is None
-    about, = (json.loads(p.read_text()) for p in victim.glob("runs/*/run.json"))
-    assert about["resumed"] and len(about["history"]) == 60 and killed["metrics"]["00_toy: epochs"] == 60
-    alone = trained_run("quick", device="cpu", out=tmp_path / "alone", changes=LONG)                      # the same run, undisturbed: as if nothing had happened
-    assert killed["metrics"]["00_toy: log p at the end"] == pytest.approx(alone.history[-1]["log_p_end"], rel=1e-3)
+    (about,) = (json.loads(p.read_text()) for p in victim.glob("runs/*/run.json"))
+    assert (
+        about["resumed"]
+        and len(about["history"]) == 60
+        and killed["metrics"]["00_toy: epochs"] == 60
+    )
+    alone = trained_run(
+        "quick", device="cpu", out=tmp_path / "alone", changes=LONG
+    )  # the same run, undisturbed: as if nothing had happened
+    assert killed["metrics"]["00_toy: log p at the end"] == pytest.approx(
+        alone.history[-1]["log_p_end"], rel=1e-3
+    )
     told = rows(out / "results.csv")
-    assert [(r["status"], r["starts"]) for r in told[:2]] == [("done", "2"), ("done", "1")] and int(told[0]["resumed_from"]) >= 5
+    assert [(r["status"], r["starts"]) for r in told[:2]] == [("done", "2"), ("done", "1")] and int(
+        told[0]["resumed_from"]
+    ) >= 5
 
 
 @LINUX
@@ -403,8 +695,10 @@ def test_a_run_that_kills_its_workers_fails_and_stops_no_other(cluster, tmp_path
     monkeypatch.setattr(S, "cores", lambda: 2)
     monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
     books = notebook(tmp_path / "books", "00_toy", KILL_WORKER, TOY)
-    assert until(lambda: len(cluster.scheduler.workers) == 2)                                # a worker for each run
-    results = toy_sweep(books, tmp_path / "out", [{"delta": 0.05}, {}], scheduler=cluster.scheduler_address)
+    assert until(lambda: len(cluster.scheduler.workers) == 2)  # a worker for each run
+    results = toy_sweep(
+        books, tmp_path / "out", [{"delta": 0.05}, {}], scheduler=cluster.scheduler_address
+    )
     assert results[0]["status"] == "failed" and "KilledWorker" in results[0]["error"]
     assert results[1]["status"] == "done"
 
@@ -412,9 +706,14 @@ def test_a_run_that_kills_its_workers_fails_and_stops_no_other(cluster, tmp_path
 def test_a_cluster_that_would_be_oversubscribed_is_refused(cluster, tmp_path, monkeypatch):
     distributed = pytest.importorskip("dask.distributed")
     books = notebook(tmp_path / "books", "00_toy", TOY)
-    assert until(lambda: len(cluster.scheduler.workers) == 2)                                # the test before kills them, and they come back
-    with pytest.raises(ValueError, match="offers 2 runs at a time with 999 threads"): toy_sweep(books, tmp_path / "out", scheduler=cluster.scheduler_address, threads=999)
+    assert until(
+        lambda: len(cluster.scheduler.workers) == 2
+    )  # the test before kills them, and they come back
+    with pytest.raises(ValueError, match="offers 2 runs at a time with 999 threads"):
+        toy_sweep(books, tmp_path / "out", scheduler=cluster.scheduler_address, threads=999)
     assert not (tmp_path / "out").exists()
     with distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=":0") as empty:
-        with pytest.raises(ValueError, match="has no workers"): S._connect(empty.scheduler_address, seconds=1)
-    with pytest.raises(ValueError, match="no Dask scheduler"): S._connect("tcp://127.0.0.1:1", seconds=1)
+        with pytest.raises(ValueError, match="has no workers"):
+            S._connect(empty.scheduler_address, seconds=1)
+    with pytest.raises(ValueError, match="no Dask scheduler"):
+        S._connect("tcp://127.0.0.1:1", seconds=1)

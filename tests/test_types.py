@@ -1,4 +1,7 @@
-"Type hints: everything that a module exports has them, they agree with the code, and a user's type checker profits from them."
+"""Type hints: everything that a module exports has them, they agree with the code, and a user's
+type checker profits from them.
+"""
+
 import ast
 import subprocess
 import sys
@@ -7,35 +10,61 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = sorted(p for p in (ROOT / "biolearn").glob("*.py") if not p.name.startswith("_"))
+MODULES = sorted(p for p in (ROOT / "biolearn").rglob("*.py") if not p.name.startswith("_"))
 
 
 def exported(tree):
-    "The functions that a module exports, and the methods of its classes that are for others: (name, definition, whether it is a method)."
-    names = next((ast.literal_eval(s.value) for s in tree.body if isinstance(s, ast.Assign) and s.targets[0].id == "__all__"), [])
+    """The functions that a module exports, and the methods of its classes that are for others:
+    (name, definition, whether it is a method).
+    """
+    names = next(
+        (
+            ast.literal_eval(s.value)
+            for s in tree.body
+            if isinstance(s, ast.Assign) and s.targets[0].id == "__all__"
+        ),
+        [],
+    )
     for s in tree.body:
-        if getattr(s, "name", None) not in names: continue
-        if isinstance(s, ast.FunctionDef): yield s.name, s, False
+        if getattr(s, "name", None) not in names:
+            continue
+        if isinstance(s, ast.FunctionDef):
+            yield s.name, s, False
         for f in s.body if isinstance(s, ast.ClassDef) else ():
-            if isinstance(f, ast.FunctionDef) and (not f.name.startswith("_") or f.name.endswith("__")): yield f"{s.name}.{f.name}", f, True
+            if isinstance(f, ast.FunctionDef) and (
+                not f.name.startswith("_") or f.name.endswith("__")
+            ):
+                yield f"{s.name}.{f.name}", f, True
 
 
 def lacks(f, method):
-    "The arguments of a function that have no type hint, and 'return' if it has none for what it returns."
+    """The arguments of a function that have no type hint, and 'return' if it has none for what it
+    returns.
+    """
     a = f.args
     every = [x for x in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg) if x]
-    return [x.arg for x in every[method:] if x.annotation is None] + ["return"] * (f.returns is None)
+    return [x.arg for x in every[method:] if x.annotation is None] + ["return"] * (
+        f.returns is None
+    )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_everything_exported_has_type_hints(path):
-    found = {name: lacks(f, method) for name, f, method in exported(ast.parse(path.read_text(encoding="utf-8")))}
+    found = {
+        name: lacks(f, method)
+        for name, f, method in exported(ast.parse(path.read_text(encoding="utf-8")))
+    }
     assert not {name: args for name, args in found.items() if args}
 
 
 def test_the_check_above_sees_what_is_missing():
-    tree = ast.parse("__all__ = ['f', 'C']\ndef f(a, *b: int, c=1) -> int: ...\nclass C:\n  def m(self, x: int): ...\n  def _p(self, y): ...\ndef g(z): ...")
-    assert {name: lacks(f, method) for name, f, method in exported(tree)} == {"f": ["a", "c"], "C.m": ["return"]}
+    tree = ast.parse(
+        "__all__ = ['f', 'C']\ndef f(a, *b: int, c=1) -> int: ...\nclass C:\n  def m(self, x: int): ...\n  def _p(self, y): ...\ndef g(z): ..."
+    )
+    assert {name: lacks(f, method) for name, f, method in exported(tree)} == {
+        "f": ["a", "c"],
+        "C.m": ["return"],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +72,16 @@ def mypy(tmp_path_factory):
     "Run mypy, with a cache of its own for these tests; its output and exit status."
     pytest.importorskip("mypy")
     cache = tmp_path_factory.mktemp("mypy")
+
     def run(*argv):
-        done = subprocess.run([sys.executable, "-m", "mypy", "--cache-dir", str(cache), *map(str, argv)], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "mypy", "--cache-dir", str(cache), *map(str, argv)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
         return done.stdout + done.stderr, done.returncode
+
     return run
 
 
@@ -54,7 +90,7 @@ def test_the_hints_agree_with_the_code(mypy):
     assert status == 0 and "no issues found" in said, said
 
 
-USER = '''
+USER = """
 from pathlib import Path
 from biolearn.backend import Array, Random
 from biolearn.data import load_digits
@@ -69,8 +105,15 @@ estimator.save(Path("a"))
 rows: Array = DeepDAE.load("a").sample(DeepDAE.load("a").n_iter_ + 1)
 start = init_model((64, 20, 10), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
 model: Model = fit(start, load_digits().train, Recipe(noise=(0.5, 0.1, "spikes")), rng=Random(1))[0]
-'''
-WRONG = {"trasnform": "DeepDAE().trasnform([[0]])", "hiden": "DeepDAE(hiden=(3,))", '"str"': 'DeepDAE(epochs="20")', "rng": "fit(start, rows)", '"log_p"': "model.log_p", "None": "estimator.history_.keys()"}
+"""
+WRONG = {
+    "trasnform": "DeepDAE().trasnform([[0]])",
+    "hiden": "DeepDAE(hiden=(3,))",
+    '"str"': 'DeepDAE(epochs="20")',
+    "rng": "fit(start, rows)",
+    '"log_p"': "model.log_p",
+    "None": "estimator.history_.keys()",
+}
 
 
 def test_a_users_checker_in_strict_mode_finds_their_mistakes_and_nothing_else(mypy, tmp_path):
@@ -82,4 +125,5 @@ def test_a_users_checker_in_strict_mode_finds_their_mistakes_and_nothing_else(my
     lines = {int(line.split(":")[1]) for line in errors}
     first = USER.count("\n") + 1
     assert status == 1 and lines == set(range(first, first + len(WRONG))), said
-    for word in list(WRONG)[:5]: assert word in said, word
+    for word in list(WRONG)[:5]:
+        assert word in said, word

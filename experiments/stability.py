@@ -1,0 +1,218 @@
+"""Where TRAIN stays bounded: one short training run per point of a grid, kept in
+experiments/stability.csv. nbs/12_stability.ipynb draws it.
+
+    python experiments/stability.py linear            ten linear units on the digits' ten largest principal components, plain descent
+    python experiments/stability.py digits            64 - 100 softplus - 30 sigmoid on the 8x8 digits, Adam; and one pair with other units
+    python experiments/stability.py mnist --data DIR  784 - 1000 softplus - 100 sigmoid on MNIST, Adam, two epochs per point
+
+Rows already in the table are skipped, so that a run can be interrupted; each row is written as soon
+as it is measured. Rates stay (no decay). A row:
+  setting         what was trained and how; sigma_x, sigma_h: corruption of x and of every Gaussian hidden layer; rate_f, rate_g: of pair 1 (the upper pair's stay)
+  outcome         finite, or diverged (`fit` raised DivergenceError); epochs_done: whole epochs before that
+  rms_start, rms_half, rms_end    rms activity of h_1 after inference, on one fixed batch: after the first epoch, half of the epochs, and the last whole epoch
+  gain, stretch   after the last whole epoch, along the first principal direction v of x: the share of v'x that g_1(h_1) paints back, and r |h_1| / |f_1(x)|:
+                  how much inference stretches what h_1 says about v'x, times how much learning from noisy x shrinks it, r = s²/(s² + sigma_x²)
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from biolearn.core.arrays import to_numpy, use_device
+from biolearn.core.data import load_dataset, load_digits
+from biolearn.core.inference import infer
+from biolearn.core.learning import DivergenceError, Recipe, copy_model, fit
+from biolearn.core.model import init_model
+from biolearn.core.rng import Random
+
+TABLE = Path(__file__).with_name("stability.csv")
+KNOBS = ("sigma_x", "sigma_h", "rate_f", "rate_g", "delta", "alpha")
+KEY = ("network", *KNOBS, "seed")
+RESULTS = ("outcome", "epochs_done", "rms_start", "rms_half", "rms_end", "gain", "stretch")
+
+# name of a network: (sizes, units, the knobs where every cut passes through, what the recipe keeps)
+SLOW = dict(optimizer="sgd", decay=False, batch_size=50)
+FAST = dict(decay=False, batch_size=50, epochs=20)
+NETWORKS = {
+    "linear": (
+        (10, 10),
+        ("linear",) * 2,
+        dict(sigma_x=0.2, sigma_h=0.1, rate_f=0.03, rate_g=0.03, delta=0.1, alpha=0.0),
+        SLOW | dict(epochs=120),
+    ),
+    "digits": (
+        (64, 100, 30),
+        ("sigmoid", "softplus", "sigmoid"),
+        dict(sigma_x=0.2, sigma_h=0.1, rate_f=3e-3, rate_g=3e-3, delta=0.1, alpha=0.001),
+        FAST,
+    ),
+    "mnist": (
+        (784, 1000, 100),
+        ("sigmoid", "softplus", "sigmoid"),
+        dict(sigma_x=0.5, sigma_h=0.1, rate_f=3e-4, rate_g=1e-3, delta=0.1, alpha=0.001),
+        dict(decay=False, epochs=2),
+    ),
+}
+PAIRS = [(g, f) for g in ("linear", "sigmoid") for f in ("linear", "softplus")]
+NETWORKS |= {
+    f"pair {g} {f}": (
+        (64, 100),
+        (g, f),
+        dict(sigma_x=0.1, sigma_h=0.1, rate_f=3e-3, rate_g=3e-3, delta=0.1, alpha=0.0),
+        FAST,
+    )
+    for g, f in PAIRS
+}
+UPPER = {"digits": 3e-3, "mnist": 1e-3}  # rates of the second pair
+
+
+def points(dataset):
+    """The grid of `dataset`, as (network, knobs, seed): first every point once, then two more seeds
+    near the edge.
+    """
+
+    def around(network, edge=False, **knobs):
+        return network, NETWORKS[network][2] | knobs, edge
+
+    grid = []
+    if dataset == "linear":
+        for x in (0.05, 0.1, 0.2, 0.4, 0.6, 0.9, 1.1):
+            grid += [around("linear", x >= 0.9, sigma_x=x, sigma_h=h) for h in (0.1, 0.3, 1.0)]
+            grid += [around("linear", sigma_x=x, sigma_h=0.3, rate_f=f) for f in (0.003, 0.3)]
+        grid += [around("linear", True, sigma_h=0.3, delta=d) for d in (0.01, 0.03, 0.05, 0.2, 0.3)]
+    elif dataset == "digits":
+        for x in (0.2, 0.3, 0.4, 0.1, 0.6, 0.0):
+            near = 0.1 < x < 0.5
+            grid += [around("digits", near, sigma_x=x, rate_f=f) for f in (3e-3, 1e-3, 1e-2, 3e-4)]
+            grid += [around("digits", near, sigma_x=x, sigma_h=h) for h in (1.0, 0.3, 0.0)]
+        grid += [around(f"pair {g} {f}", True) for g, f in PAIRS]
+        grid += [around("digits", True, rate_f=1e-3, rate_g=g) for g in (3e-4, 1e-3, 1e-2)]
+        grid += [around("digits", True, delta=d) for d in (0.02, 0.05, 0.2, 0.4)]
+        grid += [around("digits", True, alpha=a) for a in (0.0, 0.01, 0.03, 0.1, 0.3)]
+    else:
+        for x in (0.5, 0.3, 0.7, 0.4, 0.2):
+            grid += [around("mnist", x < 0.6, sigma_x=x, rate_f=f) for f in (3e-4, 1e-3, 1e-4)] + [
+                around("mnist", x < 0.6, sigma_x=x, sigma_h=h) for h in (0.02, 0.3)
+            ]
+    return [
+        (network, knobs, seed)
+        for seeds in ((0,), (1, 2))
+        for network, knobs, edge in grid
+        for seed in seeds
+        if edge or seed == 0
+    ]
+
+
+def inputs(network, path=None):
+    "What the network is trained on, (n, n_0) float32, on the host."
+    if network == "mnist":
+        return load_dataset("mnist", path).train
+    x = load_digits().train
+    if NETWORKS[network][1][0] == "sigmoid":
+        return x
+    x = x - x.mean(
+        0
+    )  # linear units: about the mean; along principal directions where there are ten
+    return (
+        x
+        if NETWORKS[network][0][0] == 64
+        else (x @ np.linalg.svd(x, full_matrices=False)[2][:10].T).astype("float32")
+    )
+
+
+def directions(x, sigma_x):
+    """The first principal direction of `x` (n, n_0), and the share r that learning from noisy x
+    leaves of it.
+    """
+    variance, axes = np.linalg.eigh(np.cov(x.T))
+    return axes[:, -1], variance[-1] / (variance[-1] + sigma_x**2)
+
+
+def measure(network, x, knobs, seed, backend=None):
+    "Train once on `x` (on the host); the row's RESULTS."
+    sizes, units, _, kept = NETWORKS[network]
+    depth, model, now = (
+        len(sizes) - 1,
+        init_model(sizes, units, rng=Random(seed, backend).stream("init")),
+        {},
+    )
+    noise = (knobs["sigma_x"],) + tuple(
+        "spikes" if unit == "sigmoid" else knobs["sigma_h"] for unit in units[1:]
+    )
+    rates = {name: ((knobs[name], UPPER.get(network)))[:depth] for name in ("rate_f", "rate_g")}
+    recipe = Recipe(noise=noise, delta=knobs["delta"], alpha=knobs["alpha"], **rates, **kept)
+    keep = lambda model, history: now.update(
+        model=copy_model(model), rms=[e["rms"][1] for e in history]
+    )
+    outcome, there = "finite", Random(0, backend).backend.asarray(x)
+    try:
+        fit(
+            model,
+            there,
+            recipe,
+            rng=Random(seed, backend).stream("train"),
+            progress=False,
+            on_epoch=keep,
+        )
+    except DivergenceError:
+        outcome = "diverged"
+    rms = now.get("rms", [])
+    row = dict(
+        outcome=outcome,
+        epochs_done=len(rms),
+        rms_start=rms[0] if rms else "",
+        rms_half=rms[min(len(rms), recipe.epochs // 2) - 1] if rms else "",
+        rms_end=rms[-1] if rms else "",
+    )
+    if not rms:
+        return row | dict(gain="", stretch="")
+    model, few = now["model"], x[:2000]
+    v, r = directions(few, knobs["sigma_x"])
+    h = infer(model, there[:2000, :], **recipe.inference)[1]
+    seen = (few - few.mean(0)) @ v
+    along = lambda a: seen @ to_numpy(a) / (seen @ seen)  # each unit's regression on v'x
+    return row | dict(
+        gain=along(model.g(1, h)) @ v,
+        stretch=r * np.linalg.norm(along(h)) / np.linalg.norm(along(model.f(1, there[:2000, :]))),
+    )
+
+
+def key(row):
+    "What identifies a row, as text, whether it comes from the table or not."
+    return tuple(str(row[name]) if name == "network" else f"{float(row[name]):g}" for name in KEY)
+
+
+def main(dataset, data=None, device="cpu"):
+    backend, held = use_device(device), {}
+    done = {key(row) for row in csv.DictReader(TABLE.open())} if TABLE.exists() else set()
+    for network, knobs, seed in points(dataset):
+        point = dict(network=network, **knobs, seed=seed)
+        if key(point) in done:
+            continue
+        if network not in held:
+            held[network] = inputs(network, data)
+        row = point | {
+            k: f"{v:.4g}" if isinstance(v, float) else v
+            for k, v in measure(network, held[network], knobs, seed, backend).items()
+        }
+        new = not TABLE.exists()
+        with TABLE.open("a", newline="") as file:
+            writer = csv.DictWriter(file, KEY + RESULTS, lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        done.add(key(point))
+        print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", choices=("linear", "digits", "mnist"))
+    parser.add_argument("--data", help="folder with the MNIST files")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    main(args.dataset, args.data, args.device)
