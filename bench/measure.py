@@ -225,9 +225,9 @@ NUMPY_ALONE = {
 
 def has_kernels():
     "Does the package find the compiled kernels here?"
-    from biolearn.kernels.dispatch import kernels
+    from biolearn.kernels.dispatch import find_kernels
 
-    return kernels() is not None
+    return find_kernels() is not None
 
 
 def torch_python(asked=None):

@@ -59,7 +59,7 @@ def empty_notebook(folder):
 
     folder.mkdir()
     parameters = v4.new_code_cell(
-        'profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""\nchanges = {}',
+        'profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""\noverrides = {}',
         metadata={"tags": ["parameters"]},
     )
     meta = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
@@ -141,7 +141,7 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
         books = empty_notebook(work / "books")
-        given = dict(profile="quick", seed=0, device="cpu", out=str(work), changes={})
+        given = dict(profile="quick", seed=0, device="cpu", out=str(work), overrides={})
         measured = {
             "Python, and importing the package": measure(
                 lambda: subprocess.run([sys.executable, "-c", "import biolearn.sweep"], check=True),

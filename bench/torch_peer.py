@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import softplus
 
 
-class Peer:
+class Baseline:
     """Training in PyTorch: `step(x, draws)` for one minibatch x (batch, n_0), a tensor.
 
     `mode`: 'eager', a mode of torch.compile, or 'functional' (what is compiled, not compiled).
@@ -216,7 +216,7 @@ class Peer:
         }
 
 
-class Graphed(Peer):
+class Graphed(Baseline):
     """The whole step as one CUDA graph, replayed: noise is drawn inside it (by the default
     generator, whose offset PyTorch moves on at each replay), and Adam's rates are tensors, which it
     computes from `scale`. `mode`: 'eager', or a mode of torch.compile that makes no graphs of its
@@ -277,7 +277,9 @@ class Graphed(Peer):
 
     @torch.no_grad()
     def step(self, x, draws=None, scale=1.0):
-        "One minibatch of TRAIN, as in `Peer`; given `draws` are for a step that is not captured."
+        """One minibatch of TRAIN, as in `Baseline`; given `draws` are for a step that is not
+        captured.
+        """
         if x is not self.x:
             self.x.copy_(x)
         self.scale.fill_(scale)

@@ -136,31 +136,33 @@ def biolearn_trainer(weights, units, settings, backend=None, networks=1, rngs=No
     Returns the losses of the last step.
     """
     from biolearn.core.ensembles import stack_models
-    from biolearn.core.learning import Recipe, _stepper
-    from biolearn.core.optimizers import new_books
-    from biolearn.kernels.cuda import recording_stream
-    from biolearn.kernels.threads import workers
+    from biolearn.core.learning import TrainConfig, _stepper
+    from biolearn.core.optimizers import new_optimizer_state
+    from biolearn.kernels.cuda import graph_stream
+    from biolearn.kernels.threads import use_threads
 
     model, t = biolearn_model(weights, units, backend), 0
     if networks > 1:
         model = stack_models([model] * networks)
-    recipe, W = Recipe(**settings), model.pairs[0].f.W
+    recipe, W = TrainConfig(**settings), model.pairs[0].f.W
     books = [
-        new_books(dense, recipe.optimizer) for pair in model.pairs for dense in (pair.f, pair.g)
+        new_optimizer_state(dense, recipe.optimizer)
+        for pair in model.pairs
+        for dense in (pair.f, pair.g)
     ]
-    with workers(W) as crew:
+    with use_threads(W) as threads:
         step = _stepper(
             model,
             books,
             recipe,
             rngs or [_stream(backend, networks).stream("noise", k) for k in range(len(units))],
-            crew,
+            threads,
         )
 
     def steps(batches, scales=None):
         nonlocal t
         losses = []
-        with workers(W), recording_stream(W):
+        with use_threads(W), graph_stream(W):
             for i, x in enumerate(batches):
                 t += 1
                 losses = step(x, t, 1 - scales[i] if scales else t * 1e-6)[1]
@@ -210,12 +212,12 @@ def torch_peer(mode="eager", threads=1, sizes=plain.SIZES, batch=plain.BATCH, n_
     "The same training step in PyTorch, minibatches and noise included."
     import torch
 
-    from bench.torch_peer import Peer
+    from bench.torch_peer import Baseline
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     weights, units, settings, x = paper(sizes, batch, n_steps)
-    peer, source = Peer(weights, units, settings, mode=mode), batches(x, batch)
+    peer, source = Baseline(weights, units, settings, mode=mode), batches(x, batch)
 
     def run(n):
         for i in range(n):
@@ -262,7 +264,7 @@ def device_step(
     if not fused:
         cuda._fused = lambda: None  # this process measures nothing else
     if not recorded:
-        cuda.Recording.__call__ = lambda recording: recording.job()
+        cuda.CudaGraph.__call__ = lambda recording: recording.job()
     backend, finish = _device(device)
     weights, units, settings, x = paper(sizes, batch, n_steps)
     x, rng = backend.asarray(x), _stream(backend, networks)
@@ -289,7 +291,7 @@ def torch_device_step(
     """
     import torch
 
-    from bench.torch_peer import Graphed, Peer
+    from bench.torch_peer import Graphed, Baseline
 
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -299,7 +301,7 @@ def torch_device_step(
     peer = (
         Graphed(weights, units, settings, batch=batch, mode=mode, device=device)
         if graph
-        else Peer(weights, units, settings, mode=mode, device=device)
+        else Baseline(weights, units, settings, mode=mode, device=device)
     )
     x, buffer = (
         torch.from_numpy(x).to(device),
@@ -400,10 +402,10 @@ def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
     from biolearn.core.inference import infer
     from biolearn.core.layers import corrupt
     from biolearn.core.rng import Random
-    from biolearn.kernels.threads import workers
+    from biolearn.kernels.threads import use_threads
 
     weights, units, settings, x = paper(sizes, batch)
-    model, recipe = biolearn_model(weights, units), learning.Recipe(**settings)
+    model, recipe = biolearn_model(weights, units), learning.TrainConfig(**settings)
     h = [plain.pictures(batch, n) for n in sizes]
     if part == "noise":
         rngs = [Random(0).stream(k) for k in range(len(sizes))]
@@ -413,7 +415,7 @@ def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
         )
     elif part == "optimiser":
         maps = [dense for pair in model.pairs for dense in (pair.f, pair.g)]
-        books = [optimizers.new_books(dense, "adam") for dense in maps]
+        books = [optimizers.new_optimizer_state(dense, "adam") for dense in maps]
         grads = [np.full_like(dense.W, 1e-3) for dense in maps]
         job, items = (
             (lambda dense, b, grad: optimizers._update("adam", dense.W, grad, b.W, 1e-6, 10)),
@@ -425,9 +427,9 @@ def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
         xp.matmul = lambda a, b, out: out  # this process measures nothing else
 
         def run(n):
-            with workers(x) as crew:
+            with use_threads(x) as threads:
                 for _ in range(n):
-                    infer(model, x[:batch], crew=crew, **recipe.inference)
+                    infer(model, x[:batch], threads=threads, **recipe.inference)
 
         return run
     else:
@@ -441,9 +443,9 @@ def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
         return run
 
     def run(n):
-        with workers(x) as crew:
+        with use_threads(x) as threads:
             for _ in range(n):
-                crew.map(job, *items)
+                threads.map(job, *items)
 
     return run
 
@@ -522,11 +524,14 @@ def epoch(n=4_000, sizes=plain.SIZES, batch=plain.BATCH):
     """`fit` for one epoch on `n` made-up pictures, everything included: order, training, the
     measurement, the top prior.
     """
-    from biolearn.core.learning import Recipe, fit
+    from biolearn.core.learning import TrainConfig, fit
     from biolearn.core.rng import Random
 
     weights, units, settings, x = paper(sizes, batch, n_data=n)
-    model, recipe = biolearn_model(weights, units), Recipe(epochs=1, batch_size=batch, **settings)
+    model, recipe = (
+        biolearn_model(weights, units),
+        TrainConfig(epochs=1, batch_size=batch, **settings),
+    )
 
     def run(times):
         for _ in range(times):
@@ -540,13 +545,13 @@ def streaming(path=None, n=1000, width=784, limit_mib=None):
     """`fit` on a memory-mapped file of (n, width) float32; answers the peak of its private memory
     over that before. `limit_mib`: allow no more than that above what it has.
     """
-    from biolearn.core.learning import Recipe, fit
+    from biolearn.core.learning import TrainConfig, fit
     from biolearn.core.model import init_model
     from biolearn.core.rng import Random
 
     x = np.memmap(path, dtype=np.float32, mode="r", shape=(n, width))
     model = init_model((width, 32, 100), plain.UNITS, rng=Random(0))
-    recipe = Recipe(epochs=1, batch_size=1000, n_steps=1)
+    recipe = TrainConfig(epochs=1, batch_size=1000, n_steps=1)
     fit(
         model, np.ascontiguousarray(x[:2000]), recipe, rng=Random(0), progress=False
     )  # what is made once

@@ -36,12 +36,12 @@ from .core.data import minibatches
 from .core.generation import generate, inpaint
 from .core.inference import infer
 from .core.layers import Dense, LayerPair
-from .core.learning import Recipe, copy_model, train_step
+from .core.learning import TrainConfig, copy_model, train_step
 from .core.model import Model, TopPrior, decode, init_model, log_p_joint
-from .core.optimizers import Books, new_books
+from .core.optimizers import OptimizerState, new_optimizer_state
 from .core.priors import fit_top_prior
 from .core.rng import Random
-from .kernels.threads import workers
+from .kernels.threads import use_threads
 
 # %% ../nbs/15_estimator.ipynb #ccc8e9fe
 History = list[dict[str, Any]]
@@ -115,30 +115,33 @@ class _Session:
     """
 
     optimizer: str
-    books: list[Books]
+    books: list[OptimizerState]
     watch: Any
     t: int = 0
 
 
-def _new_session(model: Model, x: Array, recipe: Recipe) -> _Session:
+def _new_session(model: Model, x: Array, recipe: TrainConfig) -> _Session:
     return _Session(
         recipe.optimizer,
-        [new_books(dense, recipe.optimizer) for dense in checkpoints._maps(model).values()],
+        [
+            new_optimizer_state(dense, recipe.optimizer)
+            for dense in checkpoints._maps(model).values()
+        ],
         learning._Watch(model, x),
     )
 
 # %% ../nbs/15_estimator.ipynb #77c2aff8
-def _merge(old: TopPrior | None, h_top: Array, share: float) -> TopPrior:
-    """The top prior when the rows of `h_top` get this `share` of the weight and those behind `old`
-    the rest (Chan et al. 1979); 4 × variances, as the paper has them.
+def _merge(old: TopPrior | None, h_top: Array, fraction: float) -> TopPrior:
+    """The top prior when the rows of `h_top` get this `fraction` of the weight and those behind
+    `old` the rest (Chan et al. 1979); 4 × variances, as the paper has them.
     """
     new = fit_top_prior(h_top, widen=4)
     if old is None:
         return new
     gap = new.mean - old.mean
     return TopPrior(
-        old.mean + share * gap,
-        (1 - share) * old.var + share * new.var + 4 * share * (1 - share) * gap * gap,
+        old.mean + fraction * gap,
+        (1 - fraction) * old.var + fraction * new.var + 4 * fraction * (1 - fraction) * gap * gap,
     )
 
 # %% ../nbs/15_estimator.ipynb #30a77ed2
@@ -213,8 +216,8 @@ class _Parameters(_Sklearn):
         self.random_state: Any = random_state
         self.verbose: int = verbose
 
-    def _recipe(self) -> Recipe:
-        """The `Recipe` of these parameters, the paper's where they are None.
+    def _recipe(self) -> TrainConfig:
+        """The `TrainConfig` of these parameters, the paper's where they are None.
 
         Raises ValueError or TypeError for what cannot be meant.
         """
@@ -227,7 +230,7 @@ class _Parameters(_Sklearn):
         if noise is None:
             hidden = (0.1,) * above + ("spikes" if units[-1] == "sigmoid" else 0.1,)
             noise, noise_end = (0.5, *hidden), (0.4, *hidden) if noise_end is None else noise_end
-        return Recipe(
+        return TrainConfig(
             epochs=self.epochs,
             batch_size=self.batch_size,
             n_steps=self.n_steps,
@@ -336,7 +339,7 @@ class _Data(_Parameters):
 class _Beginning(_Data):
     "Where learning starts from, and where it leaves what it has reached."
 
-    def _start(self, X: Array) -> tuple[Recipe, Model, Random]:
+    def _start(self, X: Array) -> tuple[TrainConfig, Model, Random]:
         """Forget what was learnt; the recipe, a new network and the random streams for the rows of
         `X`.
         """
@@ -352,7 +355,7 @@ class _Beginning(_Data):
         self._rows = 0
         return recipe, model, rng
 
-    def _resume(self, X: Array) -> tuple[Recipe, Model, Random]:
+    def _resume(self, X: Array) -> tuple[TrainConfig, Model, Random]:
         "The recipe, a copy of the network and the random streams to go on with."
         recipe, model = self._recipe(), copy_model(self.model_)
         _data_range(X, self.data_range_, model.units[0])
@@ -432,7 +435,7 @@ class _Learner(_Beginning):
             session = _new_session(model, first, recipe)
         rng, sums, steps = rng.stream("partial", epoch), 0, 0
         noise = [rng.stream("noise", k) for k in range(len(model.sizes))]
-        with workers(x) as crew:
+        with use_threads(x) as threads:
             for batch in minibatches(x, recipe.batch_size, rng=rng.stream("order")):
                 session.t, steps, rows = (
                     session.t + 1,
@@ -440,7 +443,7 @@ class _Learner(_Beginning):
                     min(rows + batch.shape[0], 10_000),
                 )
                 h, losses = train_step(
-                    model, session.books, batch, recipe, t=session.t, rngs=noise, crew=crew
+                    model, session.books, batch, recipe, t=session.t, rngs=noise, threads=threads
                 )
                 session.watch([learning._rms(layer) for layer in h], epoch)
                 sums = sums + array_namespace(x).stack(losses)

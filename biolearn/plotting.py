@@ -808,7 +808,7 @@ class Animation:
 
 # %% ../nbs/10_plotting.ipynb #fb323f19
 def inference_walk(
-    x: Array, paintings: Array, trace: Array, image_shape: Sequence[int]
+    x: Array, reconstructions: Array, trace: Array, image_shape: Sequence[int]
 ) -> Animation:
     """The walk of INFERENCE as an `Animation`, a frame per step: what is seen, what the network
     paints of it, the difference, and log p(x, h) so far.
@@ -819,8 +819,8 @@ def inference_walk(
     """
     height, width, pixels = _image_shape(image_shape)
     x = _array(x, "x", (None, pixels))
-    paintings = _array(paintings, "paintings", (None, len(x), pixels))
-    trace = _array(trace, "trace", (len(paintings), len(x)))
+    reconstructions = _array(reconstructions, "paintings", (None, len(x), pixels))
+    trace = _array(trace, "trace", (len(reconstructions), len(x)))
     with style():
         fig = _figure(4.2, 2.5 + 3 * 3.7 / len(x) * height / width)
         pictures, below = fig.subfigures(
@@ -830,14 +830,14 @@ def inference_walk(
             pictures.subplots(3, len(x), squeeze=False),
             x,
             (height, width),
-            np.abs(x - paintings).max(),
+            np.abs(x - reconstructions).max(),
         )
         lines = _walk_curves(below.subplots(), trace)
 
         def show(t):
-            for i, (_, painted, missing) in enumerate(images):
-                painted.set_data(paintings[t, i].reshape(height, width))
-                missing.set_data((x[i] - paintings[t, i]).reshape(height, width))
+            for i, (_, decoded, missing) in enumerate(images):
+                decoded.set_data(reconstructions[t, i].reshape(height, width))
+                missing.set_data((x[i] - reconstructions[t, i]).reshape(height, width))
             for line, dot, values in zip(*lines, trace.T):
                 line.set_data(range(t + 1), values[: t + 1])
                 dot.set_data([t], [values[t]])

@@ -35,7 +35,7 @@ from biolearn.core.rng import Random
 from biolearn.evaluation.completion import inpainting_error
 from biolearn.evaluation.parzen import parzen_log_likelihood
 from biolearn.extensions.dale import dale_rule, dale_signs, dale_start, wrong_signs
-from biolearn.reproduction.ablations import spread
+from biolearn.reproduction.ablations import mean_and_sd
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
@@ -73,9 +73,9 @@ def trained(condition, seed, data):
         init_model(profile.sizes(x.shape[1]), profile.units, rng=rng.stream("init")),
         [None] * (1 + len(profile.hidden)),
     )
-    share, free = CONDITIONS[condition], [None] * len(model.sizes)
-    if share is not None:
-        signs = dale_signs(model.sizes, share[0], rng=rng.stream("signs"), pixels=share[1])
+    fraction, free = CONDITIONS[condition], [None] * len(model.sizes)
+    if fraction is not None:
+        signs = dale_signs(model.sizes, fraction[0], rng=rng.stream("signs"), pixels=fraction[1])
         model = dale_start(model, signs, x[:1000])
     return *fit(
         model,
@@ -83,7 +83,7 @@ def trained(condition, seed, data):
         recipe,
         rng=rng.stream("train"),
         progress=False,
-        after_step=dale_rule(free if condition.endswith("then free") else signs),
+        projection=dale_rule(free if condition.endswith("then free") else signs),
     ), signs
 
 
@@ -115,7 +115,7 @@ def measured(model, signs, unseen, image_shape, rng):
 def verdicts(found):
     "The sentence of the rule for each condition."
     means = {
-        c: spread({s: r["GENERATE"] for s, r in seeds.items() if "GENERATE" in r})
+        c: mean_and_sd({s: r["GENERATE"] for s, r in seeds.items() if "GENERATE" in r})
         for c, seeds in found["conditions"].items()
     }
     said = lambda d: (

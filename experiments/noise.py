@@ -41,7 +41,7 @@ from biolearn.evaluation.features import (
     jackknife,
     precision_recall,
 )
-from biolearn.evaluation.likelihood import ais, decoder_of, fit_sds
+from biolearn.evaluation.likelihood import ais, decoder_of, fit_sigmas
 from biolearn.evaluation.neighbours import variety
 from biolearn.evaluation.parzen import parzen_log_likelihood
 from biolearn.evaluation.statistics import mean_and_stderr
@@ -82,8 +82,8 @@ def rounds_of(model, n, settle, rng, rounds=3):
     return x
 
 
-def painted(
-    model, sds, data, features, unseen, rng, temperatures=TEMPERATURES, chain=CHAIN, n=N_SAMPLES
+def decoded(
+    model, sigmas, data, features, unseen, rng, temperatures=TEMPERATURES, chain=CHAIN, n=N_SAMPLES
 ):
     """Samples at every temperature, all rounds noisy and the last one cold, and with noise on h_1
     in the painting: {kind: {level: qualities}}. All start from the same directed samples.
@@ -96,7 +96,7 @@ def painted(
             model,
             x,
             temperature=0.0 if r >= 3 - cold else T,
-            sds=sds,
+            sigmas=sigmas,
             alpha=0.3,
             rng=rng.stream("walk", r),
             **STEPS,
@@ -122,18 +122,18 @@ def painted(
     return found
 
 
-def explained(model, sds, data, unseen, rng, temperatures=TEMPERATURES, n=N_DIGITS):
+def explained(model, sigmas, data, unseen, rng, temperatures=TEMPERATURES, n=N_DIGITS):
     """At every temperature: log p(x, h) with unit variances and with those that fit, and the
     importance bound on log p(x) around the noisy state of `n` digits.
     """
-    fitted, found = fit_sds(model, data.valid[:1000], **RECIPE.inference), {}
+    fitted, found = fit_sigmas(model, data.valid[:1000], **RECIPE.inference), {}
     decoder, x, valid = decoder_of(model, fitted), unseen[:n], data.valid[-2 * n :]
     for T in temperatures:
         settle = lambda rows, name: noisy_infer(
             model,
             rows,
             temperature=T,
-            sds=sds,
+            sigmas=sigmas,
             alpha=RECIPE.alpha,
             rng=rng.stream("settle", name),
             **STEPS,
@@ -158,7 +158,7 @@ def learnt(seed, data, features, rng, temperatures=TRAINED):
     """Short training with noise of every temperature in its E-step, and without: {temperature:
     numbers}. The unit is that of the network trained without.
     """
-    recipe, x, found, sds = replace(RECIPE, epochs=EPOCHS), data.train[:ROWS], {}, None
+    recipe, x, found, sigmas = replace(RECIPE, epochs=EPOCHS), data.train[:ROWS], {}, None
     start = init_model(
         PROFILES["paper"].sizes(784), PROFILES["paper"].units, rng=Random(seed).stream("init")
     )
@@ -170,12 +170,12 @@ def learnt(seed, data, features, rng, temperatures=TRAINED):
             recipe,
             rng=Random(seed).stream("train"),
             progress=False,
-            e_step=noisy_e_step(recipe, temperature=T, sds=sds) if T else None,
+            e_step=noisy_e_step(recipe, temperature=T, sigmas=sigmas) if T else None,
         )
         seconds = time.process_time() - began
         if not T:
-            sds = noise_units(model, data.valid[:1000], **recipe.inference)
-        decoder = decoder_of(model, fit_sds(model, data.valid[:1000], **recipe.inference))
+            sigmas = noise_units(model, data.valid[:1000], **recipe.inference)
+        decoder = decoder_of(model, fit_sigmas(model, data.valid[:1000], **recipe.inference))
         annealed = ais(
             decoder, data.test[:N_DIGITS], rng=rng.stream("ais"), n_temperatures=200, progress=False
         )
@@ -193,7 +193,7 @@ def learnt(seed, data, features, rng, temperatures=TRAINED):
             "directed": samples[0],
             "GENERATE": samples[3],
             "log p(x)": mean_and_stderr(annealed.log_p),
-            "sds": decoder.sds,
+            "sds": decoder.sigmas,
             "log p(x, h)": history[-1]["log_p_end"],
             "seconds": seconds,
         }
@@ -206,7 +206,7 @@ def learnt(seed, data, features, rng, temperatures=TRAINED):
             f"{seconds:.0f} s",
             flush=True,
         )
-    return {"sds": sds, "rows": ROWS, "epochs": EPOCHS, "temperatures": found}
+    return {"sds": sigmas, "rows": ROWS, "epochs": EPOCHS, "temperatures": found}
 
 
 def some(text):
@@ -280,12 +280,12 @@ def main(argv=None):
             Random(seed).stream("noise"),
             time.process_time(),
         )
-        sds = noise_units(run.model, data.valid[:1000], **RECIPE.inference)
+        sigmas = noise_units(run.model, data.valid[:1000], **RECIPE.inference)
         told["seeds"][str(seed)] = {
             "key": run.key,
-            "sds": sds,
-            "painted": painted(run.model, sds, data, features, data.test, rng),
-            "explained": explained(run.model, sds, data, data.test, rng),
+            "sds": sigmas,
+            "painted": decoded(run.model, sigmas, data, features, data.test, rng),
+            "explained": explained(run.model, sigmas, data, data.test, rng),
             "seconds": time.process_time() - began,
         }
         save(told, path)

@@ -71,7 +71,7 @@ CHOSEN = {  # by the rule above; experiments/peer_trials.csv
     "ppca": dict(d=400),
     "gmm": dict(d=100, k=30),
     "mcpc": dict(
-        sds=(0.15, 0.15), deltas=(0.015, 0.002), deltas_end=(0.015, 0.0007), n_steps=6, rate=1e-3
+        sigmas=(0.15, 0.15), deltas=(0.015, 0.002), deltas_end=(0.015, 0.0007), n_steps=6, rate=1e-3
     ),
     "vae": {},
     "vae-fixed": dict(sd=0.5),
@@ -111,7 +111,7 @@ def train(model, data, settings, rng):
         return peers.fit_mixture(x, **settings, rng=rng), []
     if model == "mcpc":
         return peers.fit_predictive_coding(
-            x, peers.LangevinRecipe(**settings), rng=rng, progress=sys.stderr.isatty()
+            x, peers.LangevinConfig(**settings), rng=rng, progress=sys.stderr.isatty()
         )
     from experiments import torch_models
 
@@ -239,7 +239,7 @@ def code(model):
 def is_made(path, about):
     "Is there a whole result at `path` with the settings and code of `about`?"
     try:
-        found = peers.load_peer_result(path)
+        found = peers.load_baseline_result(path)
     except (OSError, ValueError):
         return False
     return all(found.about.get(name) == value for name, value in about.items())
@@ -282,9 +282,9 @@ def make(model, seed, data, settings, out=OUT):
     if hasattr(peer, "deltas"):
         about["deltas"] = peer.deltas  # with the generator, all that Langevin needs
     out.mkdir(parents=True, exist_ok=True)
-    peers.save_peer_result(
+    peers.save_baseline_result(
         path,
-        peers.PeerResult(
+        peers.BaselineResult(
             about,
             samples,
             masks,
@@ -369,7 +369,7 @@ def main(argv=None):
             print(
                 path,
                 "made" if now else "was there",
-                peers.load_peer_result(path).about["seconds"],
+                peers.load_baseline_result(path).about["seconds"],
                 flush=True,
             )
 

@@ -44,10 +44,10 @@ from biolearn.core.files import write_whole
 from biolearn.core.layers import angle, exact_gradient, init_dense, target_step
 from biolearn.core.learning import local_step
 from biolearn.core.model import encode
-from biolearn.core.optimizers import new_books
+from biolearn.core.optimizers import new_optimizer_state
 from biolearn.core.rng import Random
 from biolearn.extensions.reinforcement import (
-    RewardRecipe,
+    RewardConfig,
     best_actions,
     fit_bandit,
     fit_task,
@@ -56,24 +56,24 @@ from biolearn.extensions.reinforcement import (
     play,
     reward_pull,
 )
-from biolearn.extensions.supervised import turned
+from biolearn.extensions.supervised import swap_roles
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
 
 OUT = Path(__file__).resolve().parent.parent / "figures" / "paper" / "reinforcement.json"
 STOP = 499  # CartPole: learning ends when the last 100 episodes paid this in the mean
 BANDIT, WORLD = (
-    RewardRecipe(tau=0.03, rate_f=1e-3),
-    RewardRecipe(rate_f=3e-3, rate_g=3e-3, trace=0.95),
+    RewardConfig(tau=0.03, rate_f=1e-3),
+    RewardConfig(rate_f=3e-3, rate_g=3e-3, trace=0.95),
 )
 SIZES = {
     "mnist": dict(hidden=[200], trials=200_000, batch_size=100, every=10_000),
-    "CartPole-v1": dict(hidden=[64], steps=640_000, n_worlds=32, horizon=8, stop_at=STOP),
+    "CartPole-v1": dict(hidden=[64], steps=640_000, n_envs=32, horizon=8, stop_at=STOP),
 }
 TASKS = {"mnist": BANDIT, "CartPole-v1": WORLD}  # any other: OTHER_WORLD
 OTHER_WORLD = replace(WORLD, rate_f=1e-2)
 OTHER = dict(
-    hidden=[64], steps=100_000, n_worlds=16, horizon=8
+    hidden=[64], steps=100_000, n_envs=16, horizon=8
 )  # worlds that Gymnasium steps one by one
 METHODS = ("learnt", "backprop", "fixed", "none")
 TRIED = """Seed 10. mnist, 100,000 trials, validation digits: without the pull of the entropy (tau 0) 80 % (learnt, rate 3e-4, rectifying g) and 82 and 91 % (backprop, rates 3e-4 and 1e-3), with tau 0.03 and rate 1e-3 91 (learnt), 91 (fixed) and 92 % (backprop); g learnt on activity instead of
@@ -94,7 +94,7 @@ EARLIER = [
             rate_g=3e-3,
             trace=0.99,
             steps=640_000,
-            n_worlds=64,
+            n_envs=64,
             horizon=16,
             hidden=[64],
         ),
@@ -104,7 +104,7 @@ EARLIER = [
     {
         "task": "CartPole-v1",
         "settings": dict(
-            rate_f=3e-3, rate_g=3e-3, trace=0.95, steps=640_000, n_worlds=32, horizon=8, hidden=[64]
+            rate_f=3e-3, rate_g=3e-3, trace=0.95, steps=640_000, n_envs=32, horizon=8, hidden=[64]
         ),
         "learnt": {0: 442.52, 1: 500.0, 2: 391.81, 3: 500.0, 4: 500.0},
         "backprop": {0: 500.0, 1: 500.0, 2: 500.0, 3: 296.8, 4: 436.91},
@@ -176,7 +176,9 @@ def hidden_angle(model, x, labels, method):
     )
     return round(
         float(
-            angle(moved[1] - h[1], exact_gradient(turned(model.pairs[1]), moved[2], h[1])).mean()
+            angle(
+                moved[1] - h[1], exact_gradient(swap_roles(model.pairs[1]), moved[2], h[1])
+            ).mean()
         ),
         2,
     )
@@ -192,7 +194,7 @@ def linear(seed, data, epsilon=0.1):
         [],
         [],
     )
-    f.W[...], books, batch = 0, new_books(f, "adam"), size["batch_size"]
+    f.W[...], books, batch = 0, new_optimizer_state(f, "adam"), size["batch_size"]
     steps = size["trials"] // batch
     for t in range(1, steps + 1):
         rows = np.floor(order.uniform((batch,), "float64") * len(data.train)).astype(np.int64)

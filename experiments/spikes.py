@@ -37,7 +37,7 @@ from biolearn.core.priors import sample_prior
 from biolearn.core.rng import Random
 from biolearn.evaluation.parzen import parzen_log_likelihood
 from biolearn.extensions.spiking import infer_spikes, send, spike_chain, spike_e_step
-from biolearn.reproduction.ablations import spread
+from biolearn.reproduction.ablations import mean_and_sd
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
@@ -123,7 +123,7 @@ def enough(table, reference):
     """The smallest window whose mean score of GENERATE is within NATS of `reference`, and the
     means: `table` is {window: {seed: score}}.
     """
-    means = {n: spread(scores)["mean"] for n, scores in table.items()}
+    means = {n: mean_and_sd(scores)["mean"] for n, scores in table.items()}
     fine = [
         n
         for n in WINDOWS
@@ -174,7 +174,7 @@ def write(path, found):
         }
         table = {n: v for n, v in table.items() if v}
         if "inf" in table:
-            found["verdict"] = enough(table, spread(table["inf"])["mean"])
+            found["verdict"] = enough(table, mean_and_sd(table["inf"])["mean"])
     found["trained"] = closed(found["training"])
     found |= {
         "settings": {

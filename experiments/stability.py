@@ -23,7 +23,7 @@ import numpy as np
 from biolearn.core.arrays import to_numpy, use_device
 from biolearn.core.data import load_dataset, load_digits
 from biolearn.core.inference import infer
-from biolearn.core.learning import DivergenceError, Recipe, copy_model, fit
+from biolearn.core.learning import DivergenceError, TrainConfig, copy_model, fit
 from biolearn.core.model import init_model
 from biolearn.core.rng import Random
 
@@ -142,7 +142,7 @@ def measure(network, x, knobs, seed, backend=None):
         "spikes" if unit == "sigmoid" else knobs["sigma_h"] for unit in units[1:]
     )
     rates = {name: ((knobs[name], UPPER.get(network)))[:depth] for name in ("rate_f", "rate_g")}
-    recipe = Recipe(noise=noise, delta=knobs["delta"], alpha=knobs["alpha"], **rates, **kept)
+    recipe = TrainConfig(noise=noise, delta=knobs["delta"], alpha=knobs["alpha"], **rates, **kept)
     keep = lambda model, history: now.update(
         model=copy_model(model), rms=[e["rms"][1] for e in history]
     )

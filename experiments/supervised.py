@@ -29,13 +29,13 @@ from biolearn.core.arrays import Backend, array_namespace, to_numpy, use_device
 from biolearn.core.data import load_dataset
 from biolearn.core.generation import half_masks, inference_chain, inpaint, sample_directed
 from biolearn.core.layers import Dense, LayerPair, exact_gradient
-from biolearn.core.learning import Recipe, fit, top_states
+from biolearn.core.learning import TrainConfig, fit, top_states
 from biolearn.core.model import Model, init_model
 from biolearn.core.rng import Random
 from biolearn.evaluation.completion import inpainting_error
 from biolearn.evaluation.features import frechet_distance
 from biolearn.extensions.supervised import (
-    Babble,
+    PerturbationFeedback,
     Labels,
     class_priors,
     credit_angles,
@@ -44,7 +44,7 @@ from biolearn.extensions.supervised import (
     one_hot,
     predict,
     told,
-    turned,
+    swap_roles,
     without_labels,
 )
 from biolearn.reproduction.report import git_revision
@@ -64,7 +64,7 @@ SQUARED = dict(
 BRIEF = COMPETING | dict(epochs=10, labels=COMPETING["labels"] | dict(below=0.03))
 BABBLING = dict(rate=0.002, sd=0.1)
 RULES = {
-    "babbled": lambda model, rng: Babble(model, rng=rng, **BABBLING),
+    "babbled": lambda model, rng: PerturbationFeedback(model, rng=rng, **BABBLING),
     "fixed": lambda model, rng: fixed_feedback(model, rng=rng),
     "exchanged": lambda model, rng: exchanged,
     "exact": lambda model, rng: transported,
@@ -73,12 +73,12 @@ RULES = {
 
 def transported(model, k, above, h):
     "DIAGNOSTIC, a control: the gradient itself, by the transposed weights of f."
-    return exact_gradient(turned(model.pairs[k]), above, h)
+    return exact_gradient(swap_roles(model.pairs[k]), above, h)
 
 
 def recipe_of(depth, epochs, rate_top, **_):
     "The recipe for `depth` hidden layers."
-    return Recipe(
+    return TrainConfig(
         epochs=epochs,
         batch_size=BATCH,
         n_steps=0,
@@ -128,7 +128,7 @@ def by_rule(data, kind, seed, hidden, device, settings):
     labels = Labels(RULES[kind](start, rng.stream("feedback")), recipe, **settings["labels"])
     rows = backend.xp.concat([backend.asarray(data.train), y], axis=1)
     model, history = fit(
-        start, rows, recipe, rng=rng.stream("train"), e_step=labels.settle, after_step=labels.babble
+        start, rows, recipe, rng=rng.stream("train"), e_step=labels.settle, projection=labels.babble
     )
     found = errors(lambda x: predict(model, backend.asarray(x)), data)
     x, y = (
@@ -202,7 +202,7 @@ def depth(data, seeds, asked):
 def top_pair(codes, y, rng, epochs):
     "A pair that reads labels `y` off `codes`, and says which code a label stands for."
     known = y.any(axis=1)
-    recipe = Recipe(
+    recipe = TrainConfig(
         epochs=epochs,
         batch_size=int(min(BATCH, known.sum())),
         n_steps=0,

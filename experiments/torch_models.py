@@ -16,7 +16,7 @@ from biolearn.core.generation import _in_blocks
 from biolearn.core.layers import Dense, corrupt, init_dense
 from biolearn.core.model import TopPrior
 from biolearn.core.priors import fit_top_prior, sample_prior
-from biolearn.evaluation.baselines import Peer
+from biolearn.evaluation.baselines import Baseline
 from biolearn.evaluation.completion import _mask
 
 torch.set_num_threads(
@@ -95,7 +95,7 @@ def fill_chain(step, x, visible, rounds, rng):
     return x
 
 
-class Vae(Peer, torch.nn.Module):
+class Vae(Baseline, torch.nn.Module):
     """x ~ N(g(z), s² I) with z ~ N(0, I); q(z | x) = N(mean(x), exp(log_var(x))). Kingma &
     Welling 2014. s is learnt, or `sd` where it is given.
 
@@ -167,7 +167,7 @@ class Vae(Peer, torch.nn.Module):
         )
 
 
-class DaeChain(Peer, torch.nn.Module):
+class DaeChain(Baseline, torch.nn.Module):
     """A deep denoising auto-encoder: reconstruct x from x plus Gaussian noise of deviation `noise`.
     Its chain, corrupt and reconstruct by turns, samples (Bengio et al. 2013).
 

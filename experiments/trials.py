@@ -27,7 +27,7 @@ from biolearn.core.arrays import to_numpy, use_device
 from biolearn.core.data import load_dataset
 from biolearn.core.generation import generate, half_masks, inpaint, sample_directed
 from biolearn.core.inference import inference_steps
-from biolearn.core.learning import DivergenceError, Recipe, fit
+from biolearn.core.learning import DivergenceError, TrainConfig, fit
 from biolearn.core.model import init_model, log_p_joint
 from biolearn.core.rng import Random
 from biolearn.evaluation.completion import inpainting_error
@@ -41,7 +41,7 @@ HIDDEN = {"digits": (200, 50), "mnist": (1000, 100)}
 def recipe_of(text):
     "A Recipe from keyword arguments written as Python literals; nothing is executed."
     call = ast.parse(f"Recipe({text})", mode="eval").body
-    return Recipe(**{k.arg: ast.literal_eval(k.value) for k in call.keywords})
+    return TrainConfig(**{k.arg: ast.literal_eval(k.value) for k in call.keywords})
 
 
 def measure(model, history, data, backend, rng):
@@ -113,7 +113,7 @@ def trial(dataset, recipe, seed, device="auto"):
 COLUMNS = (
     "dataset",
     "seed",
-    *Recipe.__dataclass_fields__,
+    *TrainConfig.__dataclass_fields__,
     "notes",
     "diverged",
     "generate",
@@ -149,7 +149,7 @@ def main():
         dataset=asked.dataset,
         seed=asked.seed,
         notes=asked.notes,
-        **{k: getattr(recipe, k) for k in Recipe.__dataclass_fields__},
+        **{k: getattr(recipe, k) for k in TrainConfig.__dataclass_fields__},
     ) | trial(asked.dataset, recipe, asked.seed, asked.device)
     print(*(f"{k}={v}" for k, v in row.items()), sep="\n")
     new = not TABLE.exists()

@@ -26,7 +26,7 @@ from biolearn.core.data import load_dataset
 from biolearn.core.files import write_whole
 from biolearn.core.inference import infer
 from biolearn.core.rng import Random
-from biolearn.evaluation.baselines import PredictiveCoding, langevin_step, load_peer_result
+from biolearn.evaluation.baselines import PredictiveCoding, langevin_step, load_baseline_result
 from biolearn.evaluation.comparison import (
     examine,
     judge,
@@ -123,7 +123,7 @@ def our_network(model, seed, folder):
             profile=profile,
         )
     network = network_of(run, model, rounds=0 if model == "directed" else None)
-    return network, {"key": run.key, "sds": network.sds, "rounds": network.rounds}
+    return network, {"key": run.key, "sds": network.sigmas, "rounds": network.rounds}
 
 
 def settled(net, x, rng, n_steps=500):
@@ -154,7 +154,7 @@ def judged(model, seed, data, features, folder=None):
             if model == "paper"
             else {}
         ), about
-    result = load_peer_result(runner.OUT / f"{model}-seed{seed}.npz")
+    result = load_baseline_result(runner.OUT / f"{model}-seed{seed}.npz")
     found = judge(result, data, features, rng=rng, **DENSITY)
     if model == "mcpc":
         net = PredictiveCoding(*result.decoder, tuple(result.about["deltas"]))

@@ -15,7 +15,7 @@ from biolearn.core.arrays import (
 )
 from biolearn.core.files import write_whole
 from biolearn.core.rng import Random, Seeds
-from biolearn.kernels.threads import Workers, workers
+from biolearn.kernels.threads import Threads, use_threads
 
 
 def test_round_trip(backend):
@@ -164,15 +164,15 @@ def test_a_large_array_is_checked_block_by_block(monkeypatch):
 
 def test_workers_share_everything_once():
     for n, examples in [(1, 1), (2, 3), (2, 100), (3, 250), (8, 1000), (64, 100)]:
-        shares = Workers(n).shares(examples)
-        assert [i for s in shares for i in range(s.start, s.stop)] == list(range(examples))
-        assert max(s.stop - s.start for s in shares) <= 100
+        fractions = Threads(n).fractions(examples)
+        assert [i for s in fractions for i in range(s.start, s.stop)] == list(range(examples))
+        assert max(s.stop - s.start for s in fractions) <= 100
 
     def fail(i):
         raise KeyError(i)
 
     with pytest.raises(KeyError):
-        Workers(3).map(fail, [1, 2])
+        Threads(3).map(fail, [1, 2])
 
 
 def test_workers_hold_the_products_to_one_thread_and_let_go_again(strict_backend):
@@ -181,13 +181,13 @@ def test_workers_hold_the_products_to_one_thread_and_let_go_again(strict_backend
     threads = lambda: [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
     with threadpool_limits(2, "blas"):
         before = threads()
-        with workers(np.zeros(1)) as crew:
-            assert set(threads()) == {1} and crew.n == max(before)
-            with workers(np.zeros(1)) as inner:
+        with use_threads(np.zeros(1)) as threads:
+            assert set(threads()) == {1} and threads.n == max(before)
+            with use_threads(np.zeros(1)) as inner:
                 assert inner.n == 1  # no threads within threads
         assert threads() == before
-    with workers(strict_backend.asarray([0.0])) as crew:
-        assert crew.n == 1
+    with use_threads(strict_backend.asarray([0.0])) as threads:
+        assert threads.n == 1
 
 
 def test_write_whole_all_or_nothing(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from biolearn.core.generation import generate
 from biolearn.core.inference import infer, inference_steps
 from biolearn.core.layers import Dense, LayerPair
-from biolearn.core.learning import Recipe, fit
+from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import Model, init_model
 from biolearn.core.rng import Random
 from biolearn.extensions import asynchronous as C
@@ -47,7 +47,7 @@ def test_if_everybody_moves_it_is_inference_bit_for_bit(small_network, digits, o
 
 
 def test_training_with_everybody_moving_is_training(digits):
-    recipe = Recipe(epochs=2, batch_size=50, n_steps=3, noise=(0.22, 0.1, "spikes"))
+    recipe = TrainConfig(epochs=2, batch_size=50, n_steps=3, noise=(0.22, 0.1, "spikes"))
     start, x = (
         init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0)),
         digits.train[:200],
@@ -220,4 +220,4 @@ def test_bad_settings_are_refused(small_network, digits, wrong, error, word):
 
 def test_another_direction_is_refused():
     with pytest.raises(ValueError, match="exact"):
-        C.clockless_e_step(Recipe(direction="exact"), p=0.5)
+        C.clockless_e_step(TrainConfig(direction="exact"), p=0.5)

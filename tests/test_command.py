@@ -169,9 +169,11 @@ def test_an_error_is_one_line_and_a_trace_with_debug(error, code, said, command,
 
     monkeypatch.setattr(networks, "INFO", main.Command(lambda parser: None, run))
     assert command("info") == (code, "", said)
-    traced = command("info", "--debug")[2]
-    assert ("Traceback" in traced and "in run" in traced) == (code == 1) and traced.endswith(said)
-    assert command("--debug", "info")[2] == traced
+    lambda_returns = command("info", "--debug")[2]
+    assert ("Traceback" in lambda_returns and "in run" in lambda_returns) == (
+        code == 1
+    ) and lambda_returns.endswith(said)
+    assert command("--debug", "info")[2] == lambda_returns
 
 
 def test_what_cannot_be_meant_is_2_and_shows_the_usage_of_its_command(command, monkeypatch):

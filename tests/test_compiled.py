@@ -17,11 +17,11 @@ import biolearn.kernels.dispatch as dispatch
 from biolearn.core import layers
 from biolearn.core.inference import infer
 from biolearn.core.layers import Dense, corrupt, local_gradient
-from biolearn.core.learning import Recipe, copy_model, fit, train_step
+from biolearn.core.learning import TrainConfig, copy_model, fit, train_step
 from biolearn.core.model import init_model
-from biolearn.core.optimizers import new_books
+from biolearn.core.optimizers import new_optimizer_state
 from biolearn.core.rng import Random
-from biolearn.kernels.threads import Workers
+from biolearn.kernels.threads import Threads
 
 numba = pytest.importorskip("numba", reason="numba is not installed (the extra fast)")
 from biolearn.kernels import compiled
@@ -157,8 +157,8 @@ def spy(monkeypatch):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_inference_with_and_without(sizes, units, masked, threads, monkeypatch):
     model, x = init_model(sizes, units, rng=Random(0)), Random(1).uniform((90, 20))
-    visible, crew = (x > 0.4 if masked else None), Workers(threads)
-    settings = dict(n_steps=9, delta=0.2, alpha=0.1, visible=visible, crew=crew)
+    visible, threads = (x > 0.4 if masked else None), Threads(threads)
+    settings = dict(n_steps=9, delta=0.2, alpha=0.1, visible=visible, threads=threads)
     called = spy(monkeypatch)
     fast = infer(model, x, **settings)
     assert called == {"rates", "climb"} | ({"pull"} if len(sizes) > 2 else set())
@@ -174,7 +174,7 @@ def test_inference_with_and_without(sizes, units, masked, threads, monkeypatch):
 def test_training_steps_with_and_without(sizes, units, optimizer, monkeypatch):
     "Three steps, the random numbers of which are the same to the last bit."
     M, x = len(sizes) - 1, Random(1).uniform((30, 20))
-    recipe = Recipe(
+    recipe = TrainConfig(
         noise=(0.5, *[0.1] * (M - 1), "spikes"),
         rate_f=[1e-3] * M,
         rate_g=[2e-3] * M,
@@ -185,11 +185,15 @@ def test_training_steps_with_and_without(sizes, units, optimizer, monkeypatch):
     def train():
         model = init_model(sizes, units, rng=Random(0))
         books, rngs = (
-            [new_books(dense, optimizer) for pair in model.pairs for dense in (pair.f, pair.g)],
+            [
+                new_optimizer_state(dense, optimizer)
+                for pair in model.pairs
+                for dense in (pair.f, pair.g)
+            ],
             [Random(2).stream(k) for k in range(M + 1)],
         )
         for t in (1, 2, 3):
-            h, losses = train_step(model, books, x, recipe, t=t, rngs=rngs, crew=Workers(2))
+            h, losses = train_step(model, books, x, recipe, t=t, rngs=rngs, threads=Threads(2))
         return [
             *h,
             np.array(losses),
@@ -211,7 +215,7 @@ def test_a_short_training_ends_at_the_same_place_and_repeats_its_bits(monkeypatc
         init_model((20, 17, 5), ("sigmoid", "softplus", "sigmoid"), rng=Random(0)),
         Random(1).uniform((200, 20)),
     )
-    run = lambda: fit(model, x, Recipe(epochs=3, batch_size=20), rng=Random(3), progress=False)
+    run = lambda: fit(model, x, TrainConfig(epochs=3, batch_size=20), rng=Random(3), progress=False)
     (fast, history), (again, _) = run(), run()
     for a, b in zip(fast.pairs, again.pairs):
         assert np.array_equal(a.f.W, b.f.W) and np.array_equal(a.g.W, b.g.W)
@@ -237,7 +241,7 @@ def test_divergence_is_still_noticed():
     )
     model.pairs[0].f.W[3, 4] = np.nan
     with pytest.raises(DivergenceError):
-        fit(model, x, Recipe(epochs=1, batch_size=20), rng=Random(3), progress=False)
+        fit(model, x, TrainConfig(epochs=1, batch_size=20), rng=Random(3), progress=False)
 
 
 # ---- which arrays they serve ---------------------------------------------------------------------
@@ -245,9 +249,9 @@ def test_divergence_is_still_noticed():
 
 def test_other_arrays_are_left_to_numpy():
     a = np.zeros((4, 3), np.float32)
-    assert dispatch.kernels(a, a[:2], a.reshape(-1)) is compiled
+    assert dispatch.find_kernels(a, a[:2], a.reshape(-1)) is compiled
     for other in (a.astype(np.float64), a.T, a[:, :2], a[::2], a.astype(np.float16), [0.0]):
-        assert dispatch.kernels(a, other) is None
+        assert dispatch.find_kernels(a, other) is None
 
 
 def test_double_precision_stays_double():
@@ -275,11 +279,13 @@ def test_rows_in_any_layout_and_of_files_that_are_read_only(change):
         init_model((20, 17, 5), ("sigmoid", "softplus", "sigmoid"), rng=Random(0)),
         Random(1).uniform((30, 20)),
     )
-    recipe = Recipe()
+    recipe = TrainConfig()
 
     def losses(x):
         mine = copy_model(model)
-        books = [new_books(dense, "adam") for pair in mine.pairs for dense in (pair.f, pair.g)]
+        books = [
+            new_optimizer_state(dense, "adam") for pair in mine.pairs for dense in (pair.f, pair.g)
+        ]
         return np.array(
             train_step(mine, books, x, recipe, t=1, rngs=[Random(2).stream(k) for k in range(3)])[1]
         )

@@ -12,7 +12,7 @@ from biolearn.core.arrays import to_numpy
 from biolearn.core.data import load_dataset
 from biolearn.core.rng import Random
 from biolearn.evaluation import coverage as C
-from biolearn.evaluation.completion import fill_gaussian, fill_mean
+from biolearn.evaluation.completion import impute_gaussian, impute_mean
 from biolearn.evaluation.features import Features, flawed_sets, train_features
 
 
@@ -114,10 +114,12 @@ def test_different_bins_counts_what_lies_where():
     found = C.different_bins(train, samples, rng=Random(0), n_bins=4)
     np.testing.assert_allclose(found.train, 0.25)
     assert (
-        sorted(found.samples) == [0, 0, 0.5, 0.5] and found.different.all() and found.share[0] == 1
+        sorted(found.samples) == [0, 0, 0.5, 0.5]
+        and found.different.all()
+        and found.fraction[0] == 1
     )
     same = C.different_bins(train, train[:100], rng=Random(0), n_bins=4)
-    assert not same.different.any() and same.share[0] == 0 and same.share[1] > 0
+    assert not same.different.any() and same.fraction[0] == 0 and same.fraction[1] > 0
 
 
 def test_real_digits_fill_the_bins_and_three_classes_do_not(parts, flawed):
@@ -158,8 +160,10 @@ def test_the_standard_error_of_closer_is_its_spread():
     for _ in range(200):
         samples, test = np.exp(rng.normal(size=(60, 1))), np.exp(0.5 + rng.normal(size=(80, 1)))
         found.append(C.copying(samples, np.zeros((1, 1)), np.full((1, 1), 1e6), test)["closer"])
-    mean, spread = np.mean(found, axis=0), np.std(found, axis=0, ddof=1)[0]
-    assert abs(mean[0] - 0.6382) < 3 * spread / 200**0.5 and abs(mean[1] / spread - 1) < 0.15
+    mean, mean_and_sd = np.mean(found, axis=0), np.std(found, axis=0, ddof=1)[0]
+    assert (
+        abs(mean[0] - 0.6382) < 3 * mean_and_sd / 200**0.5 and abs(mean[1] / mean_and_sd - 1) < 0.15
+    )
 
 
 def test_placements_count_ties_as_halves():
@@ -169,18 +173,18 @@ def test_placements_count_ties_as_halves():
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 1])
-def test_the_share_of_copies_is_estimated(share):
+def test_the_share_of_copies_is_estimated(fraction):
     """Uniform points in eight dimensions, of which a known share are training points; train and
     valid are of different sizes.
     """
     rng = np.random.default_rng(0)
     train, valid, test, new = (rng.random((n, 8)) for n in (900, 500, 400, 400))
-    samples = np.concatenate([train[: int(400 * share)], new[int(400 * share) :]])
+    samples = np.concatenate([train[: int(400 * fraction)], new[int(400 * fraction) :]])
     told = C.copying(samples, train, valid, test)
     value, error = told["copied"]
-    assert abs(value - share) < 3 * error
-    assert error == pytest.approx((0.643 * 0.357 / 400) ** 0.5 / 0.357, rel=0.1) or share
-    assert (told["z"] < -3) == (share > 0)
+    assert abs(value - fraction) < 3 * error
+    assert error == pytest.approx((0.643 * 0.357 / 400) ** 0.5 / 0.357, rel=0.1) or fraction
+    assert (told["z"] < -3) == (fraction > 0)
 
 
 def test_copies_are_found_blurred_or_not_and_blur_alone_is_none(parts, flawed):
@@ -278,7 +282,7 @@ def test_the_report_measures_what_a_fill_does_and_hides_what_it_must_not_see(par
 
     def peek(x, visible):
         given.append(np.abs(x[~to_numpy(visible)]).max())
-        return fill_mean(x, visible, train)
+        return impute_mean(x, visible, train)
 
     report = C.inpainting_report(
         test,
@@ -325,7 +329,7 @@ def test_variety_of_a_true_gaussian_conditional_is_one():
     train, truth = rng.normal(size=(20_000, 6)) @ mix, rng.normal(size=(2000, 6)) @ mix
     visible = np.arange(6) < 3
     drawn = np.stack(
-        [fill_gaussian(truth, visible, train, ridge=1e-9, rng=Random(i)) for i in range(3)]
+        [impute_gaussian(truth, visible, train, ridge=1e-9, rng=Random(i)) for i in range(3)]
     )
     value, error = C.completion_variety(drawn, truth, visible, rng=Random(0))
     assert abs(value - 1) < 3 * error + 0.01  # and a hundredth for the fit

@@ -9,9 +9,9 @@ import pytest
 from scipy.optimize import lsq_linear, nnls
 
 from biolearn.core.layers import Dense, init_dense
-from biolearn.core.learning import Recipe, fit, local_step
+from biolearn.core.learning import TrainConfig, fit, local_step
 from biolearn.core.model import encode, init_model
-from biolearn.core.optimizers import new_books
+from biolearn.core.optimizers import new_optimizer_state
 from biolearn.core.rng import Random
 from biolearn.extensions.dale import (
     balanced,
@@ -24,7 +24,7 @@ from biolearn.extensions.dale import (
 
 RNG = Random(29)
 SIZES, KINDS = (12, 10, 5), ("sigmoid", "softplus", "sigmoid")
-RECIPE = Recipe(
+RECIPE = TrainConfig(
     epochs=3, batch_size=10, noise=(0.1, 0.1, "spikes"), rate_f=(0.02, 0.02), rate_g=(0.02, 0.02)
 )
 
@@ -37,16 +37,16 @@ def pictures(n=60):
     return RNG.stream("pictures").uniform((n, 12))
 
 
-def all_signs(share=0.8, pixels=None):
-    return dale_signs(SIZES, share, rng=RNG.stream("signs"), pixels=pixels)
+def all_signs(fraction=0.8, pixels=None):
+    return dale_signs(SIZES, fraction, rng=RNG.stream("signs"), pixels=pixels)
 
 
 @pytest.mark.parametrize(
     "share, n, excitatory",
     [(0.8, 10, 8), (0.5, 10, 5), (1.0, 7, 7), (0.0, 7, 0), (0.8, 4, 3), (0.8, 1000, 800)],
 )
-def test_shares_are_exact_and_the_order_is_random(share, n, excitatory):
-    pixels, hidden = dale_signs((3, n), share, rng=RNG)
+def test_shares_are_exact_and_the_order_is_random(fraction, n, excitatory):
+    pixels, hidden = dale_signs((3, n), fraction, rng=RNG)
     assert (
         pixels is None
         and hidden.shape == (n,)
@@ -57,7 +57,7 @@ def test_shares_are_exact_and_the_order_is_random(share, n, excitatory):
     if n == 1000:
         assert (
             700 < (hidden[:900] > 0).sum() < 740
-            and not (hidden == dale_signs((3, n), share, rng=Random(1))[1]).all()
+            and not (hidden == dale_signs((3, n), fraction, rng=Random(1))[1]).all()
         )  # 720 expected; its sd is 3.8
 
 
@@ -71,7 +71,7 @@ def test_no_weight_has_the_wrong_sign_at_any_step_of_training(optimizer, pixels)
     signs, seen = all_signs(pixels=pixels), []
     rule, start = dale_rule(signs), dale_start(network(), all_signs(pixels=pixels), pictures())
 
-    def after_step(model):
+    def projection(model):
         rule(model)
         seen.append(wrong_signs(model, signs))
 
@@ -81,7 +81,7 @@ def test_no_weight_has_the_wrong_sign_at_any_step_of_training(optimizer, pixels)
         replace(RECIPE, optimizer=optimizer),
         rng=Random(1),
         progress=False,
-        after_step=after_step,
+        projection=projection,
     )
     assert seen == [0] * 18 and wrong_signs(start, signs) == wrong_signs(model, signs) == 0
     for new, old, k in zip(model.pairs, start.pairs, (1, 2)):
@@ -103,7 +103,7 @@ def test_without_the_rule_signs_do_change():
 
 
 def test_both_maps_of_a_neuron_have_its_sign():
-    signs = all_signs(share=0.5)
+    signs = all_signs(fraction=0.5)
     model = dale_start(network(), signs, pictures())
     up, down = model.pairs[1].f.W, model.pairs[0].g.W  # what h_1 sends to h_2, and to the pixels
     assert (np.sign(up) == signs[1][:, None]).all() and (np.sign(down) == signs[1][:, None]).all()
@@ -117,7 +117,7 @@ def descend(h, targets, s, optimizer="sgd", rate=0.3, steps=6000):
     "Projected descent of one linear neuron by the library's own step."
     neuron = init_dense(h.shape[1], 1, "linear", rng=RNG.stream("neuron"))
     keep_signs(neuron, s)
-    books = new_books(neuron, optimizer)
+    books = new_optimizer_state(neuron, optimizer)
     for t in range(1, steps + 1):
         local_step(
             neuron,
@@ -192,17 +192,17 @@ def test_the_start_is_balanced(p):
     assert (np.sign(found) == s[:, None]).all() and np.allclose(
         np.abs(found[s > 0]), np.abs(W[s > 0]) * ((1 - p) / p) ** 0.5, rtol=1e-5
     )
-    spread = found.std()
+    mean_and_sd = found.std()
     assert (
-        abs(found.mean()) < 5 * spread / (n * 50) ** 0.5
+        abs(found.mean()) < 5 * mean_and_sd / (n * 50) ** 0.5
         and abs((found**2).mean() / (W**2).mean() - 1)
         < 5 * (4 * max(p, 1 - p) / min(p, 1 - p) / (n * 50)) ** 0.5
     )
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
-def test_thresholds_take_the_mean_input_away(share):
-    x, model = pictures(), dale_start(network(), all_signs(share), pictures())
+def test_thresholds_take_the_mean_input_away(fraction):
+    x, model = pictures(), dale_start(network(), all_signs(fraction), pictures())
     h = encode(model, x)
     for k, pair in enumerate(model.pairs):
         for dense, sent in ((pair.f, h[k]), (pair.g, h[k + 1])):
@@ -217,9 +217,9 @@ def test_the_model_given_is_left_as_it_is():
 
 
 def test_what_does_not_fit_is_refused():
-    for share in (-0.1, 1.1, "most"):
+    for fraction in (-0.1, 1.1, "most"):
         with pytest.raises((ValueError, TypeError), match="share"):
-            dale_signs(SIZES, share, rng=RNG)
+            dale_signs(SIZES, fraction, rng=RNG)
     with pytest.raises(ValueError, match="pixels"):
         dale_signs(SIZES, 0.5, rng=RNG, pixels=2)
     with pytest.raises(ValueError, match="one entry per layer"):

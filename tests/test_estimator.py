@@ -27,9 +27,9 @@ from biolearn.core.checkpoints import save_model
 from biolearn.core.data import load_digits, minibatches
 from biolearn.core.generation import generate, inpaint
 from biolearn.core.inference import infer
-from biolearn.core.learning import DivergenceError, Recipe, copy_model, train_step
+from biolearn.core.learning import DivergenceError, TrainConfig, copy_model, train_step
 from biolearn.core.model import decode, encode, init_model, log_p_joint
-from biolearn.core.optimizers import new_books
+from biolearn.core.optimizers import new_optimizer_state
 from biolearn.core.priors import fit_top_prior
 from biolearn.core.rng import Random
 from biolearn.estimator import DeepDAE, log_to_mlflow, log_to_tensorboard, scalars
@@ -39,8 +39,8 @@ SMALL = dict(hidden=(12, 5), epochs=2, batch_size=20, noise=(0.2, 0.1, "spikes")
 UNITS = ("sigmoid", "softplus", "sigmoid")
 
 
-def small(**changes):
-    return DeepDAE(**SMALL | changes)
+def small(**overrides):
+    return DeepDAE(**SMALL | overrides)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def same(a, b):
     return all((v == w).all() for v, w in zip(weights(a), weights(b), strict=True))
 
 
-def core_fit(x, seed=3, **changes):
+def core_fit(x, seed=3, **overrides):
     "What `small().fit` should be, by the functional core."
-    recipe = Recipe(
+    recipe = TrainConfig(
         **dict(
             epochs=2,
             batch_size=20,
@@ -71,7 +71,7 @@ def core_fit(x, seed=3, **changes):
             rate_f=(3e-4, 1e-3),
             rate_g=(1e-3, 2e-3),
         )
-        | changes
+        | overrides
     )
     start = init_model((x.shape[1], 12, 5), UNITS, rng=Random(seed).stream("init"))
     return *learning.fit(start, x, recipe, rng=Random(seed).stream("train"), progress=False), recipe
@@ -281,7 +281,7 @@ def by_hand(parts, seed=3):
     """partial_fit by the core's train_step, with nothing shared but the addresses of the random
     streams.
     """
-    recipe = Recipe(
+    recipe = TrainConfig(
         epochs=1,
         batch_size=20,
         noise=(0.2, 0.1, "spikes"),
@@ -290,7 +290,9 @@ def by_hand(parts, seed=3):
         decay=False,
     )
     model, t, tops = init_model((64, 12, 5), UNITS, rng=Random(seed).stream("init")), 0, []
-    books = [new_books(dense, "adam") for pair in model.pairs for dense in (pair.f, pair.g)]
+    books = [
+        new_optimizer_state(dense, "adam") for pair in model.pairs for dense in (pair.f, pair.g)
+    ]
     for i, part in enumerate(parts):
         rng = Random(seed).stream("partial", i)
         noise = [rng.stream("noise", k) for k in range(3)]

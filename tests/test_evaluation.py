@@ -332,15 +332,15 @@ def test_class_histogram_and_entropy():
 
 def test_recognisability_on_controls(digits):
     rng = np.random.default_rng(0)
-    share = lambda s: neighbours.recognisability(
+    fraction = lambda s: neighbours.recognisability(
         s.astype(np.float32), digits.train, digits.train_labels
     )
-    assert share(digits.test) > 0.9
-    assert share(rng.random((300, 64))) < 0.05
-    assert share(np.clip(rng.standard_normal((300, 64)), 0, 1)) < 0.05
-    assert share(digits.train.mean(axis=0)[None]) == 0
-    assert share(digits.test[:, rng.permutation(64)]) < 0.1
-    assert share((digits.test[:150] + digits.test[150:300]) / 2) < 0.6
+    assert fraction(digits.test) > 0.9
+    assert fraction(rng.random((300, 64))) < 0.05
+    assert fraction(np.clip(rng.standard_normal((300, 64)), 0, 1)) < 0.05
+    assert fraction(digits.train.mean(axis=0)[None]) == 0
+    assert fraction(digits.test[:, rng.permutation(64)]) < 0.1
+    assert fraction((digits.test[:150] + digits.test[150:300]) / 2) < 0.6
 
 
 def test_recognisability_has_no_length_scale(digits):
@@ -403,10 +403,10 @@ def test_fill_nearest_agrees_with_the_plain_loop(n, m, d, chunk, seed):
             for a, v in zip(x, visible)
         ]
     )
-    assert np.array_equal(completion.fill_nearest(x, visible, train, chunk=chunk), wanted)
+    assert np.array_equal(completion.impute_nearest(x, visible, train, chunk=chunk), wanted)
 
 
-@pytest.mark.parametrize("fill", [completion.fill_mean, completion.fill_nearest])
+@pytest.mark.parametrize("fill", [completion.impute_mean, completion.impute_nearest])
 def test_fillings_keep_visible_pixels_and_do_not_peek(digits, fill):
     visible = np.random.default_rng(0).random(digits.test.shape) < 0.5
     filled = fill(digits.test, visible, digits.train)
@@ -417,7 +417,7 @@ def test_fillings_keep_visible_pixels_and_do_not_peek(digits, fill):
 
 
 def test_fill_mean_is_the_mean(digits):
-    filled = completion.fill_mean(digits.test[:3], np.zeros(64, bool), digits.train)
+    filled = completion.impute_mean(digits.test[:3], np.zeros(64, bool), digits.train)
     assert np.allclose(filled, digits.train.mean(axis=0), atol=1e-6)
 
 
@@ -427,7 +427,7 @@ def test_nearest_beats_the_mean(digits):
         completion.inpainting_error(
             digits.test, f(digits.test, visible, digits.train), visible
         ).mean()
-        for f in (completion.fill_mean, completion.fill_nearest)
+        for f in (completion.impute_mean, completion.impute_nearest)
     ]
     assert error[1] < 0.8 * error[0]
 
@@ -522,14 +522,14 @@ def test_everything_runs_on_another_array_library(digits):
         (lambda a, b, v: parzen.parzen_log_likelihood(a, b, 0.2, chunk=7), 1e-3),
         (lambda a, b, v: neighbours.nearest_distance(a, b), 1e-6),
         (lambda a, b, v: neighbours.class_distances(a, b, labels), 1e-6),
-        (lambda a, b, v: completion.fill_mean(a, v, b), 1e-6),
-        (lambda a, b, v: completion.inpainting_error(a, completion.fill_mean(a, v, b), v), 1e-6),
+        (lambda a, b, v: completion.impute_mean(a, v, b), 1e-6),
+        (lambda a, b, v: completion.inpainting_error(a, completion.impute_mean(a, v, b), v), 1e-6),
     ]
     for f, tolerance in pairs:
         theirs = f(T, S, V)
         assert theirs.device == T.device
         assert np.allclose(to_numpy(theirs), f(t, s, visible), atol=tolerance)
-    assert completion.fill_nearest(T, V, S).device == T.device
+    assert completion.impute_nearest(T, V, S).device == T.device
     assert neighbours.variety(T, S) == pytest.approx(neighbours.variety(t, s), rel=1e-5)
     assert neighbours.recognisability(T, S, labels) == neighbours.recognisability(t, s, labels)
     assert np.array_equal(
@@ -567,7 +567,7 @@ def test_fill_pca_is_the_conditional_mean_of_a_gaussian():
     values, axes = np.linalg.eigh(np.cov(train, rowvar=False))
     W, prior, noise = axes[:, -4:], values[-4:], values[:-4].mean()
     C = W @ np.diag(prior) @ W.T + noise * np.eye(16)
-    got = completion.fill_pca(x, visible, train)
+    got = completion.impute_pca(x, visible, train)
     for row, v, filled in zip(x, visible, got):
         want = centre[~v] + C[np.ix_(~v, v)] @ np.linalg.solve(C[np.ix_(v, v)], (row - centre)[v])
         np.testing.assert_allclose(
@@ -586,7 +586,7 @@ def test_fill_gaussian_is_the_conditional_mean():
     x, visible = 0.3 * train[:7], rng.random((7, 12)) < 0.6
     cov = np.cov(train, rowvar=False)
     P, mean = np.linalg.inv(cov + 1e-3 * np.trace(cov) / 12 * np.eye(12)), train.mean(axis=0)
-    for row, v, filled in zip(x, visible, completion.fill_gaussian(x, visible, train)):
+    for row, v, filled in zip(x, visible, completion.impute_gaussian(x, visible, train)):
         want = mean[~v] - np.linalg.solve(P[np.ix_(~v, ~v)], P[np.ix_(~v, v)] @ (row - mean)[v])
         np.testing.assert_allclose(
             filled[~v], np.clip(want, train.min(), train.max()), rtol=1e-6, atol=1e-8
@@ -606,8 +606,8 @@ def test_draws_of_fill_gaussian_have_the_conditional_distribution():
     cov = np.cov(train, rowvar=False)
     cov += 1e-3 * np.trace(cov) / 5 * np.eye(5)
     v, n = np.array([True, False, True, False, False]), 20_000
-    drawn = completion.fill_gaussian(np.tile(train[5], (n, 1)), v, train, rng=Random(0))[:, ~v]
-    mean = completion.fill_gaussian(train[5:6], v, train)[0, ~v]
+    drawn = completion.impute_gaussian(np.tile(train[5], (n, 1)), v, train, rng=Random(0))[:, ~v]
+    mean = completion.impute_gaussian(train[5:6], v, train)[0, ~v]
     schur = np.linalg.inv(np.linalg.inv(cov)[np.ix_(~v, ~v)])
     density = multivariate_normal(mean, schur).logpdf(drawn)
     expected = -1.5 * (1 + math.log(2 * math.pi)) - 0.5 * np.linalg.slogdet(schur)[1]
@@ -619,7 +619,7 @@ def test_draws_of_fill_gaussian_have_the_conditional_distribution():
 
 def test_gaussian_fills_with_nothing_visible_and_with_dead_pixels(digits):
     x = digits.test[:5]
-    for fill in (completion.fill_gaussian, completion.fill_pca):
+    for fill in (completion.impute_gaussian, completion.impute_pca):
         np.testing.assert_allclose(
             fill(x, np.zeros(64, bool), digits.train),
             np.tile(digits.train.mean(axis=0), (5, 1)),
@@ -634,4 +634,4 @@ def test_gaussian_fills_with_nothing_visible_and_with_dead_pixels(digits):
             to_numpy(device), fill(x, np.arange(64) < 32, digits.train), atol=1e-6
         )
     with pytest.raises(ValueError, match="at least two"):
-        completion.fill_gaussian(x, np.arange(64) < 32, digits.train[:1])
+        completion.impute_gaussian(x, np.arange(64) < 32, digits.train[:1])

@@ -25,10 +25,10 @@ from biolearn.core.data import load_digits
 from biolearn.core.generation import generate, inpaint, sample_directed
 from biolearn.core.inference import infer, inference_steps
 from biolearn.core.layers import exact_gradient
-from biolearn.core.learning import DivergenceError, Recipe
+from biolearn.core.learning import DivergenceError, TrainConfig
 from biolearn.core.model import encode, log_p_joint
 from biolearn.core.rng import Random
-from biolearn.evaluation.completion import fill_mean, inpainting_error
+from biolearn.evaluation.completion import impute_mean, inpainting_error
 from biolearn.evaluation.neighbours import nearest_distance, variety
 from biolearn.evaluation.parzen import parzen_log_likelihood
 from biolearn.reproduction.profiles import PROFILES, Profile
@@ -42,7 +42,7 @@ TINY = Profile(
     units=("sigmoid", "softplus", "sigmoid"),
     n_samples=60,
     threads=1,
-    recipe=Recipe(
+    recipe=TrainConfig(
         epochs=1,
         batch_size=200,
         n_steps=2,
@@ -88,7 +88,7 @@ def test_a_variant_changes_what_it_says_and_nothing_else(profile, variant):
     before, after = PROFILES[profile].recipe, ablations.variant_profile(profile, variant).recipe
     differ = {
         f.name: getattr(after, f.name)
-        for f in fields(Recipe)
+        for f in fields(TrainConfig)
         if getattr(after, f.name) != getattr(before, f.name)
     }
     assert differ == {k: v for k, v in CHANGES[variant].items() if v != getattr(before, k)}
@@ -230,7 +230,7 @@ def test_inpainting_errors_and_leads(run, measured):
             ),
             visible,
         )
-        mean = inpainting_error(x, fill_mean(x, visible, train), visible)
+        mean = inpainting_error(x, impute_mean(x, visible, train), visible)
         got = measured["inpainting"][kind]
         assert list(got) == ["network", *ablations.FILLS]
         assert got["network"]["mean"] == pytest.approx(ours.mean(), rel=1e-5) and got["mean digit"][
@@ -362,7 +362,7 @@ def _result(
     generate=240.0,
     directed=120.0,
     rise=0.02,
-    share=0.995,
+    fraction=0.995,
     lead=0.01,
     **more,
 ):
@@ -391,7 +391,7 @@ def _result(
             },
             "otherwise": {"α = 0": dict(mean=generate - 5, stderr=1.0, variety=0.5)},
             "climb": dict(
-                mean=[0.0] * 21, stderr=[0.1] * 21, smallest_rise=rise, share_rising=share
+                mean=[0.0] * 21, stderr=[0.1] * 21, smallest_rise=rise, share_rising=fraction
             ),
             "inpainting": {
                 kind: {
@@ -562,17 +562,17 @@ def test_no_result_is_an_error_that_names_the_command(folder):
 
 
 def test_outcome_needs_three_standard_errors():
-    base = ablations.spread({0: 9.0, 1: 11.0})  # mean 10, sd √2, squared standard error 1
+    base = ablations.mean_and_sd({0: 9.0, 1: 11.0})  # mean 10, sd √2, squared standard error 1
     error = (2 / 2 + 2 / 2) ** 0.5
     for apart, want in ((2.9, "same"), (3.1, "better"), (-3.1, "worse")):
-        there = ablations.spread({s: v + apart * error for s, v in ((0, 9.0), (1, 11.0))})
+        there = ablations.mean_and_sd({s: v + apart * error for s, v in ((0, 9.0), (1, 11.0))})
         assert ablations.outcome(there, base) == want and ablations.outcome(there, base, -1) == {
             "better": "worse",
             "worse": "better",
         }.get(want, want)
     assert (
-        ablations.outcome(ablations.spread({0: 5.0}), base) is None
-        and ablations.outcome(base, ablations.spread({0: None, 1: 5.0})) is None
+        ablations.outcome(ablations.mean_and_sd({0: 5.0}), base) is None
+        and ablations.outcome(base, ablations.mean_and_sd({0: None, 1: 5.0})) is None
     )
 
 

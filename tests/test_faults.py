@@ -397,7 +397,10 @@ class Trial:
         model = network()
         self.arrays = checkpoints._state(
             model,
-            [optimizers.new_books(d, RECIPE.optimizer) for d in checkpoints._maps(model).values()],
+            [
+                optimizers.new_optimizer_state(d, RECIPE.optimizer)
+                for d in checkpoints._maps(model).values()
+            ],
         )
         self.kept = checkpoints._Checkpoints(
             path.parent, checkpoints._identity(model, data(), RECIPE, Random(2)), Backend(), "me"

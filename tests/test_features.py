@@ -156,12 +156,12 @@ def test_the_jackknife_removes_the_bias_of_frechet_and_knows_its_spread():
         plain.append(F.frechet_distance(a, b))
         found.append(F.jackknife(F.frechet_distance, a, b, rng=Random(i)))
     value, error = np.mean(found, axis=0)
-    spread = np.std([v for v, _ in found], ddof=1)
-    assert np.mean(plain) - truth > 5 * spread / 60**0.5
-    assert abs(value - truth) < 3 * spread / 60**0.5 + 0.1 * (
+    mean_and_sd = np.std([v for v, _ in found], ddof=1)
+    assert np.mean(plain) - truth > 5 * mean_and_sd / 60**0.5
+    assert abs(value - truth) < 3 * mean_and_sd / 60**0.5 + 0.1 * (
         np.mean(plain) - truth
     )  # a tenth of the bias may be of higher order
-    assert 0.72 < error / spread < 1.38  # three standard errors of a spread of 60: 28 %
+    assert 0.72 < error / mean_and_sd < 1.38  # three standard errors of a spread of 60: 28 %
 
 
 def test_the_jackknife_of_a_mean_is_the_mean():
@@ -191,8 +191,8 @@ def test_neighbourhoods_of_four_points_by_hand():
     far = F.density_coverage(real, np.array([[0.5], [-40], [-60]]), 1)
     assert far["coverage"][0] == pytest.approx(2 / 3) and far["density"][0] == pytest.approx(2 / 3)
     assert F.precision_recall(real, np.array([[100.0], [101], [105]]), 1) == {
-        "precision": F.share_and_stderr(np.zeros(3, bool)),
-        "recall": F.share_and_stderr(np.zeros(3, bool)),
+        "precision": F.fraction_and_stderr(np.zeros(3, bool)),
+        "recall": F.fraction_and_stderr(np.zeros(3, bool)),
     }
 
 
@@ -228,11 +228,11 @@ def test_coverage_of_equal_sets_has_its_known_expectation():
 
 
 def test_share_and_stderr_is_never_sure():
-    assert F.share_and_stderr(np.array([True, False] * 50)) == (0.5, pytest.approx(0.05))
-    value, error = F.share_and_stderr(np.ones(98, bool))
+    assert F.fraction_and_stderr(np.array([True, False] * 50)) == (0.5, pytest.approx(0.05))
+    value, error = F.fraction_and_stderr(np.ones(98, bool))
     assert value == 1 and error == pytest.approx((0.99 * 0.01 / 98) ** 0.5)
     with pytest.raises(ValueError, match="booleans"):
-        F.share_and_stderr(np.ones(4))
+        F.fraction_and_stderr(np.ones(4))
 
 
 # ---------------------------------------------------------------- classes, two samples, flawed sets

@@ -28,11 +28,11 @@ from biolearn.core import inference, layers
 from biolearn.core.arrays import _gpu_problem, to_numpy, use_device
 from biolearn.core.ensembles import stack_models
 from biolearn.core.inference import infer
-from biolearn.core.learning import Recipe, train_step
+from biolearn.core.learning import TrainConfig, train_step
 from biolearn.core.model import init_model
-from biolearn.core.optimizers import new_books
+from biolearn.core.optimizers import new_optimizer_state
 from biolearn.core.rng import Random
-from biolearn.kernels.threads import Workers
+from biolearn.kernels.threads import Threads
 
 COMPILER = shutil.which("c++") or shutil.which("g++")
 compiled_here = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler here")
@@ -140,7 +140,7 @@ class StandIn:
 
 
 @pytest.fixture(scope="module")
-def kit(tmp_path_factory):
+def kernels(tmp_path_factory):
     StandIn.folder = tmp_path_factory.mktemp("kernels")
     return cuda_module._Fused(StandIn)
 
@@ -154,11 +154,11 @@ SHAPES = [(7, 5), (3, 7, 5)]  # one network, three networks
 
 @compiled_here
 @pytest.mark.parametrize("unit", UNITS)
-def test_rates_everywhere(unit, kit):
+def test_rates_everywhere(unit, kernels):
     near_zero = np.float32([s * 10.0**e for e in range(-30, 1) for s in (-1, 1)])
     a = np.concatenate([np.linspace(-60, 60, 100_001, dtype=np.float32), near_zero])
     y, exact = a[None].copy(), EXACT[unit](a.astype(np.float64))
-    kit.rates(y, np.zeros_like(a), UNITS[unit])
+    kernels.rates(y, np.zeros_like(a), UNITS[unit])
     # 0.5 + 0.5 tanh gives the small rates of a sigmoid to half a unit in the last place of 1, not
     # of themselves; a softplus is a sum of two roundings
     assert (
@@ -167,7 +167,7 @@ def test_rates_everywhere(unit, kit):
     )
     for value in (np.nan, np.inf, -np.inf):
         one = np.full((1, 3), value, np.float32)
-        kit.rates(one, np.zeros(3, np.float32), UNITS[unit])
+        kernels.rates(one, np.zeros(3, np.float32), UNITS[unit])
         np.testing.assert_array_equal(
             one, np.full((1, 3), EXACT[unit](value) if not np.isnan(value) else np.nan, np.float32)
         )
@@ -177,7 +177,7 @@ def test_rates_everywhere(unit, kit):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("known", [False, True])
-def test_climb_and_pull_on_halves_of_an_array(unit, known, shape, kit):
+def test_climb_and_pull_on_halves_of_an_array(unit, known, shape, kernels):
     """The arguments as `_settle` hands them over: halves of arrays, and of several networks' arrays
     not in one piece.
     """
@@ -193,8 +193,8 @@ def test_climb_and_pull_on_halves_of_an_array(unit, known, shape, kit):
         EXACT[unit],
         *(v.astype(np.float64) for v in (h, above, up, low, b[..., None, :])),
     )
-    kit.pull(h, above, 0.25)
-    kit.climb(h, up, low, b, 0.1, UNITS[unit], known)
+    kernels.pull(h, above, 0.25)
+    kernels.climb(h, up, low, b, 0.1, UNITS[unit], known)
     np.testing.assert_allclose(
         h, H + 0.25 * (A - H) + 0.1 * ((U if known else rate(U + B)) - rate(L + B)), atol=2e-6
     )
@@ -204,7 +204,7 @@ def test_climb_and_pull_on_halves_of_an_array(unit, known, shape, kit):
 @compiled_here
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("unit", UNITS)
-def test_errors_are_those_of_the_delta_rule(unit, shape, kit):
+def test_errors_are_those_of_the_delta_rule(unit, shape, kernels):
     a, b, targets = (
         3 * normal(*shape),
         normal(*shape[:-2], shape[-1], seed=1),
@@ -212,7 +212,7 @@ def test_errors_are_those_of_the_delta_rule(unit, shape, kit):
     )
     A = a.astype(np.float64) + b[..., None, :]
     db, squares = np.full_like(b, np.nan), np.full_like(b, np.nan)
-    kit.errors(a, b, targets, db, squares, UNITS[unit])
+    kernels.errors(a, b, targets, db, squares, UNITS[unit])
     error = EXACT[unit](A) - targets
     delta = error * SLOPE[unit](A) / shape[-2]
     np.testing.assert_allclose(a, delta, atol=1e-6)
@@ -221,11 +221,11 @@ def test_errors_are_those_of_the_delta_rule(unit, shape, kit):
 
 
 @compiled_here
-def test_adam_against_its_definition_in_double_precision(kit):
+def test_adam_against_its_definition_in_double_precision(kernels):
     w, m, v = np.zeros((3, 37), np.float32)
     exact, mean, square = np.zeros(37), 0, 0
     for t, grad in enumerate(normal(30, 37), 1):
-        kit.adam(w, grad, m, v, *optimizers._adam_scales(1e-2, t))
+        kernels.adam(w, grad, m, v, *optimizers._adam_scales(1e-2, t))
         mean, square = (
             0.9 * mean + 0.1 * grad.astype(float),
             0.999 * square + 0.001 * grad.astype(float) ** 2,
@@ -235,9 +235,9 @@ def test_adam_against_its_definition_in_double_precision(kit):
 
 
 @compiled_here
-def test_an_output_that_would_have_to_grow_is_refused(kit):
+def test_an_output_that_would_have_to_grow_is_refused(kernels):
     with pytest.raises(ValueError, match="Out shape"):
-        kit.pull(normal(1, 5), normal(3, 5), 0.1)
+        kernels.pull(normal(1, 5), normal(3, 5), 0.1)
 
 
 # ---- whole steps ---------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ NETWORKS = [
 def train(sizes, units, S=None, device=None, optimizer="adam"):
     "Three steps of one network, or of `S`: settled h, losses and weights."
     M = len(sizes) - 1
-    recipe = Recipe(
+    recipe = TrainConfig(
         noise=(0.5, *[0.1] * (M - 1), "spikes"),
         rate_f=[1e-3] * M,
         rate_g=[2e-3] * M,
@@ -271,11 +271,15 @@ def train(sizes, units, S=None, device=None, optimizer="adam"):
     )
     x, books = (
         stream("x").uniform((*lead, 30, 20)),
-        [new_books(dense, optimizer) for pair in model.pairs for dense in (pair.f, pair.g)],
+        [
+            new_optimizer_state(dense, optimizer)
+            for pair in model.pairs
+            for dense in (pair.f, pair.g)
+        ],
     )
     for t in (1, 2, 3):
         h, losses = train_step(
-            model, books, x, recipe, t=t, rngs=[stream(k) for k in range(M + 1)], crew=Workers(1)
+            model, books, x, recipe, t=t, rngs=[stream(k) for k in range(M + 1)], threads=Threads(1)
         )
     return [
         to_numpy(a)
@@ -295,18 +299,18 @@ def equal(a, b):
 @compiled_here
 @pytest.mark.parametrize("sizes, units", NETWORKS)
 @pytest.mark.parametrize("S", [None, 3])
-def test_training_steps_with_and_without(sizes, units, S, kit, monkeypatch):
+def test_training_steps_with_and_without(sizes, units, S, kernels, monkeypatch):
     for module in (inference, layers, optimizers):
         monkeypatch.setattr(module, "kernels", lambda *arrays: None)
     plain = train(sizes, units, S)
     used, StandIn.ElementwiseKernel.launches = set(), 0
 
     class Spy:
-        UNITS = kit.UNITS
+        UNITS = kernels.UNITS
 
         def __getattr__(self, name):
             used.add(name)
-            return getattr(kit, name)
+            return getattr(kernels, name)
 
     for module in (inference, layers, optimizers):
         monkeypatch.setattr(
@@ -331,9 +335,9 @@ def test_arrays_of_cupy_get_the_kernels_of_cupy(monkeypatch):
     monkeypatch.setattr(dispatch, "is_cupy_array", lambda a: True)
     monkeypatch.setattr(dispatch, "_fused", lambda: "fused")
     assert (
-        dispatch.kernels(normal(2, 3), normal(3)) == "fused"
-        and dispatch.kernels(normal(2, 3).astype(float)) is None
-        and dispatch.kernels() is dispatch._compiled()
+        dispatch.find_kernels(normal(2, 3), normal(3)) == "fused"
+        and dispatch.find_kernels(normal(2, 3).astype(float)) is None
+        and dispatch.find_kernels() is dispatch._compiled()
     )
 
 
@@ -369,11 +373,11 @@ def test_a_job_is_run_then_recorded_then_replayed(monkeypatch):
         (lambda: log.append("job"), [None] * 4),
     ):
         log.clear()
-        recording = cuda_module.Recording(job)
+        recording = cuda_module.CudaGraph(job)
         assert [recording() for _ in range(4)] == results
         assert log == ["job", "begin", "job", "end", "replay", "replay", "replay"]
     log.clear()
-    recording = cuda_module.Recording(lambda: 1 / (1 - log.count("begin")))
+    recording = cuda_module.CudaGraph(lambda: 1 / (1 - log.count("begin")))
     recording()
     with pytest.raises(ZeroDivisionError):
         recording()
@@ -407,7 +411,7 @@ def test_steps_that_read_their_numbers_from_arrays_are_the_same_steps(
     run of the job. An e_step takes part only if it says that it may.
     """
     recipe, x, jobs = (
-        Recipe(
+        TrainConfig(
             epochs=2,
             batch_size=20,
             noise=(0.2, 0.05, "spikes"),
@@ -487,7 +491,7 @@ def test_a_recorded_epoch_gives_the_bits_of_its_launches(S, optimizer, monkeypat
     "Two epochs of three minibatches and a shorter one: launched, recorded, replayed, launched."
     gpu, recipe = (
         use_device("gpu"),
-        Recipe(
+        TrainConfig(
             epochs=2,
             batch_size=20,
             noise=(0.2, 0.1, "spikes"),
@@ -518,16 +522,16 @@ def test_a_recorded_epoch_gives_the_bits_of_its_launches(S, optimizer, monkeypat
             for w in (*checkpoints._weights(model).values(), model.prior.mean, model.prior.var)
         ], [history for _, history in found]
 
-    once = cuda_module.Recording.__call__
+    once = cuda_module.CudaGraph.__call__
 
     def watched(self):
         replays.append(self.graph is not None)
         return once(self)
 
-    monkeypatch.setattr(cuda_module.Recording, "__call__", watched)
+    monkeypatch.setattr(cuda_module.CudaGraph, "__call__", watched)
     fast, told = weights()
     assert replays == 2 * [False, False, True]
-    monkeypatch.setattr(cuda_module.Recording, "__call__", lambda self: self.job())
+    monkeypatch.setattr(cuda_module.CudaGraph, "__call__", lambda self: self.job())
     slow, told_slowly = weights()
     for a, b in zip(fast, slow, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -76,10 +76,10 @@ def test_directed_samples_have_the_priors_moments():
     assert (
         np.abs((x.mean(0) - (model.prior.mean @ W + b)) / np.sqrt(np.diag(cov) / len(x))).max() < 5
     )
-    spread = np.sqrt(
+    mean_and_sd = np.sqrt(
         (cov**2 + np.outer(np.diag(cov), np.diag(cov))) / len(x)
     )  # standard error of a Gaussian sample covariance
-    assert np.abs((np.cov(x.T) - cov) / spread).max() < 5
+    assert np.abs((np.cov(x.T) - cov) / mean_and_sd).max() < 5
 
 
 def test_chain_noise_needs_rng():

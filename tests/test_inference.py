@@ -51,8 +51,8 @@ def loops(model, x, n_steps, delta, alpha, visible):
     for k in range(1, M + 1):
         h.append(apply(f[k], h[k - 1]))
     for _ in range(n_steps):
-        painted = apply(g[1], h[1])
-        seen = [x[i] if visible is None or visible[i] else painted[i] for i in range(len(x))]
+        decoded = apply(g[1], h[1])
+        seen = [x[i] if visible is None or visible[i] else decoded[i] for i in range(len(x))]
         for k in range(M, 0, -1):
             target, now = apply(f[k], seen if k == 1 else h[k - 1]), apply(f[k], apply(g[k], h[k]))
             above = apply(g[k + 1], h[k + 1]) if k < M else None

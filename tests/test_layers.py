@@ -232,11 +232,11 @@ def test_statistics_of_corruption():
     n, p = 200_000, np.asarray([0.05, 0.4, 0.9])
     spikes = corrupt(np.tile(p, (n, 1)), "spikes", rng=Random(1))
     assert (np.abs(spikes.mean(0) - p) < 4 * np.sqrt(p * (1 - p) / 3 / n)).all()
-    share = np.stack(
+    fraction = np.stack(
         [(np.round(3 * spikes) == k).mean(0) for k in range(4)]
     )  # all four values, by the binomial law
     law = np.stack([math.comb(3, k) * p**k * (1 - p) ** (3 - k) for k in range(4)])
-    assert (np.abs(share - law) < 4.5 * np.sqrt(law * (1 - law) / n)).all()
+    assert (np.abs(fraction - law) < 4.5 * np.sqrt(law * (1 - law) / n)).all()
     noise = corrupt(np.full((n, 2), 5.0), 0.3, rng=Random(2)) - 5
     assert (np.abs(noise.mean(0)) < 4 * 0.3 / math.sqrt(n)).all() and (
         np.abs(noise.std(0) - 0.3) < 4 * 0.3 / math.sqrt(2 * n)
@@ -381,7 +381,7 @@ def test_training_never_calls_the_exact_gradient(monkeypatch):
     learning.fit(
         model,
         Random(1).uniform((20, 6)),
-        learning.Recipe(epochs=1, batch_size=10),
+        learning.TrainConfig(epochs=1, batch_size=10),
         rng=Random(2),
         progress=False,
     )

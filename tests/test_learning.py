@@ -18,12 +18,12 @@ from biolearn.core.checkpoints import load_model, save_model
 from biolearn.core.ensembles import fit_many, stack_models, unstack_models
 from biolearn.core.inference import infer
 from biolearn.core.layers import Dense, LayerPair, exact_gradient
-from biolearn.core.learning import DivergenceError, Recipe, copy_model, fit, train_step
+from biolearn.core.learning import DivergenceError, TrainConfig, copy_model, fit, train_step
 from biolearn.core.model import init_model
-from biolearn.core.optimizers import OPTIMIZERS, new_books
+from biolearn.core.optimizers import OPTIMIZERS, new_optimizer_state
 from biolearn.core.priors import fit_mixture_prior
 from biolearn.core.rng import Random
-from biolearn.kernels.threads import Workers
+from biolearn.kernels.threads import Threads
 
 NETWORKS = {
     1: ((6, 4), ("sigmoid", "softplus")),
@@ -41,7 +41,7 @@ def network(depth, backend=None, **kw):
         rate_f=(1e-2,) * depth,
         rate_g=(2e-2,) * depth,
     )
-    return init_model(sizes, units, rng=Random(0, backend)), Recipe(**recipe | kw)
+    return init_model(sizes, units, rng=Random(0, backend)), TrainConfig(**recipe | kw)
 
 
 def arrays(model):
@@ -53,7 +53,9 @@ def one_step(model, recipe, x, seed=5):
     of f_1, g_1, f_2, ...
     """
     trained = copy_model(model)
-    books = [new_books(dense, recipe.optimizer) for p in model.pairs for dense in (p.f, p.g)]
+    books = [
+        new_optimizer_state(dense, recipe.optimizer) for p in model.pairs for dense in (p.f, p.g)
+    ]
     return trained, *train_step(
         trained,
         books,
@@ -278,7 +280,7 @@ def test_threads_do_not_change_the_numbers(depth, n, monkeypatch):
     x, runs = Random(1).uniform((2 * n, 6)), []
     for threads in (1, 4, 4):
         with monkeypatch.context() as patch:
-            patch.setattr(learning, "workers", lambda a: nullcontext(Workers(threads)))
+            patch.setattr(learning, "workers", lambda a: nullcontext(Threads(threads)))
             runs.append(arrays(fit(model, x, recipe, rng=Random(3), progress=False)[0]))
     for one, four, again in zip(*runs):
         np.testing.assert_allclose(one, four, rtol=1e-4, atol=1e-5)
@@ -313,7 +315,7 @@ def test_exact_direction_is_passed_on(monkeypatch):
         assert (a == b).all()
     assert np.abs(h[1] - infer(model, x)[1]).max() > 1e-4
     with pytest.raises(ValueError, match="direction"):
-        Recipe(direction="true")
+        TrainConfig(direction="true")
 
 
 def test_input_is_left_alone():
@@ -423,7 +425,7 @@ def test_bad_data(bad, message):
 )
 def test_bad_recipe(bad):
     with pytest.raises((ValueError, TypeError)):
-        Recipe(**bad)
+        TrainConfig(**bad)
 
 
 @pytest.mark.parametrize(
@@ -431,7 +433,13 @@ def test_bad_recipe(bad):
 )
 def test_recipe_of_another_depth(bad):
     with pytest.raises(ValueError, match="2 hidden layers"):
-        fit(network(2)[0], Random(1).uniform((4, 6)), Recipe(**bad), rng=Random(0), progress=False)
+        fit(
+            network(2)[0],
+            Random(1).uniform((4, 6)),
+            TrainConfig(**bad),
+            rng=Random(0),
+            progress=False,
+        )
 
 
 @pytest.mark.parametrize("decay, expected", [(True, [1, 0.75, 0.5, 0.25]), (False, [1, 1, 1, 1])])
@@ -456,7 +464,7 @@ def test_rates_fall_linearly(monkeypatch, decay, expected):
 
 
 def test_noise_stays_unless_told_to_change():
-    recipe = Recipe()
+    recipe = TrainConfig()
     assert (
         recipe.at(0.5).noise
         == recipe.noise
@@ -465,7 +473,7 @@ def test_noise_stays_unless_told_to_change():
     assert replace(recipe, noise=(0.0, 0.0, 0.0)).at(0.5).noise == (0.0, 0.0, 0.0)
     for bad in ((0.1, 0.1), (0.1, "spikes", 0.1), (0.1, -0.1, "spikes")):
         with pytest.raises(ValueError, match="noise"):
-            Recipe(noise_end=bad)
+            TrainConfig(noise_end=bad)
 
 
 def test_single_row_and_ragged_last_batch():
@@ -621,7 +629,7 @@ def test_threads_share_the_examples_of_several_networks(threads):
     )
     for visible in (None, x > 0.4):
         together = infer(
-            stack_models(models), x, alpha=0.05, visible=visible, crew=Workers(threads)
+            stack_models(models), x, alpha=0.05, visible=visible, threads=Threads(threads)
         )
         for s, model in enumerate(models):
             alone = infer(
@@ -629,7 +637,7 @@ def test_threads_share_the_examples_of_several_networks(threads):
                 x[s],
                 alpha=0.05,
                 visible=visible if visible is None else visible[s],
-                crew=Workers(1),
+                threads=Threads(1),
             )
             for a, b in zip(together, alone, strict=True):
                 np.testing.assert_allclose(a[s], b, rtol=2e-6, atol=2e-6)
@@ -684,7 +692,7 @@ def test_inference_handed_in_as_e_step_changes_nothing():
     model, x, recipe = (
         init_model((12, 9, 5), NETWORKS[2][1], rng=Random(0)),
         Random(1).uniform((130, 12)).astype(np.float32),
-        Recipe(epochs=2, batch_size=20, n_steps=3),
+        TrainConfig(epochs=2, batch_size=20, n_steps=3),
     )
     settle = lambda model, rows, rng: infer(model, rows, **recipe.inference)
     (a, told_a), (b, told_b) = (
@@ -705,7 +713,9 @@ def test_what_e_step_settles_on_is_what_every_map_learns():
         init_model((4, 4), ("sigmoid", "linear"), rng=Random(0)),
     )
     clamp = lambda model, rows, rng: [rows[:, :4], rows[:, 4:]]
-    recipe = Recipe(epochs=200, batch_size=20, noise=(0.0, 0.0), rate_f=(0.03,), rate_g=(0.03,))
+    recipe = TrainConfig(
+        epochs=200, batch_size=20, noise=(0.0, 0.0), rate_f=(0.03,), rate_g=(0.03,)
+    )
     trained, _ = fit(
         model, np.hstack([x, 2 * x[:, ::-1]]), recipe, rng=Random(1), progress=False, e_step=clamp
     )
@@ -728,7 +738,7 @@ def test_e_step_draws_from_streams_of_its_own_and_they_go_on():
     model, x, recipe = (
         init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)),
         np.full((40, 6), 0.5, np.float32),
-        Recipe(
+        TrainConfig(
             epochs=2, batch_size=10, n_steps=0, noise=(0.1, 0.1), rate_f=(1e-3,), rate_g=(1e-3,)
         ),
     )
@@ -746,7 +756,9 @@ def test_after_step_may_rewrite_weights_and_they_stay_rewritten():
     model, x, recipe = (
         init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)),
         np.full((40, 6), 0.5, np.float32),
-        Recipe(epochs=2, batch_size=10, n_steps=2, noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)),
+        TrainConfig(
+            epochs=2, batch_size=10, n_steps=2, noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)
+        ),
     )
     calls = []
 
@@ -754,7 +766,7 @@ def test_after_step_may_rewrite_weights_and_they_stay_rewritten():
         calls.append(abs(model.pairs[0].f.W).max())
         np.clip(model.pairs[0].f.W, -0.25, 0.25, out=model.pairs[0].f.W)
 
-    trained, _ = fit(model, x, recipe, rng=Random(1), progress=False, after_step=bounded)
+    trained, _ = fit(model, x, recipe, rng=Random(1), progress=False, projection=bounded)
     assert (
         len(calls) == 8
         and min(calls) > 0.25
@@ -770,7 +782,7 @@ def test_hooks_keep_no_checkpoint(hook, tmp_path):
         fit(
             model,
             np.full((40, 6), 0.5, np.float32),
-            Recipe(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)),
+            TrainConfig(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)),
             rng=Random(1),
             progress=False,
             checkpoint=tmp_path / "c",
@@ -782,7 +794,7 @@ def test_hooks_keep_no_checkpoint(hook, tmp_path):
 def test_an_e_step_that_returns_something_else_is_refused_before_training():
     model, recipe = (
         init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)),
-        Recipe(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)),
+        TrainConfig(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)),
     )
     with pytest.raises(ValueError, match=r"widths \(6, 5\) for 40 rows, got shapes \[\(40, 6\)\]"):
         fit(

@@ -32,7 +32,7 @@ from biolearn.evaluation.likelihood import (
 from biolearn.evaluation.statistics import mean_and_stderr
 
 
-def decoder(widths, units, sds, seed=0, dtype="float64"):
+def decoder(widths, units, sigmas, seed=0, dtype="float64"):
     "Random maps from the top down."
     rng = np.random.default_rng(seed)
     maps = [
@@ -44,18 +44,18 @@ def decoder(widths, units, sds, seed=0, dtype="float64"):
         TopPrior(
             rng.normal(size=widths[0]).astype(dtype), rng.uniform(0.5, 2, widths[0]).astype(dtype)
         ),
-        sds,
+        sigmas,
     )
 
 
-def linear(sds, widths=(3, 6, 12), **kw):
-    return decoder(widths, ("linear",) * len(sds), sds, **kw)
+def linear(sigmas, widths=(3, 6, 12), **kw):
+    return decoder(widths, ("linear",) * len(sigmas), sigmas, **kw)
 
 
 def exact(d, x):
     "log p(x) of a linear decoder: its mean and covariance, layer by layer."
     mean, cov = d.prior.mean.astype(float), np.diag(d.prior.var.astype(float))
-    for m, sd in zip(d.maps, d.sds):
+    for m, sd in zip(d.maps, d.sigmas):
         W = m.W.astype(float)
         mean, cov = mean @ W + m.b, W.T @ cov @ W + sd**2 * np.eye(W.shape[1])
     return multivariate_normal(mean, cov).logpdf(x)
@@ -68,23 +68,23 @@ def posterior(d, x):
     D = sum(d.widths)
     c = lk._forward(d, np.zeros((1, D)))[-1]
     A = lk._forward(d, np.eye(D))[-1] - c
-    cov = np.linalg.inv(np.eye(D) + A @ A.T / d.sds[-1] ** 2)
-    return (x - c) @ A.T @ cov / d.sds[-1] ** 2, cov
+    cov = np.linalg.inv(np.eye(D) + A @ A.T / d.sigmas[-1] ** 2)
+    return (x - c) @ A.T @ cov / d.sigmas[-1] ** 2, cov
 
 
 # ---------------------------------------------------------------- the decoder
 
 
-@pytest.mark.parametrize("sds", [(0.3, 0.2, 0.5), (0.3, 0, 0.5), (0, 0, 0.5), (0, 0.2, 0.5)])
-def test_likelihood_and_gradient_against_scipy_and_finite_differences(sds):
-    d = decoder((3, 5, 4, 6), ("sigmoid", "softplus", "tanh"), sds)
+@pytest.mark.parametrize("sigmas", [(0.3, 0.2, 0.5), (0.3, 0, 0.5), (0, 0, 0.5), (0, 0.2, 0.5)])
+def test_likelihood_and_gradient_against_scipy_and_finite_differences(sigmas):
+    d = decoder((3, 5, 4, 6), ("sigmoid", "softplus", "tanh"), sigmas)
     x, z = simulate(d, 4, rng=Random(1))
-    assert z.shape == (4, 3 + 5 * (sds[0] > 0) + 4 * (sds[1] > 0))
+    assert z.shape == (4, 3 + 5 * (sigmas[0] > 0) + 4 * (sigmas[1] > 0))
     value, gradient = likelihood_gradient(d, x, z)
     means = lk._forward(d, z)[-1]
     assert np.allclose(
         value,
-        [multivariate_normal(m, sds[-1] ** 2 * np.eye(6)).logpdf(t) for m, t in zip(means, x)],
+        [multivariate_normal(m, sigmas[-1] ** 2 * np.eye(6)).logpdf(t) for m, t in zip(means, x)],
         rtol=1e-10,
     )
     assert np.allclose(value, log_likelihood(d, x, z), rtol=1e-12) and value.dtype == np.float64
@@ -102,7 +102,7 @@ def test_simulated_pictures_have_the_moments_of_the_model():
     d = linear((0.7, 0.4))
     x, z = simulate(d, 40_000, rng=Random(0))
     C = np.diag(d.prior.var)
-    for m, sd in zip(d.maps, d.sds):
+    for m, sd in zip(d.maps, d.sigmas):
         C = m.W.T @ C @ m.W + sd**2 * np.eye(m.W.shape[1])
     # an entry of a covariance of n draws has a standard error of at most sqrt(2 C_ii C_jj / n); 5
     # of them for 78 entries
@@ -112,12 +112,12 @@ def test_simulated_pictures_have_the_moments_of_the_model():
 
 
 def test_whiten_undoes_the_forward_pass():
-    for sds in ((0.3, 0.2, 0.5), (0.3, 0, 0.5), (0, 0, 0.5)):
-        d = decoder((3, 5, 4, 6), ("sigmoid", "softplus", "tanh"), sds)
+    for sigmas in ((0.3, 0.2, 0.5), (0.3, 0, 0.5), (0, 0, 0.5)):
+        d = decoder((3, 5, 4, 6), ("sigmoid", "softplus", "tanh"), sigmas)
         x, z = simulate(d, 7, rng=Random(1))
         h, at, states = d.prior.mean + np.sqrt(d.prior.var) * z[:, :3], 3, []
         states.append(h)
-        for m, sd in zip(d.maps[:-1], sds):
+        for m, sd in zip(d.maps[:-1], sigmas):
             h = m(h)
             if sd:
                 h, at = h + sd * z[:, at : at + h.shape[1]], at + h.shape[1]
@@ -142,12 +142,12 @@ def test_decoder_of_a_model_is_its_generative_half():
     d, x = lk.decoder_of(model, np.array([0.1, 0.2])), Random(1).uniform((9, 6))
     assert (
         [m.W.shape for m in d.maps] == [(3, 5), (5, 6)]
-        and d.sds == (0.1, 0.2)
-        and isinstance(d.sds[0], float)
+        and d.sigmas == (0.1, 0.2)
+        and isinstance(d.sigmas[0], float)
     )
     h = infer(model, x, n_steps=3)
     want = tuple(np.sqrt(np.mean((h[k - 1] - model.g(k, h[k])).astype(float) ** 2)) for k in (2, 1))
-    assert lk.fit_sds(model, x, n_steps=3) == pytest.approx(want, rel=1e-5)
+    assert lk.fit_sigmas(model, x, n_steps=3) == pytest.approx(want, rel=1e-5)
     z = whiten(d, h)
     total = (
         log_likelihood(d, x, z)
@@ -175,12 +175,12 @@ PRIOR = TopPrior(np.zeros(2), np.ones(2))
     [
         (dict(maps=()), ValueError, "at least one map"),
         (dict(prior=None), ValueError, "no prior"),
-        (dict(sds=(1.0, 1.0)), ValueError, "each of the 1 maps"),
-        (dict(sds=(0,)), ValueError, "pixels, must be positive"),
-        (dict(sds=(-1.0,)), ValueError, "at least 0"),
-        (dict(sds=("a",)), TypeError, "sds"),
+        (dict(sigmas=(1.0, 1.0)), ValueError, "each of the 1 maps"),
+        (dict(sigmas=(0,)), ValueError, "pixels, must be positive"),
+        (dict(sigmas=(-1.0,)), ValueError, "at least 0"),
+        (dict(sigmas=("a",)), TypeError, "sigmas"),
         (
-            dict(maps=PAIR + PAIR, sds=(1, 1)),
+            dict(maps=PAIR + PAIR, sigmas=(1, 1)),
             ValueError,
             "starts from 2 units, but the layer above it has 3",
         ),
@@ -189,7 +189,7 @@ PRIOR = TopPrior(np.zeros(2), np.ones(2))
 )
 def test_a_decoder_that_does_not_fit_is_refused(change, error, words):
     with pytest.raises(error, match=words):
-        Decoder(**(dict(maps=PAIR, prior=PRIOR, sds=(1.0,)) | change))
+        Decoder(**(dict(maps=PAIR, prior=PRIOR, sigmas=(1.0,)) | change))
 
 
 # ---------------------------------------------------------------- the moves
@@ -204,7 +204,7 @@ def test_a_move_leaves_its_gaussian_as_it_is(beta, step):
     """
     d, rng = linear((0.5, 0.3), (2, 3, 4)), np.random.default_rng(0)
     x, _ = simulate(d, 1, rng=Random(0))
-    tempered = Decoder(d.maps, d.prior, (d.sds[0], d.sds[1] / beta**0.5)) if beta else None
+    tempered = Decoder(d.maps, d.prior, (d.sigmas[0], d.sigmas[1] / beta**0.5)) if beta else None
     mean, cov = posterior(tempered, x) if beta else (np.zeros((1, 5)), np.eye(5))
     root = np.linalg.cholesky(cov)
     z = mean + rng.normal(size=(4000, 5)) @ root.T
@@ -311,7 +311,7 @@ def test_probabilistic_pca_agrees_with_scikit_learn():
     best = minimize_scalar(
         lambda s: -exact(d(s), digits.valid[:100]).mean(), bounds=(0.05, 0.5), method="bounded"
     ).x
-    assert lk.tune_sds(d(2 * sd), digits.valid[:100], rng=Random(0), progress=False).sds[
+    assert lk.tune_sigmas(d(2 * sd), digits.valid[:100], rng=Random(0), progress=False).sigmas[
         0
     ] == pytest.approx(best, rel=0.03)
 
@@ -324,19 +324,19 @@ def test_tuned_noise_of_two_layers_maximises_the_exact_likelihood():
     """
     d = linear((0.6, 0.3), (3, 4, 12), dtype="float32")
     x, _ = simulate(d, 500, rng=Random(0))
-    level = lambda sds: exact(Decoder(d.maps, d.prior, tuple(sds)), x).mean()
-    best = np.exp(minimize(lambda s: -level(np.exp(s)), np.log(d.sds), method="Nelder-Mead").x)
-    found = lk.tune_sds(
+    level = lambda sigmas: exact(Decoder(d.maps, d.prior, tuple(sigmas)), x).mean()
+    best = np.exp(minimize(lambda s: -level(np.exp(s)), np.log(d.sigmas), method="Nelder-Mead").x)
+    found = lk.tune_sigmas(
         Decoder(d.maps, d.prior, (1.2, 0.6)), x, rng=Random(1), rounds=15, progress=False
     )
     assert (
-        found.sds == pytest.approx(best, rel=0.05)
-        and level(found.sds) > level(best) - 0.05 > level((1.2, 0.6)) + 1
+        found.sigmas == pytest.approx(best, rel=0.05)
+        and level(found.sigmas) > level(best) - 0.05 > level((1.2, 0.6)) + 1
     )
-    kept = lk.tune_sds(
+    kept = lk.tune_sigmas(
         Decoder(d.maps, d.prior, (0, 0.6)), x[:50], rng=Random(1), rounds=1, progress=False
     )
-    assert kept.sds[0] == 0 and kept.sds[1] != 0.6
+    assert kept.sigmas[0] == 0 and kept.sigmas[1] != 0.6
 
 
 def test_steps_that_are_too_long_are_noticed(monkeypatch):
@@ -440,7 +440,7 @@ def test_the_exact_posterior_makes_the_bound_tight_with_one_draw():
     """
     d = linear((0.3,), (3, 8))
     W = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 3)))[0].T * [[1], [2], [3]]
-    d = Decoder((Dense(W, d.maps[0].b, "linear"),), TopPrior(d.prior.mean, np.ones(3)), d.sds)
+    d = Decoder((Dense(W, d.maps[0].b, "linear"),), TopPrior(d.prior.mean, np.ones(3)), d.sigmas)
     x, _ = simulate(d, 20, rng=Random(0))
     mean, cov = posterior(d, x)
     assert np.abs(cov - np.diag(np.diag(cov))).max() < 1e-12
@@ -562,7 +562,7 @@ def test_everything_runs_where_the_host_cannot_read(strict_backend):
     there = Decoder(
         tuple(Dense(away(m.W), away(m.b), m.unit) for m in d.maps),
         TopPrior(away(d.prior.mean), away(d.prior.var)),
-        d.sds,
+        d.sigmas,
     )
     x, z = simulate(d, 3, rng=Random(0))
     x_there, z_there = simulate(there, 3, rng=Random(0, strict_backend))
@@ -585,21 +585,22 @@ def test_everything_runs_where_the_host_cannot_read(strict_backend):
         )
     ]
     assert np.allclose(*bounds, atol=1e-3)
-    sds = [
+    sigmas = [
         to_numpy(lk.proposal_sd(a, b, c, rng=r))
         for a, b, c, r in (
             (d, x, z, Random(3)),
             (there, x_there, z_there, Random(3, strict_backend)),
         )
     ]
-    assert np.allclose(*sds, rtol=1e-3)
+    assert np.allclose(*sigmas, rtol=1e-3)
     assert np.allclose(
         whiten(d, [x, d.maps[0](x[:, :3]), x[:, :3]]),
         to_numpy(whiten(there, [x_there, there.maps[0](x_there[:, :3]), x_there[:, :3]])),
         atol=1e-3,
     )
-    assert lk.tune_sds(
+    assert lk.tune_sigmas(
         there, x_there, rng=Random(4, strict_backend), rounds=1, n_temperatures=5, progress=False
-    ).sds == pytest.approx(
-        lk.tune_sds(d, x, rng=Random(4), rounds=1, n_temperatures=5, progress=False).sds, rel=1e-2
+    ).sigmas == pytest.approx(
+        lk.tune_sigmas(d, x, rng=Random(4), rounds=1, n_temperatures=5, progress=False).sigmas,
+        rel=1e-2,
     )

@@ -130,8 +130,8 @@ def test_mixture_draws_have_its_moments(backend):
         prior.mean * backend.asarray(np.array([[1.0], [2.0], [3.0]])), prior.var, prior.weight
     )  # apart: every draw tells its component
     nearest = to_numpy(log_components(far, sample_prior(far, n, rng=Random(3, backend)))).argmax(1)
-    share = np.bincount(nearest, minlength=3) / n
-    assert np.abs((share - weight) / np.sqrt(weight * (1 - weight) / n)).max() < 5
+    fraction = np.bincount(nearest, minlength=3) / n
+    assert np.abs((fraction - weight) / np.sqrt(weight * (1 - weight) / n)).max() < 5
 
 
 def test_mixture_of_one_is_a_gaussian_and_never_falls(backend):

@@ -9,7 +9,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from biolearn.core.generation import generate
 from biolearn.core.inference import infer, inference_steps
 from biolearn.core.layers import Dense, LayerPair
-from biolearn.core.learning import Recipe, fit
+from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import Model, init_model
 from biolearn.core.rng import Random
 from biolearn.extensions import langevin as N
@@ -38,14 +38,20 @@ def test_without_noise_it_is_inference_bit_for_bit(small_network, digits):
     for a, b in zip(
         inference_steps(small_network, x, n_steps=7, alpha=0.2),
         N.noisy_steps(
-            small_network, x, temperature=0.0, sds=(0.1, 0.1), n_steps=7, alpha=0.2, rng=Random(0)
+            small_network,
+            x,
+            temperature=0.0,
+            sigmas=(0.1, 0.1),
+            n_steps=7,
+            alpha=0.2,
+            rng=Random(0),
         ),
         strict=True,
     ):
         assert all((u == v).all() for u, v in zip(a, b))
     same = [
         N.noisy_generate(
-            small_network, 40, temperature=T, sds=(0.1, 0.1), rounds=2, cold=cold, rng=Random(3)
+            small_network, 40, temperature=T, sigmas=(0.1, 0.1), rounds=2, cold=cold, rng=Random(3)
         )
         for T, cold in ((0.0, 0), (5.0, 2))
     ]
@@ -68,7 +74,7 @@ def test_one_layer_settles_where_the_lyapunov_equation_says(linear_world):
         model,
         np.repeat(x, CHAINS, axis=0),
         temperature=T,
-        sds=(sd,),
+        sigmas=(sd,),
         n_steps=300,
         delta=delta,
         rng=rng.stream("walk"),
@@ -79,7 +85,7 @@ def test_one_layer_settles_where_the_lyapunov_equation_says(linear_world):
 
 def test_two_layers_settle_where_the_lyapunov_equation_says(linear_world):
     "The top layer moves first, and its noise reaches h_1 within the same step."
-    rng, delta, alpha, T, sds = Random(2), 0.2, 0.3, 1.0, (0.5, 0.3)
+    rng, delta, alpha, T, sigmas = Random(2), 0.2, 0.3, 1.0, (0.5, 0.3)
     one, two = linear_world(rng.stream("low"), 5, 3), linear_world(rng.stream("high"), 3, 2)
     x = rng.stream("x").normal((1, 5), "float64")
     A, B, C, D = one.g.W @ one.f.W, two.g.W @ two.f.W, two.f.W, two.g.W
@@ -88,11 +94,11 @@ def test_two_layers_settle_where_the_lyapunov_equation_says(linear_world):
         np.vstack([(1 - alpha) * np.eye(3) - delta * A, np.zeros((2, 3))]) + alpha * top @ D
     )  # (h_1, h_2) -> h_1, which sees the new h_2
     F = np.hstack([low, top])
-    spread = np.sqrt(2 * delta * T)
-    G = spread * np.vstack(
+    mean_and_sd = np.sqrt(2 * delta * T)
+    G = mean_and_sd * np.vstack(
         [
-            np.hstack([sds[0] * np.eye(3), np.zeros((3, 2))]),
-            np.hstack([sds[1] * alpha * D, sds[1] * np.eye(2)]),
+            np.hstack([sigmas[0] * np.eye(3), np.zeros((3, 2))]),
+            np.hstack([sigmas[1] * alpha * D, sigmas[1] * np.eye(2)]),
         ]
     )
     cov = solve_discrete_lyapunov(F.T, G.T @ G)
@@ -103,7 +109,7 @@ def test_two_layers_settle_where_the_lyapunov_equation_says(linear_world):
         Model((one, two)),
         np.repeat(x, CHAINS, axis=0),
         temperature=T,
-        sds=sds,
+        sigmas=sigmas,
         n_steps=400,
         delta=delta,
         alpha=alpha,
@@ -115,7 +121,9 @@ def test_two_layers_settle_where_the_lyapunov_equation_says(linear_world):
     assert not close(
         states,
         mean,
-        solve_discrete_lyapunov(F.T, spread**2 * np.diag([sds[0] ** 2] * 3 + [sds[1] ** 2] * 2)),
+        solve_discrete_lyapunov(
+            F.T, mean_and_sd**2 * np.diag([sigmas[0] ** 2] * 3 + [sigmas[1] ** 2] * 2)
+        ),
     )  # as if the noise of h_2 came a step late
 
 
@@ -138,7 +146,7 @@ def test_in_its_own_unit_the_walk_samples_the_likelihood_at_temperature_one(T):
         model,
         np.repeat(x, CHAINS, axis=0),
         temperature=T,
-        sds=(np.sqrt(v),),
+        sigmas=(np.sqrt(v),),
         n_steps=200,
         delta=delta,
         rng=Random(5),
@@ -161,7 +169,7 @@ def test_the_unit_is_what_the_guess_leaves_of_the_settled_state():
 
 def test_the_same_seed_walks_the_same_way_and_another_does_not(small_network, digits):
     walk = lambda seed: N.noisy_infer(
-        small_network, digits.test[:20], temperature=1.0, sds=(0.1, 0.1), rng=Random(seed)
+        small_network, digits.test[:20], temperature=1.0, sigmas=(0.1, 0.1), rng=Random(seed)
     )
     a, b, c = walk(0), walk(0), walk(1)
     assert all((u == v).all() for u, v in zip(a, b)) and all(
@@ -175,7 +183,7 @@ def test_only_the_layers_with_a_unit_are_shaken(small_network, digits):
     still, shaken = (
         infer(small_network, x, n_steps=1, alpha=0.0),
         N.noisy_infer(
-            small_network, x, temperature=1.0, sds=(0.0, 0.1), n_steps=1, alpha=0.0, rng=rng
+            small_network, x, temperature=1.0, sigmas=(0.0, 0.1), n_steps=1, alpha=0.0, rng=rng
         ),
     )
     assert np.abs(still[1] - shaken[1]).max() < 1e-5
@@ -185,7 +193,7 @@ def test_only_the_layers_with_a_unit_are_shaken(small_network, digits):
 
 
 def test_training_with_cold_noise_is_training(digits):
-    recipe = Recipe(epochs=2, batch_size=50, n_steps=3, noise=(0.22, 0.1, "spikes"))
+    recipe = TrainConfig(epochs=2, batch_size=50, n_steps=3, noise=(0.22, 0.1, "spikes"))
     start, x = (
         init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0)),
         digits.train[:200],
@@ -196,7 +204,7 @@ def test_training_with_cold_noise_is_training(digits):
         recipe,
         rng=Random(1),
         progress=False,
-        e_step=None if T is None else N.noisy_e_step(recipe, temperature=T, sds=(0.05, 0.05)),
+        e_step=None if T is None else N.noisy_e_step(recipe, temperature=T, sigmas=(0.05, 0.05)),
     )[0]
     plain, cold, warm, again = learn(None), learn(0.0), learn(1.0), learn(1.0)
     W = lambda model: model.pairs[0].g.W
@@ -211,8 +219,8 @@ def test_training_with_cold_noise_is_training(digits):
     [
         (dict(temperature=-1.0), ValueError, "temperature"),
         (dict(temperature=float("nan")), ValueError, "temperature"),
-        (dict(sds=(0.1,)), ValueError, "2 hidden layers"),
-        (dict(sds=(0.1, -0.1)), ValueError, "standard deviation"),
+        (dict(sigmas=(0.1,)), ValueError, "2 hidden layers"),
+        (dict(sigmas=(0.1, -0.1)), ValueError, "standard deviation"),
         (dict(n_steps=1.5), TypeError, "n_steps"),
         (dict(delta=-0.1), ValueError, "delta"),
         (dict(alpha=2.0), ValueError, "alpha"),
@@ -223,16 +231,16 @@ def test_bad_settings_are_refused(small_network, digits, wrong, error, word):
         N.noisy_infer(
             small_network,
             digits.test[:2],
-            **{"temperature": 1.0, "sds": (0.1, 0.1), "rng": Random(0)} | wrong,
+            **{"temperature": 1.0, "sigmas": (0.1, 0.1), "rng": Random(0)} | wrong,
         )
 
 
 def test_bad_calls_are_refused(small_network, digits):
     with pytest.raises(ValueError, match="cold"):
         N.noisy_generate(
-            small_network, 5, temperature=1.0, sds=(0.1, 0.1), rounds=2, cold=3, rng=Random(0)
+            small_network, 5, temperature=1.0, sigmas=(0.1, 0.1), rounds=2, cold=3, rng=Random(0)
         )
     with pytest.raises(ValueError, match="columns"):
         N.noise_units(small_network, digits.test[:5, :10])
     with pytest.raises(ValueError, match="exact"):
-        N.noisy_e_step(Recipe(direction="exact"), temperature=1.0, sds=(0.1, 0.1))
+        N.noisy_e_step(TrainConfig(direction="exact"), temperature=1.0, sigmas=(0.1, 0.1))

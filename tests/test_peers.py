@@ -20,9 +20,9 @@ from biolearn.core.model import TopPrior
 from biolearn.core.rng import Random
 from biolearn.evaluation import baselines as peers
 from biolearn.evaluation.baselines import (
-    LangevinRecipe,
+    LangevinConfig,
     LatentMixture,
-    PeerResult,
+    BaselineResult,
     Pictures,
     PredictiveCoding,
     fit_centroids,
@@ -30,17 +30,17 @@ from biolearn.evaluation.baselines import (
     fit_ppca,
     fit_predictive_coding,
     langevin_step,
-    load_peer_result,
+    load_baseline_result,
     prediction_errors,
-    save_peer_result,
+    save_baseline_result,
 )
 from biolearn.theory.variational import exact_posterior, init_linear_gaussian
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
-SMALL = LangevinRecipe(
-    hidden=(5, 12), sds=(0.2, 0.2), deltas=(0.02, 0.005), epochs=2, batch_size=50, rate=3e-3
+SMALL = LangevinConfig(
+    hidden=(5, 12), sigmas=(0.2, 0.2), deltas=(0.02, 0.005), epochs=2, batch_size=50, rate=3e-3
 )
 
 
@@ -131,7 +131,7 @@ def test_centroids_are_drawn_as_often_as_they_stand_for_digits():
     ) + 0.01 * Random(0).uniform((120, 4))
     peer = fit_centroids(x, 2, rng=Random(1))
     dark = peer.centres[:, 0] > 0.5
-    assert sorted(peer.shares) == [0.25, 0.75] and peer.shares[dark] == 0.75
+    assert sorted(peer.fractions) == [0.25, 0.75] and peer.fractions[dark] == 0.75
     assert (peer.sample(4000, rng=Random(2))[:, 0] > 0.5).mean() == pytest.approx(
         0.75, abs=4 * math.sqrt(0.75 * 0.25 / 4000)
     )
@@ -289,7 +289,7 @@ def joint_by_hand(net, layers):
     total = norm.logpdf(layers[0], net.prior.mean, np.sqrt(net.prior.var)).sum(1)
     return total + sum(
         norm.logpdf(b, dense(a), sd).sum(1)
-        for a, b, dense, sd in zip(layers, layers[1:], net.maps, net.sds)
+        for a, b, dense, sd in zip(layers, layers[1:], net.maps, net.sigmas)
     )
 
 
@@ -370,7 +370,7 @@ def still(monkeypatch):
 def learnt(net, layers):
     "What one visit does to the weights of each map, for a net that is left alone: [(dW, db), ...]."
     copy = replace(net, maps=tuple(Dense(d.W.copy(), d.b.copy(), d.unit) for d in net.maps))
-    books = [peers.new_books(d, "sgd") for d in copy.maps]
+    books = [peers.new_optimizer_state(d, "sgd") for d in copy.maps]
     peers._visit(
         copy,
         books,
@@ -379,7 +379,7 @@ def learnt(net, layers):
         replace(
             SMALL,
             n_steps=1,
-            sds=net.sds,
+            sigmas=net.sigmas,
             deltas=net.deltas,
             hidden=(3, 4, 5),
             units=("softplus", "tanh", "sigmoid"),
@@ -409,7 +409,7 @@ def test_each_map_climbs_log_p(still):
                     if array is old.W
                     else at(old.W, old.b + e) - at(old.W, old.b - e)
                 ) / 2e-5
-                assert change[i] == pytest.approx(net.sds[k] ** 2 * slope, rel=1e-5, abs=1e-8)
+                assert change[i] == pytest.approx(net.sigmas[k] ** 2 * slope, rel=1e-5, abs=1e-8)
 
 
 @pytest.mark.parametrize("k", [0, 1, 2])
@@ -449,7 +449,7 @@ def test_prediction_errors_of_a_dream_are_as_large_as_the_noise():
 
 
 def test_training_brings_the_error_down_and_is_the_same_twice(digits):
-    recipe = replace(SMALL, sds=(0.1, 0.12), epochs=40)
+    recipe = replace(SMALL, sigmas=(0.1, 0.12), epochs=40)
     (a, history), (b, again), (c, _) = (
         fit_predictive_coding(digits.train, recipe, rng=Random(seed), progress=False)
         for seed in (0, 0, 1)
@@ -488,7 +488,7 @@ def test_in_painting_by_langevin_beats_the_mean_digit(digits):
     """
     net, _ = fit_predictive_coding(
         digits.train,
-        replace(SMALL, hidden=(10, 60), sds=(0.1, 0.12), deltas=(0.01, 0.003), epochs=40),
+        replace(SMALL, hidden=(10, 60), sigmas=(0.1, 0.12), deltas=(0.01, 0.003), epochs=40),
         rng=Random(0),
         progress=False,
     )
@@ -540,11 +540,11 @@ def test_steps_that_are_too_large_are_said(digits):
 def test_noise_and_steps_fall_geometrically_and_the_rate_linearly():
     half = replace(SMALL, sds_end=(0.05, 0.2), deltas_end=(0.005, 0.005), rate=0.1).at(0.5)
     assert (
-        half.sds == pytest.approx((0.1, 0.2))
+        half.sigmas == pytest.approx((0.1, 0.2))
         and half.deltas == pytest.approx((0.01, 0.005))
         and half.rate == pytest.approx(0.05)
     )
-    assert SMALL.at(0.5).sds == SMALL.sds and SMALL.at(0.0) == SMALL
+    assert SMALL.at(0.5).sigmas == SMALL.sigmas and SMALL.at(0.0) == SMALL
 
 
 def test_training_ends_with_the_noise_that_it_fell_to(monkeypatch, digits):
@@ -554,7 +554,7 @@ def test_training_ends_with_the_noise_that_it_fell_to(monkeypatch, digits):
         peers,
         "langevin_step",
         lambda net, layers, deltas, *, rng: (
-            seen.append((net.sds[0], deltas[0])) or step(net, layers, deltas, rng=rng)
+            seen.append((net.sigmas[0], deltas[0])) or step(net, layers, deltas, rng=rng)
         ),
     )
     net, _ = fit_predictive_coding(
@@ -566,7 +566,7 @@ def test_training_ends_with_the_noise_that_it_fell_to(monkeypatch, digits):
     np.testing.assert_allclose(
         seen, [(0.2 * 0.25 ** (t / 4), 0.02 * 0.5 ** (t / 4)) for t in range(4)]
     )
-    assert net.sds == (0.05, 0.2) and net.deltas == (0.01, 0.005)
+    assert net.sigmas == (0.05, 0.2) and net.deltas == (0.01, 0.005)
 
 
 @pytest.mark.parametrize(
@@ -574,7 +574,7 @@ def test_training_ends_with_the_noise_that_it_fell_to(monkeypatch, digits):
     [
         dict(sds_end=(0.1,)),
         dict(hidden=(5,)),
-        dict(sds=(0.1,)),
+        dict(sigmas=(0.1,)),
         dict(units=("softplus", "step")),
         dict(n_steps=0),
         dict(epochs=1.5),
@@ -617,7 +617,7 @@ def test_a_result_comes_back(tmp_path, company, digits):
             if name == "real"
             else {kind: peer.inpaint(x, mask, rng=Random(1)) for kind, mask in masks.items()}
         )
-        made = PeerResult(
+        made = BaselineResult(
             {"model": name, "seconds": {"training": 1.5}},
             peer.sample(20, rng=Random(0)),
             masks,
@@ -625,8 +625,8 @@ def test_a_result_comes_back(tmp_path, company, digits):
             peer.decoder(),
             peer.log_density(digits.test),
         )
-        save_peer_result(tmp_path / f"{name}.npz", made)
-        back = load_peer_result(tmp_path / f"{name}.npz")
+        save_baseline_result(tmp_path / f"{name}.npz", made)
+        back = load_baseline_result(tmp_path / f"{name}.npz")
         assert (
             back.about == made.about
             and set(back.inpainted) == set(filled)
@@ -654,7 +654,7 @@ def test_a_result_comes_back(tmp_path, company, digits):
 
 def test_a_damaged_result_is_named(tmp_path, company, digits):
     path = tmp_path / "a.npz"
-    save_peer_result(path, PeerResult({}, digits.test[:3], {}, {}))
+    save_baseline_result(path, BaselineResult({}, digits.test[:3], {}, {}))
     whole = path.read_bytes()
     for broken in (
         b"",
@@ -667,10 +667,10 @@ def test_a_damaged_result_is_named(tmp_path, company, digits):
         with pytest.raises(
             ValueError, match="a.npz is not the result of a peer.*experiments.peers"
         ):
-            load_peer_result(path)
+            load_baseline_result(path)
     np.savez(path, samples=np.zeros(3))
     with pytest.raises(ValueError, match="a.npz"):
-        load_peer_result(path)
+        load_baseline_result(path)
 
 
 # ---- the runner ----------------------------------------------------------------------------------
@@ -694,7 +694,7 @@ def test_the_runner_writes_once_what_an_evaluator_needs(
     )
     assert main("--seeds", "0-1").count("made {") == 2
     path = tmp_path / "gmm-seed1.npz"
-    found, stamp = load_peer_result(path), path.stat().st_mtime_ns
+    found, stamp = load_baseline_result(path), path.stat().st_mtime_ns
     assert (
         found.samples.shape == (10_000, 64)
         and found.log_density.shape == (300,)
@@ -712,7 +712,9 @@ def test_the_runner_writes_once_what_an_evaluator_needs(
     path.write_bytes(path.read_bytes()[:-9])  # damaged: made again
     assert "made {" in main("--seeds", "1")
     monkeypatch.setitem(runner.CHOSEN, "gmm", dict(d=6, k=2))  # other settings: made again
-    assert "made {" in main("--seeds", "1") and load_peer_result(path).about["settings"]["k"] == 2
+    assert (
+        "made {" in main("--seeds", "1") and load_baseline_result(path).about["settings"]["k"] == 2
+    )
 
 
 def test_predictive_coding_can_be_put_together_again(runner, tmp_path, digits):
@@ -722,11 +724,15 @@ def test_predictive_coding_can_be_put_together_again(runner, tmp_path, digits):
         0,
         replace(digits, train=digits.train[:100], test=digits.test[:2]),
         dict(
-            hidden=(5, 12), sds=(0.2, 0.2), deltas=(0.02, 0.005), deltas_end=(0.01, 0.004), epochs=1
+            hidden=(5, 12),
+            sigmas=(0.2, 0.2),
+            deltas=(0.02, 0.005),
+            deltas_end=(0.01, 0.004),
+            epochs=1,
         ),
         tmp_path,
     )
-    found = load_peer_result(path)
+    found = load_baseline_result(path)
     net = PredictiveCoding(*found.decoder, tuple(found.about["deltas"]))
     assert (
         net.deltas == (0.01, 0.004)
@@ -832,8 +838,8 @@ def test_elbo_terms_by_hand(twins):
     up, down = ([m.dense() for m in stack] for stack in (vae.up, vae.down))
     mean, log_var = np.split(up[1](up[0](x)), 2, axis=1)
     sd = np.exp(log_var / 2)
-    painted, s = down[1](down[0](mean + sd * noise)), float(torch.exp(vae.log_sd.detach()))
-    np.testing.assert_allclose(log_p, norm.logpdf(x, painted, s).sum(1), rtol=1e-5)
+    decoded, s = down[1](down[0](mean + sd * noise)), float(torch.exp(vae.log_sd.detach()))
+    np.testing.assert_allclose(log_p, norm.logpdf(x, decoded, s).sum(1), rtol=1e-5)
     z = np.linspace(-12, 12, 40_001)
     q = norm.pdf(z, mean[..., None], sd[..., None])
     np.testing.assert_allclose(
@@ -905,11 +911,16 @@ def test_the_decoder_of_the_vae_paints_what_it_paints(trained):
     import torch
 
     vae, z = trained["vae"][0], Random(3).normal((5, 8))
-    maps, prior, sds = vae.decoder()
+    maps, prior, sigmas = vae.decoder()
     np.testing.assert_allclose(
         maps[1](maps[0](z)), vae.down(torch.tensor(z)).detach().numpy(), atol=1e-5
     )
-    assert sds[0] == 0 and 0.05 < sds[1] < 0.4 and (prior.var == 1).all() and not prior.mean.any()
+    assert (
+        sigmas[0] == 0
+        and 0.05 < sigmas[1] < 0.4
+        and (prior.var == 1).all()
+        and not prior.mean.any()
+    )
 
 
 @pytest.mark.parametrize("name", ["vae", "dae"])
@@ -980,9 +991,9 @@ def test_a_mixture_on_top_is_kept(tmp_path):
         np.ones((2, 3), np.float32),
         np.array([0.25, 0.75], np.float32),
     )
-    save_peer_result(
+    save_baseline_result(
         tmp_path / "p.npz",
-        PeerResult(
+        BaselineResult(
             {},
             np.zeros((2, 4), np.float32),
             {},
@@ -994,5 +1005,5 @@ def test_a_mixture_on_top_is_kept(tmp_path):
             ),
         ),
     )
-    back = load_peer_result(tmp_path / "p.npz").decoder[1]
+    back = load_baseline_result(tmp_path / "p.npz").decoder[1]
     assert all((a == b).all() for a, b in zip(vars(prior).values(), vars(back).values()))

@@ -44,7 +44,7 @@ STRIPS = dict(
 
 WALK = dict(
     x=IMAGES[:3],
-    paintings=0.5 * IMAGES[None, :3] * np.linspace(0, 1, 5)[:, None, None],
+    reconstructions=0.5 * IMAGES[None, :3] * np.linspace(0, 1, 5)[:, None, None],
     trace=TRACE[:5, :3],
     image_shape=(5, 4),
 )
@@ -388,11 +388,11 @@ def test_latent_walk_puts_blends_under_walks():
 def test_a_frame_shows_its_own_step_and_the_curve_so_far(t):
     top, below = pl.inference_walk(**WALK).still(t).subfigs
     got = np.array([images_of(ax)[0] for ax in top.axes]).reshape(3, 3, 20)
-    painted = WALK["paintings"][t]
+    decoded = WALK["paintings"][t]
     assert (
         np.array_equal(got[0], IMAGES[:3])
-        and np.array_equal(got[1], painted)
-        and np.array_equal(got[2], IMAGES[:3] - painted)
+        and np.array_equal(got[1], decoded)
+        and np.array_equal(got[2], IMAGES[:3] - decoded)
     )
     lines = below.axes[0].lines
     for i, (line, dot) in enumerate(zip(lines[::2], lines[1::2])):
@@ -559,7 +559,7 @@ def test_live_curves_are_silent_outside_a_notebook(capsys):
             "trace has shape",
         ),
         (
-            lambda: pl.inference_walk(**(WALK | dict(paintings=np.full((5, 3, 20), np.nan)))),
+            lambda: pl.inference_walk(**(WALK | dict(reconstructions=np.full((5, 3, 20), np.nan)))),
             ValueError,
             "paintings holds NaN",
         ),

@@ -53,7 +53,7 @@ def test_the_mean_update_of_an_action_unit_is_the_slope_of_the_mean_pay(n_action
     )
     pi, mean = R.policy(w)[0], 0
     for a in range(n_actions):
-        pull = R.reward_pull(w, np.asarray([a]), mu[[a]], R.RewardRecipe(beta=1.7))
+        pull = R.reward_pull(w, np.asarray([a]), mu[[a]], R.RewardConfig(beta=1.7))
         mean = (
             mean
             - pi[a]
@@ -67,7 +67,7 @@ def test_the_mean_update_of_an_action_unit_is_the_slope_of_the_mean_pay(n_action
 def test_the_reward_unit_is_a_delta_rule_and_the_entropy_pulls_towards_evenness():
     h, even = Random(0).normal((4, 4), "float64"), np.zeros((4, 4))
     pull = R.reward_pull(
-        h, np.zeros(4, np.int64), np.ones(4), R.RewardRecipe(beta=0.0, c=0.25, tau=1.0)
+        h, np.zeros(4, np.int64), np.ones(4), R.RewardConfig(beta=0.0, c=0.25, tau=1.0)
     )
     assert np.allclose(pull[:, -1], 0.25 * (1 - h[:, -1])) and np.allclose(
         pull[:, :-1].sum(1), 0, atol=1e-7
@@ -76,7 +76,7 @@ def test_the_reward_unit_is_a_delta_rule_and_the_entropy_pulls_towards_evenness(
     assert (entropy(h + 0.01 * pull) > entropy(h)).all()
     assert (
         np.abs(
-            R.reward_pull(even, np.zeros(4, np.int64), np.zeros(4), R.RewardRecipe(tau=1.0))
+            R.reward_pull(even, np.zeros(4, np.int64), np.zeros(4), R.RewardConfig(tau=1.0))
         ).max()
         < 1e-7
     )  # nothing to gain where all is even
@@ -85,7 +85,7 @@ def test_the_reward_unit_is_a_delta_rule_and_the_entropy_pulls_towards_evenness(
 def test_rows_that_do_not_count_do_not_pull():
     h, seen = Random(0).normal((4, 4)), np.asarray([1, 0, 1, 0], np.float32)
     pull = R.reward_pull(
-        h, np.zeros(4, np.int64), np.ones(4, np.float32), R.RewardRecipe(tau=0.5), seen
+        h, np.zeros(4, np.int64), np.ones(4, np.float32), R.RewardConfig(tau=0.5), seen
     )
     assert (pull[1::2] == 0).all() and (pull[::2] != 0).all()
 
@@ -117,7 +117,7 @@ def test_with_transposed_feedback_every_hidden_update_of_a_linear_actor_is_the_p
     pi, mean = R.policy(h[-1]), [0, 0, 0]
     for a in range(3):
         moved = R.nudged(
-            model, h, R.reward_pull(h[-1], np.full(4, a), pay[:, a], R.RewardRecipe(c=0.0))
+            model, h, R.reward_pull(h[-1], np.full(4, a), pay[:, a], R.RewardConfig(c=0.0))
         )
         for k, p in enumerate(model.pairs):
             mean[k] = (
@@ -157,7 +157,7 @@ def test_the_peer_by_back_propagation_is_the_policy_gradient_with_any_unit():
         moved = R.nudged(
             model,
             h,
-            R.reward_pull(h[-1], np.full(4, a), pay[:, a], R.RewardRecipe(c=0.0)),
+            R.reward_pull(h[-1], np.full(4, a), pay[:, a], R.RewardConfig(c=0.0)),
             direction=exact_gradient,
         )
         mean = mean - local_gradient(model.pairs[0].f, x, h[1] + pi[:, [a]] * (moved[1] - h[1]))[0]
@@ -204,7 +204,7 @@ def test_learnt_feedback_is_the_posterior_mean_of_the_shaking():
         Dense(W, np.zeros(3, np.float32), "linear"), R.init_dense(3, 12, "linear", rng=Random(2))
     )
     books, h, shake, best = (
-        R.new_books(pair.g, "sgd"),
+        R.new_optimizer_state(pair.g, "sgd"),
         Random(3).normal((200, 12)),
         Random(4),
         np.linalg.solve(W.T @ W + np.eye(3), W.T),
@@ -214,7 +214,7 @@ def test_learnt_feedback_is_the_posterior_mean_of_the_shaking():
             pair,
             books,
             h,
-            R.RewardRecipe(optimizer="sgd", noise=1.0, rate_g=0.05 / (1 + t / 300)),
+            R.RewardConfig(optimizer="sgd", noise=1.0, rate_g=0.05 / (1 + t / 300)),
             t=t,
             rng=shake,
         )
@@ -224,7 +224,7 @@ def test_learnt_feedback_is_the_posterior_mean_of_the_shaking():
 # ---- local ---------------------------------------------------------------------------------------
 
 
-def changes(model, x, recipe, k):
+def overrides(model, x, recipe, k):
     "How f_k and g_k change in one step."
     model = copy_model(model)
     before = [w.copy() for d in (model.pairs[k].f, model.pairs[k].g) for w in (d.W, d.b)]
@@ -255,7 +255,7 @@ def test_a_step_reads_no_weight_but_a_maps_own():
     model, x, recipe = (
         random_actor(),
         Random(7).normal((4, 3), "float64"),
-        R.RewardRecipe(optimizer="sgd", rate_f=0.1, feedback="fixed"),
+        R.RewardConfig(optimizer="sgd", rate_f=0.1, feedback="fixed"),
     )
     h1 = model.pairs[0].f(x)
     low = Dense(
@@ -266,13 +266,13 @@ def test_a_step_reads_no_weight_but_a_maps_own():
     other, twice = Model((replace(model.pairs[0], f=low), *model.pairs[1:])), 2 * x
     assert np.allclose(low(twice), h1, atol=1e-12)
     for k in (1, 2):
-        for a, b in zip(changes(model, x, recipe, k), changes(other, twice, recipe, k)):
+        for a, b in zip(overrides(model, x, recipe, k), overrides(other, twice, recipe, k)):
             assert np.allclose(a, b, atol=1e-12)
     h2 = encode(model, x)[2]  # 4 rows in 5 dimensions: one direction that no h_2 has
     blind = np.linalg.svd(h2)[2][-1]
     top = model.pairs[2].f
     assert np.abs(h2 @ blind).max() < 1e-12
-    turned = Model(
+    swap_roles = Model(
         (
             *model.pairs[:2],
             replace(
@@ -280,15 +280,15 @@ def test_a_step_reads_no_weight_but_a_maps_own():
             ),
         )
     )
-    lowest = [changes(m, x, recipe, 0)[0] for m in (model, turned)]
+    lowest = [overrides(m, x, recipe, 0)[0] for m in (model, swap_roles)]
     assert np.abs(lowest[0]).max() > 1e-4 and np.allclose(*lowest, atol=1e-9)
     a, b = (
         R.nudged(model, encode(model, x), np.ones((4, 4))),
-        R.nudged(turned, encode(turned, x), np.ones((4, 4))),
+        R.nudged(swap_roles, encode(swap_roles, x), np.ones((4, 4))),
     )
     seen = [
         R.nudged(m, encode(m, x), np.ones((4, 4)), direction=exact_gradient)[1]
-        for m in (model, turned)
+        for m in (model, swap_roles)
     ]
     assert np.allclose(a[2], b[2], atol=1e-9) and not np.allclose(
         *seen
@@ -302,10 +302,10 @@ def test_what_feedback_is_asked_for_decides_which_maps_learn():
         ("fixed", (True, False, True)),
         ("none", (False, False, True)),
     ):
-        recipe = R.RewardRecipe(feedback=feedback, optimizer="sgd", rate_f=0.1, rate_g=0.1)
-        f1, _, g1, _ = changes(model, x, recipe, 1)
-        f3 = changes(model, x, recipe, 2)[0]
-        assert (f1.any(), g1.any(), f3.any()) == learns and not changes(model, x, recipe, 0)[
+        recipe = R.RewardConfig(feedback=feedback, optimizer="sgd", rate_f=0.1, rate_g=0.1)
+        f1, _, g1, _ = overrides(model, x, recipe, 1)
+        f3 = overrides(model, x, recipe, 2)[0]
+        assert (f1.any(), g1.any(), f3.any()) == learns and not overrides(model, x, recipe, 0)[
             2
         ].any()  # g_1 leads to the clamped input: nobody asks it
 
@@ -329,7 +329,7 @@ def test_a_bandit_with_a_known_optimum():
         R.init_actor(4, (20,), 3, rng=Random(0)),
         x,
         pay,
-        R.RewardRecipe(rate_f=3e-3),
+        R.RewardConfig(rate_f=3e-3),
         trials=200_000,
         rng=Random(1),
         every=100_000,
@@ -347,7 +347,7 @@ def test_the_same_seed_gives_the_same_bits_and_the_start_is_left_alone():
     x, start = Random(0).uniform((50, 6)), R.init_actor(6, (8,), 3, rng=Random(0))
     first, again = (
         R.fit_bandit(
-            start, x, lambda rows, a: a == rows % 3, R.RewardRecipe(), trials=1000, rng=Random(3)
+            start, x, lambda rows, a: a == rows % 3, R.RewardConfig(), trials=1000, rng=Random(3)
         )[0]
         for _ in range(2)
     )
@@ -367,9 +367,9 @@ def test_it_runs_where_the_host_cannot_look():
     x = Random(0, away).uniform((20, 6))
     h = encode(model, x)
     actions = R.draw_actions(R.policy(h[-1]), rng=Random(1, away))
-    pull = R.reward_pull(h[-1], actions, x[:, 0], R.RewardRecipe(tau=0.1))
+    pull = R.reward_pull(h[-1], actions, x[:, 0], R.RewardConfig(tau=0.1))
     here = R.reward_pull(
-        to_numpy(h[-1]), to_numpy(actions), to_numpy(x[:, 0]), R.RewardRecipe(tau=0.1)
+        to_numpy(h[-1]), to_numpy(actions), to_numpy(x[:, 0]), R.RewardConfig(tau=0.1)
     )
     assert pull.device == away.device and np.abs(to_numpy(pull) - here).max() < 1e-6
     R.reward_step(
@@ -378,7 +378,7 @@ def test_it_runs_where_the_host_cannot_look():
         x,
         actions,
         x[:, 0],
-        R.RewardRecipe(optimizer="sgd"),
+        R.RewardConfig(optimizer="sgd"),
         t=1,
         rng=Random(2, away),
     )
@@ -401,11 +401,14 @@ def test_traced_errors_are_what_fading_tags_collect():
         tag = tag + e[t]
         total += tag * d[t]
         tag = 0.7 * goes_on[t] * tag
-    assert np.allclose((e * R.traced(d, goes_on, 0.7)).sum(0), total, atol=1e-12)
+    assert np.allclose((e * R.lambda_returns(d, goes_on, 0.7)).sum(0), total, atol=1e-12)
 
 
 def test_senses_know_the_mean_and_the_spread_of_all_they_saw():
-    o, senses = 3 * Random(0).normal((90, 4), "float64") + 7, R.Senses(np.zeros(4), np.ones(4))
+    o, senses = (
+        3 * Random(0).normal((90, 4), "float64") + 7,
+        R.RunningNormalizer(np.zeros(4), np.ones(4)),
+    )
     for part in (o[:10], o[10:15], o[15:]):
         senses.learn(part)
     assert (
@@ -421,7 +424,7 @@ def test_senses_know_the_mean_and_the_spread_of_all_they_saw():
 def test_without_gymnasium_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(ImportError, match="pip install gymnasium"):
-        R.make_worlds("CartPole-v1", 2)
+        R.make_envs("CartPole-v1", 2)
 
 
 def test_a_life_counts_what_the_worlds_count():
@@ -429,13 +432,14 @@ def test_a_life_counts_what_the_worlds_count():
     are all steps that counted.
     """
     pytest.importorskip("gymnasium", reason="Gymnasium is not installed (the extra rl)")
-    worlds = R.make_worlds("CartPole-v1", 3)
+    envs = R.make_envs("CartPole-v1", 3)
     actor = R.Actor(
-        R.init_actor(4, (5,), 2, unit="tanh", rng=Random(0)), R.Senses(np.zeros(4), np.ones(4))
+        R.init_actor(4, (5,), 2, unit="tanh", rng=Random(0)),
+        R.RunningNormalizer(np.zeros(4), np.ones(4)),
     )
-    life = R._Life(worlds, actor, Random(1))
-    o, actions, predicted, errors, counts, goes_on = life.live(200, R.RewardRecipe())
-    worlds.close()
+    life = R._Rollout(envs, actor, Random(1))
+    o, actions, predicted, errors, counts, goes_on = life.live(200, R.RewardConfig())
+    envs.close()
     assert (
         o.shape == (200, 3, 4)
         and life.steps == counts.sum() == sum(p for _, p in actor.episodes) + life.paid.sum()
@@ -465,9 +469,9 @@ def test_a_cut_episode_still_has_a_future_and_an_ended_one_has_none():
                 {},
             )
 
-    *_, errors, _, _ = R._Life(
-        World(), R.Actor(model, R.Senses(np.zeros(4), np.ones(4))), Random(1)
-    ).live(1, R.RewardRecipe(discount=0.9))
+    *_, errors, _, _ = R._Rollout(
+        World(), R.Actor(model, R.RunningNormalizer(np.zeros(4), np.ones(4))), Random(1)
+    ).live(1, R.RewardConfig(discount=0.9))
     assert np.allclose(errors, [[0.1 - 2.0, 0.1 + 0.9 * 2.0 - 2.0]])
 
 
@@ -482,7 +486,7 @@ def test_a_cut_episode_still_has_a_future_and_an_ended_one_has_none():
 def test_worlds_that_do_not_fit_are_refused(name, why):
     pytest.importorskip("gymnasium", reason="Gymnasium is not installed (the extra rl)")
     with pytest.raises(ValueError, match=why):
-        R.make_worlds(name, 2)
+        R.make_envs(name, 2)
 
 
 def test_learning_stops_when_the_last_hundred_episodes_paid_enough():
@@ -490,7 +494,7 @@ def test_learning_stops_when_the_last_hundred_episodes_paid_enough():
 
     def live(stop_at):
         return R.fit_task(
-            "CartPole-v1", R.RewardRecipe(rate_f=3e-3), steps=20_000, rng=Random(0), stop_at=stop_at
+            "CartPole-v1", R.RewardConfig(rate_f=3e-3), steps=20_000, rng=Random(0), stop_at=stop_at
         )
 
     whole, short = live(None), live(25.0)
@@ -512,7 +516,7 @@ def test_learning_stops_when_the_last_hundred_episodes_paid_enough():
 def test_a_pole_stands_longer_after_a_short_life():
     pytest.importorskip("gymnasium", reason="Gymnasium is not installed (the extra rl)")
     actor = R.fit_task(
-        "CartPole-v1", R.RewardRecipe(rate_f=1e-2, rate_g=3e-3), steps=40_000, rng=Random(0)
+        "CartPole-v1", R.RewardConfig(rate_f=1e-2, rate_g=3e-3), steps=40_000, rng=Random(0)
     )
     assert R.play(actor, "CartPole-v1", episodes=30, rng=Random(1)).mean() > 3 * np.mean(
         [p for _, p in actor.episodes[:30]]
@@ -535,7 +539,7 @@ def test_a_pole_stands_longer_after_a_short_life():
 )
 def test_a_wrong_recipe_is_refused(wrong):
     with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
-        R.RewardRecipe(**wrong)
+        R.RewardConfig(**wrong)
 
 
 def test_wrong_rows_are_refused():
@@ -544,7 +548,7 @@ def test_wrong_rows_are_refused():
             R.init_actor(6, (8,), 3, rng=Random(0)),
             np.ones((5, 4), np.float32),
             lambda r, a: a,
-            R.RewardRecipe(),
+            R.RewardConfig(),
             trials=10,
             rng=Random(0),
         )

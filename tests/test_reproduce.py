@@ -36,7 +36,7 @@ from biolearn.reproduction.claims import Claim, record
 from biolearn.reproduction.profiles import Profile
 from biolearn.reproduction.runs import trained_run
 
-DEFAULTS = 'profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""\nchanges = {}'
+DEFAULTS = 'profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""\noverrides = {}'
 RECORD = "from biolearn.reproduction.claims import Claim, record\nrecord({name!r}, None, [Claim('x', 1, 2.0, True)], out=out, caption=f'{{profile}} {{seed}} {{device}}')"
 DRAW = """from matplotlib.figure import Figure
 from biolearn.reproduction.claims import Claim, record
@@ -783,11 +783,11 @@ def test_changes_reach_profile_and_recipe_and_the_key():
         ([], "must be a dict"),
     ],
 )
-def test_wrong_changes_are_refused_before_any_work(changes, said, tmp_path):
+def test_wrong_changes_are_refused_before_any_work(overrides, said, tmp_path):
     for work in (
-        lambda: profiles.get_profile("quick", changes),
-        lambda: trained_run("quick", device="cpu", out=tmp_path / "out", changes=changes),
-        lambda: figures.reproduce("quick", device="cpu", out=tmp_path / "out", changes=changes),
+        lambda: profiles.get_profile("quick", overrides),
+        lambda: trained_run("quick", device="cpu", out=tmp_path / "out", overrides=overrides),
+        lambda: figures.reproduce("quick", device="cpu", out=tmp_path / "out", overrides=overrides),
     ):
         with pytest.raises((ValueError, TypeError), match=re.escape(said)):
             work()
@@ -803,11 +803,11 @@ def test_changes_arrive_in_the_notebook_and_in_the_manifest(books, tmp_path):
     )
     given = {"delta": 0.05, "hidden": (30, 10)}
     m = figures.reproduce(
-        "quick", device="cpu", out=tmp_path / "out", notebooks=books, changes=given
+        "quick", device="cpu", out=tmp_path / "out", notebooks=books, overrides=given
     )
     told = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert (
-        told["changes"] == {"delta": 0.05, "hidden": [30, 10]}
+        told["overrides"] == {"delta": 0.05, "hidden": [30, 10]}
         and told["settings"]["recipe"]["delta"] == 0.05
     )
     assert (
@@ -835,7 +835,7 @@ def test_kernels_started_together_share_no_port_and_leave_no_socket(books, tmp_p
         try:
             figures.run_notebook(
                 books / "fig1_a.ipynb",
-                dict(profile="quick", seed=0, device="cpu", out=str(out), changes={}),
+                dict(profile="quick", seed=0, device="cpu", out=str(out), overrides={}),
                 out,
             )
         except Exception as e:

@@ -27,14 +27,14 @@ import biolearn.reproduction.profiles as profiles
 import biolearn.reproduction.runs as runs_module
 from biolearn.core.arrays import Backend, to_numpy
 from biolearn.core.checkpoints import CheckpointError, load_model
-from biolearn.core.learning import DivergenceError, Recipe, fit
+from biolearn.core.learning import DivergenceError, TrainConfig, fit
 from biolearn.core.model import init_model
 from biolearn.core.optimizers import OPTIMIZERS
 from biolearn.core.rng import Random
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and fork")
 UNITS = ("sigmoid", "softplus", "sigmoid")
-RECIPE = Recipe(
+RECIPE = TrainConfig(
     epochs=5,
     batch_size=4,
     noise=(0.1, 0.1, "spikes"),
@@ -278,8 +278,8 @@ def test_another_number_of_threads_or_other_kernels_are_told(tmp_path, monkeypat
         train(tmp_path, on_epoch=stop_after(2))
     from contextlib import nullcontext
 
-    real = checkpoints.kernels
-    monkeypatch.setattr(learning, "workers", lambda a: nullcontext(learning.Workers(7)))
+    real = checkpoints.find_kernels
+    monkeypatch.setattr(learning, "workers", lambda a: nullcontext(learning.Threads(7)))
     with pytest.warns(
         UserWarning,
         match="epoch-00002.safetensors was made by threads: ., compiled kernels: .*, now it is threads: 7.*not to the bit",

@@ -12,7 +12,7 @@ from scipy.stats import binom, chisquare, poisson
 from biolearn.core.generation import generate
 from biolearn.core.inference import infer, inference_steps
 from biolearn.core.layers import UNITS, Dense, LayerPair, corrupt, target_step
-from biolearn.core.learning import Recipe, fit
+from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import Model, TopPrior, decode, init_model
 from biolearn.core.priors import sample_prior
 from biolearn.core.rng import Random
@@ -233,7 +233,7 @@ def test_working_in_place_is_refused_not_half_done():
         infer(spiking(network(), 3, rng=RNG), pictures())
 
 
-RECIPE = Recipe(
+RECIPE = TrainConfig(
     epochs=5,
     batch_size=10,
     noise=(0.1, 0.1, "spikes"),

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biolearn.core.layers import Dense, LayerPair
-from biolearn.core.learning import Recipe, fit
+from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import Model
 from biolearn.core.rng import Random
-from biolearn.theory.stability import edge_noise, fixed_point, mean_drift, painted_share
+from biolearn.theory.stability import edge_noise, fixed_point, mean_drift, reconstructed_fraction
 
 BENCH = Path(__file__).parent.parent / "bench"
 POSITIVE = dict(
@@ -38,16 +38,16 @@ def test_painted_share_is_the_loop_written_out(gain, delta, n_steps, alpha):
     h = f
     for _ in range(n_steps):
         h = h + delta * (f - f * (g * h)) + alpha * (0 - h)
-    assert painted_share(gain, delta=delta, n_steps=n_steps, alpha=alpha) == pytest.approx(
+    assert reconstructed_fraction(gain, delta=delta, n_steps=n_steps, alpha=alpha) == pytest.approx(
         g * h, rel=1e-9, abs=1e-12
     )
 
 
 def test_painted_share_where_the_series_has_ratio_one():
-    assert painted_share(-1.0, delta=0.5, n_steps=3, alpha=0.5) == pytest.approx(
+    assert reconstructed_fraction(-1.0, delta=0.5, n_steps=3, alpha=0.5) == pytest.approx(
         -1.0 * (1 + 3 * 0.5)
     )
-    assert painted_share(0.7, delta=0.0, n_steps=5) == pytest.approx(0.7)
+    assert reconstructed_fraction(0.7, delta=0.0, n_steps=5) == pytest.approx(0.7)
 
 
 def settled_by_iteration(variance, sigma_x, sigma_h, *, delta, n_steps, alpha, rounds=20_000):
@@ -83,13 +83,13 @@ def test_fixed_point_is_where_iteration_ends(knobs):
 def test_at_the_fixed_point_nothing_drifts(variance, sigma_x, sigma_h, delta, n_steps, alpha):
     settings_ = dict(delta=delta, n_steps=n_steps, alpha=alpha)
     rest = fixed_point(variance, sigma_x, sigma_h, **settings_)
-    if not 1e-6 < rest.share < 1 - 1e-9:
+    if not 1e-6 < rest.fraction < 1 - 1e-9:
         return
     c = rest.size / variance**0.5
     r = variance / (variance + sigma_x**2)
     drift = mean_drift(
         r * c,
-        rest.share / c,
+        rest.fraction / c,
         variance=variance,
         sigma_x=sigma_x,
         sigma_h=sigma_h,
@@ -97,7 +97,7 @@ def test_at_the_fixed_point_nothing_drifts(variance, sigma_x, sigma_h, delta, n_
         rate_g=1.0,
         **settings_,
     )
-    scale = (variance * c, variance * c * max(1.0, rest.share))
+    scale = (variance * c, variance * c * max(1.0, rest.fraction))
     assert all(abs(d) < 1e-6 * s for d, s in zip(drift, scale))
 
 
@@ -105,7 +105,7 @@ def test_at_the_fixed_point_nothing_drifts(variance, sigma_x, sigma_h, delta, n_
 def test_alive_if_and_only_if_small_codes_grow(variance, sigma_x, sigma_h, delta, n_steps, alpha):
     "r T'(0) > 1 by a difference quotient; without a pull from above T'(0) = 1 + N delta."
     slope = (
-        painted_share(1e-7, delta=delta, n_steps=n_steps, alpha=alpha)
+        reconstructed_fraction(1e-7, delta=delta, n_steps=n_steps, alpha=alpha)
         / 1e-7
         * variance
         / (variance + sigma_x**2)
@@ -123,10 +123,12 @@ def test_alive_if_and_only_if_small_codes_grow(variance, sigma_x, sigma_h, delta
 
 @given(**POSITIVE, **STEPS)
 def test_edge_noise_undoes_the_fixed_point(variance, sigma_x, sigma_h, delta, n_steps, alpha):
-    share = fixed_point(variance, sigma_x, sigma_h, delta=delta, n_steps=n_steps, alpha=alpha).share
-    if 1e-3 < share < 1 - 1e-6:
+    fraction = fixed_point(
+        variance, sigma_x, sigma_h, delta=delta, n_steps=n_steps, alpha=alpha
+    ).fraction
+    if 1e-3 < fraction < 1 - 1e-6:
         assert edge_noise(
-            variance, share, delta=delta, n_steps=n_steps, alpha=alpha
+            variance, fraction, delta=delta, n_steps=n_steps, alpha=alpha
         ) == pytest.approx(sigma_x, rel=1e-4)
 
 
@@ -154,7 +156,7 @@ def train(
     "rms of h_1 after each epoch of `fit` on one linear unit, x = +1 or -1."
     linear = lambda w: Dense(np.full((1, 1), w, np.float32), np.zeros(1, np.float32), "linear")
     x = np.sign(Random(0).normal((1000, 1)))
-    recipe = Recipe(
+    recipe = TrainConfig(
         epochs=epochs,
         batch_size=50,
         noise=(sigma_x, sigma_h),
@@ -200,11 +202,13 @@ def test_the_edge_for_a_given_share_on_both_sides(factor, rises):
     """A pair that begins by painting 95 % grows under less noise than edge_noise and shrinks under
     more.
     """
-    share, f = 0.95, 1.0
-    edge, sigma_h = edge_noise(1.0, share), 0.3
-    c = sigma_h * math.sqrt(share / (1 - share))  # where g's regression paints just this share
+    fraction, f = 0.95, 1.0
+    edge, sigma_h = edge_noise(1.0, fraction), 0.3
+    c = sigma_h * math.sqrt(
+        fraction / (1 - fraction)
+    )  # where g's regression paints just this share
     r = 1 / (1 + edge**2)
-    rms = train(factor * edge, sigma_h, f=r * c, g=share / c, epochs=6, rate_g=0.2)
+    rms = train(factor * edge, sigma_h, f=r * c, g=fraction / c, epochs=6, rate_g=0.2)
     assert (rms[-1] > c * 1.02) if rises else (rms[-1] < c / 1.02)
 
 
@@ -212,7 +216,7 @@ def test_without_noise_on_x_the_square_grows_steadily_at_the_predicted_speed():
     "Training follows the mean drift; the mean drift ends in the straight line of the formula."
     q, f, g, square = 0.9**15, 0.5, 0.5, []
     for _ in range(8001):
-        square.append((painted_share(f * g) / g) ** 2)
+        square.append((reconstructed_fraction(f * g) / g) ** 2)
         df, dg = mean_drift(f, g, variance=1.0, sigma_x=0.0, sigma_h=0.3, rate_f=0.03, rate_g=0.05)
         f, g = f + df, g + dg
     assert square[-1] - square[-2] == pytest.approx(2 * 0.03 * 0.3**2 * (1 - q) / q, rel=0.05)

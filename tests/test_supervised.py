@@ -11,11 +11,11 @@ from biolearn.core.arrays import Backend
 from biolearn.core.generation import inpaint
 from biolearn.core.inference import infer
 from biolearn.core.layers import Dense, LayerPair
-from biolearn.core.learning import Recipe, copy_model, fit
+from biolearn.core.learning import TrainConfig, copy_model, fit
 from biolearn.core.model import Model, encode, init_model
 from biolearn.core.rng import Random
 from biolearn.extensions.supervised import (
-    Babble,
+    PerturbationFeedback,
     Labels,
     clamped,
     class_priors,
@@ -81,7 +81,7 @@ def test_babbling_finds_the_transposed_weights_of_a_linear_layer():
     transpose to the standard error of a running mean.
     """
     model, h = network(hidden=(7,)), [None, Random(2).uniform((50, 7)), None]
-    babble = Babble(model, rate=0.002, sd=0.1, rng=Random(3))
+    babble = PerturbationFeedback(model, rate=0.002, sd=0.1, rng=Random(3))
     for _ in range(4000):
         babble.learn(model, h)
     W = model.pairs[1].f.W.T
@@ -92,7 +92,7 @@ def test_babbling_finds_the_transposed_weights_of_a_linear_layer():
 
 def test_the_babbled_push_is_the_gradient_when_its_weights_are_the_jacobian():
     model, (x, y) = network(hidden=(7,)), some()
-    babble = Babble(model, rng=Random(0))
+    babble = PerturbationFeedback(model, rng=Random(0))
     babble.weights[1][...] = model.pairs[1].f.W.T
     h = encode(model, x)
     assert np.allclose(babble(model, 1, y, h[1]), label_gradients(model, x, y)[0], atol=1e-5)
@@ -116,7 +116,7 @@ def test_feedback_reads_no_weights_of_other_maps():
     other = copy_model(model)
     for dense in (other.pairs[0].f, other.pairs[0].g, other.pairs[1].g, other.pairs[2].g):
         dense.W[...] += 1.0
-    a, b = Babble(model, rng=Random(1)), Babble(other, rng=Random(1))
+    a, b = PerturbationFeedback(model, rng=Random(1)), PerturbationFeedback(other, rng=Random(1))
     for _ in range(3):
         a.learn(model, h)
         b.learn(other, h)
@@ -172,7 +172,7 @@ def test_it_learns_a_task_that_the_top_pair_alone_cannot():
     """
     bits = np.array([[a, b, 1, 0, 0] for a in (0, 1) for b in (0, 1)], np.float32)
     x, labels = np.tile(bits, (50, 1)), np.tile([0, 1, 1, 0], 50)
-    recipe = Recipe(
+    recipe = TrainConfig(
         epochs=150,
         batch_size=20,
         n_steps=0,
@@ -184,7 +184,7 @@ def test_it_learns_a_task_that_the_top_pair_alone_cannot():
     for name in ("babbled", "none"):
         start = init_model((5, 4, 3), ("sigmoid", "softplus", "linear"), rng=Random(0))
         learn = Labels(
-            Babble(start, rate=0.02, rng=Random(1))
+            PerturbationFeedback(start, rate=0.02, rng=Random(1))
             if name == "babbled"
             else lambda model, k, above, h: 0.0,
             recipe,
@@ -196,7 +196,7 @@ def test_it_learns_a_task_that_the_top_pair_alone_cannot():
             rng=Random(2),
             progress=False,
             e_step=learn.settle,
-            after_step=learn.babble,
+            projection=learn.babble,
         )
         losses[name] = history[-1]["loss_f"][1]
         if name == "babbled":
@@ -208,7 +208,7 @@ def test_hidden_pixels_are_the_share_that_was_asked_for():
     model = network(hidden=(7,))
     learn = Labels(
         exchanged,
-        Recipe(n_steps=0, noise=(0.0, 0.0, 0.0), rate_f=(0.1, 0.1), rate_g=(0.1, 0.1)),
+        TrainConfig(n_steps=0, noise=(0.0, 0.0, 0.0), rate_f=(0.1, 0.1), rate_g=(0.1, 0.1)),
         hidden=0.25,
     )
     rows = np.hstack([np.ones((4000, 5), np.float32), one_hot(np.zeros(4000, int), 3, B)])
@@ -252,15 +252,15 @@ def test_class_priors_are_means_said_by_g_and_variances_around_them():
 )
 def test_settings_that_cannot_be_meant_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        Labels(exchanged, Recipe(), **wrong)
+        Labels(exchanged, TrainConfig(), **wrong)
     with pytest.raises(ValueError, match="sd"):
-        Babble(network(), sd=0.0, rng=Random(0))
+        PerturbationFeedback(network(), sd=0.0, rng=Random(0))
 
 
 def test_rows_of_another_width_are_refused_before_training():
     model, recipe = (
         network(hidden=(7,)),
-        Recipe(n_steps=0, noise=(0.0, 0.0, 0.0), rate_f=(0.1, 0.1), rate_g=(0.1, 0.1)),
+        TrainConfig(n_steps=0, noise=(0.0, 0.0, 0.0), rate_f=(0.1, 0.1), rate_g=(0.1, 0.1)),
     )
     with pytest.raises(ValueError, match="5 pixels and 3 label units, 8 numbers, got 5"):
         fit(

@@ -180,9 +180,9 @@ def test_names_of_runs_fit_a_folder_and_do_not_collide():
         (dict(notebooks="/nowhere"), ReproduceError, "no notebooks"),
         (dict(table="results.xls"), ValueError, "ends with .csv or .parquet"),
         (dict(table="../results.csv"), ValueError, "ends with"),
-        (dict(workers=0), ValueError, "workers"),
-        (dict(workers=3, threads=2), ValueError, "need 6 cores, and there are 4"),
-        (dict(workers=2, scheduler="tcp://localhost:1"), ValueError, "Leave one"),
+        (dict(use_threads=0), ValueError, "workers"),
+        (dict(use_threads=3, threads=2), ValueError, "need 6 cores, and there are 4"),
+        (dict(use_threads=2, scheduler="tcp://localhost:1"), ValueError, "Leave one"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_written(
@@ -214,14 +214,16 @@ def test_a_run_knows_what_it_is_made_of(tmp_path):
 
 @given(st.integers(1, 256), st.integers(1, 1000), st.integers(0, 16))
 def test_cores_are_never_oversubscribed(n_cores, n_runs, wanted):
-    workers, threads = S.share(n_cores, n_runs, wanted=wanted)
+    use_threads, threads = S.fraction(n_cores, n_runs, wanted=wanted)
     assert (
-        1 <= workers <= n_runs
+        1 <= use_threads <= n_runs
         and threads >= 1
-        and workers * threads <= n_cores
+        and use_threads * threads <= n_cores
         and (not wanted or threads <= wanted)
     )
-    assert n_runs < n_cores or wanted or workers == n_cores  # with enough runs every core has one
+    assert (
+        n_runs < n_cores or wanted or use_threads == n_cores
+    )  # with enough runs every core has one
 
 
 # ---- runs on this machine ------------------------------------------------------------------------
@@ -248,7 +250,7 @@ if not pathlib.Path(out, "been here").exists():
 def notebook(folder, stem, *sources):
     folder.mkdir(exist_ok=True)
     defaults = v4.new_code_cell(
-        'profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""\nchanges = {}',
+        'profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""\noverrides = {}',
         metadata={"tags": ["parameters"]},
     )
     meta = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
@@ -346,7 +348,7 @@ def test_the_table_has_every_run_its_manifest_and_mean_and_sd(swept):
             == json.loads((out / row["run"] / "manifest.json").read_text())
             == result["manifest"]
             and manifest["seed"] == int(row["seed"])
-            and manifest["changes"]["delta"] == float(row["delta"])
+            and manifest["overrides"]["delta"] == float(row["delta"])
         )
     assert "too large" in told[4]["error"]
 
@@ -450,7 +452,7 @@ def test_mixed_columns_fit_parquet(tmp_path):
 def test_an_address_without_a_protocol_is_refused():
     pytest.importorskip("fsspec")
     with pytest.raises(ValueError, match="nonsense"):
-        S.Place("nonsense://x/y")
+        S.ResultStore("nonsense://x/y")
 
 
 # ---- deaths --------------------------------------------------------------------------------------
@@ -661,7 +663,7 @@ def test_a_killed_worker_is_survived_and_its_run_goes_on_from_its_checkpoint(
     assert until(lambda: max(checkpoints(victim), default=0) >= 5)
     first = json.loads((victim / "starts.json").read_text())[-1]
     worker = parent(first["pid"])
-    assert worker in {w.pid for w in cluster.workers.values()}, (
+    assert worker in {w.pid for w in cluster.use_threads.values()}, (
         "the run is the child of a real worker process"
     )
     os.kill(worker, signal.SIGKILL)
@@ -679,7 +681,7 @@ def test_a_killed_worker_is_survived_and_its_run_goes_on_from_its_checkpoint(
         and killed["metrics"]["00_toy: epochs"] == 60
     )
     alone = trained_run(
-        "quick", device="cpu", out=tmp_path / "alone", changes=LONG
+        "quick", device="cpu", out=tmp_path / "alone", overrides=LONG
     )  # the same run, undisturbed: as if nothing had happened
     assert killed["metrics"]["00_toy: log p at the end"] == pytest.approx(
         alone.history[-1]["log_p_end"], rel=1e-3
@@ -695,7 +697,7 @@ def test_a_run_that_kills_its_workers_fails_and_stops_no_other(cluster, tmp_path
     monkeypatch.setattr(S, "cores", lambda: 2)
     monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
     books = notebook(tmp_path / "books", "00_toy", KILL_WORKER, TOY)
-    assert until(lambda: len(cluster.scheduler.workers) == 2)  # a worker for each run
+    assert until(lambda: len(cluster.scheduler.use_threads) == 2)  # a worker for each run
     results = toy_sweep(
         books, tmp_path / "out", [{"delta": 0.05}, {}], scheduler=cluster.scheduler_address
     )
@@ -707,7 +709,7 @@ def test_a_cluster_that_would_be_oversubscribed_is_refused(cluster, tmp_path, mo
     distributed = pytest.importorskip("dask.distributed")
     books = notebook(tmp_path / "books", "00_toy", TOY)
     assert until(
-        lambda: len(cluster.scheduler.workers) == 2
+        lambda: len(cluster.scheduler.use_threads) == 2
     )  # the test before kills them, and they come back
     with pytest.raises(ValueError, match="offers 2 runs at a time with 999 threads"):
         toy_sweep(books, tmp_path / "out", scheduler=cluster.scheduler_address, threads=999)

@@ -207,8 +207,8 @@ def test_samples_of_the_binary_net_follow_the_model():
     x, h = sample_binary(net, n, rng=Random(0))
     every = binary_states(4, x)
     p = np.exp(logsumexp(log_p_states(net, every)))
-    share = np.array([(x == row).all(axis=1).mean() for row in every])
-    assert (np.abs(share - p) < 4.5 * np.sqrt(p * (1 - p) / n) + 1 / n).all()
+    fraction = np.array([(x == row).all(axis=1).mean() for row in every])
+    assert (np.abs(fraction - p) < 4.5 * np.sqrt(p * (1 - p) / n) + 1 / n).all()
     p_h = 1 / (1 + np.exp(-net.a))
     assert (np.abs(h.mean(0) - p_h) < 4.5 * np.sqrt(p_h * (1 - p_h) / n)).all()
 
@@ -302,9 +302,9 @@ def test_map_contracts_as_predicted_and_settles_at_the_weighted_mean(seed, alpha
 
 @quick
 @given(seeds, st.floats(0.01, 0.98))
-def test_langevin_covariance_solves_the_lyapunov_equation(seed, share):
+def test_langevin_covariance_solves_the_lyapunov_equation(seed, fraction):
     L = precision(gaussian_chain(np.random.default_rng(seed), 5, 3))
-    delta = share * 2 / np.linalg.eigvalsh(L)[-1]
+    delta = fraction * 2 / np.linalg.eigvalsh(L)[-1]
     A = np.eye(3) - delta * L
     assert np.allclose(
         langevin_covariance(L, delta),

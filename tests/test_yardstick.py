@@ -112,11 +112,11 @@ def test_the_network_answers_as_its_functions_do(digits, network):
         network.inpaint(x, seen, rng=rng.stream("i"))
         == inpaint(network.model, x, seen, rng=rng.stream("i"), n_steps=3)
     ).all()
-    maps, prior, sds = network.decoder()
+    maps, prior, sigmas = network.decoder()
     assert (
         [m.W.shape for m in maps] == [(6, 20), (20, 64)]
         and prior is network.model.prior
-        and sds == (0.3, 0.3)
+        and sigmas == (0.3, 0.3)
         and network.log_density(x) is None
     )
 

@@ -219,9 +219,9 @@ def main(argv: list[str] | None = None) -> int:
     itself exits with 2 for a command not understood).
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    kernels = choose_kernels()
+    find_kernels = choose_kernels()
     asked = make_parser(_wanted(argv)).parse_args(argv)
-    asked.kernels = kernels
+    asked.find_kernels = find_kernels
     if sys.stderr.isatty():
         return _run(asked)
     with redirect_stderr(WithoutBars(sys.stderr)):

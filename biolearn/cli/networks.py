@@ -204,8 +204,8 @@ def _networks():
     return {name: len(list(output_path("", name).glob("runs/*/run.json"))) for name in PROFILES}
 
 
-def about(kernels: str) -> dict[str, Any]:
-    "What `biolearn info` tells, as a dict; `kernels` says who chose the kernels."
+def about(find_kernels: str) -> dict[str, Any]:
+    "What `biolearn info` tells, as a dict; `find_kernels` says who chose the kernels."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "biolearn": f"{biolearn.__version__}, from {Path(biolearn.__file__).resolve().parent}",
@@ -213,7 +213,7 @@ def about(kernels: str) -> dict[str, Any]:
         "system": platform.platform(),
         "cores": cores,
         "device": _device(),
-        "blas": blas() | {"why": kernels},
+        "blas": blas() | {"why": find_kernels},
         "data": {"digits": "inside scikit-learn", "mnist": _mnist_place()},
         "networks": _networks(),
     }
@@ -232,7 +232,7 @@ def _info_arguments(parser):
 
 
 def _info(asked):
-    told = about(asked.kernels)
+    told = about(asked.find_kernels)
     if asked.json:
         print(_json(told, "info"), end="")
         return 0
@@ -478,7 +478,7 @@ def _write_npy(path, x):
 
 def _write_sheet(path, x, image_shape):
     "Write a sheet of digits that is about as high as it is wide, in one step."
-    from biolearn.plotting import save_figure
+    from biolearn.plotting import digit_sheet, save_figure
 
     with write_whole(path) as temporary:
         save_figure(digit_sheet(x, image_shape, rows=math.ceil(math.sqrt(len(x)))), temporary)

@@ -27,7 +27,7 @@ from ..reproduction.figures import UnknownNotebook, reproduce
 from ..reproduction.profiles import PROFILES
 from ..reproduction.report import all_claims, claims_text
 from ..reproduction.runs import output_folder
-from ..reproduction.sweep import grid, read_axis, read_list, spread_rows, sweep
+from ..reproduction.sweep import grid, read_axis, read_list, mean_and_sd_rows, sweep
 from ..reproduction.sweep import result_line as sweep_line
 
 # %% ../../nbs/51_commands.ipynb #951676b0
@@ -381,12 +381,12 @@ def summary_text(results: list[dict[str, Any]], most: int = 20) -> str:
     "The means of the first parameter sets, and what failed, for a terminal."
     sets, lines = {}, []
     for r in results:
-        sets.setdefault(json.dumps(r["changes"]), []).append(r)
+        sets.setdefault(json.dumps(r["overrides"]), []).append(r)
     for members in list(sets.values())[:most]:
-        (_, mean), (_, sd) = spread_rows(members)
+        (_, mean), (_, sd) = mean_and_sd_rows(members)
         lines.append(
             (
-                ", ".join(f"{k} = {v}" for k, v in members[0]["changes"].items())
+                ", ".join(f"{k} = {v}" for k, v in members[0]["overrides"].items())
                 or "the profile as it is"
             )
             + f": {mean['n']} of {len(members)} runs done"

@@ -21,7 +21,7 @@ from .arrays import Backend, check_array, to_numpy
 from .files import write_whole
 from .layers import Dense, LayerPair
 from .model import Model, TopPrior
-from ..kernels.dispatch import kernels
+from ..kernels.dispatch import find_kernels
 
 # %% ../../nbs/39_checkpoints.ipynb #a1c0de02
 def _maps(model):
@@ -310,7 +310,7 @@ class _Checkpoints:
 
 # %% ../../nbs/39_checkpoints.ipynb #a1c0de09
 @contextmanager
-def _checkpoints(folder, model, x, recipe, rng, crew):
+def _checkpoints(folder, model, x, recipe, rng, threads):
     """The `_Checkpoints` of a run in `folder`, which is made, and locked for as long as the block
     lasts; None if `folder` is None.
     """
@@ -331,7 +331,7 @@ def _checkpoints(folder, model, x, recipe, rng, crew):
             f"{folder}: another process is training there. Wait until it has ended, or use a folder of its own."
         ) from None
     # they decide about round-off
-    made_by = f"threads: {crew.n}, compiled kernels: {'yes' if kernels(*_weights(model).values()) else 'no'}"
+    made_by = f"threads: {threads.n}, compiled kernels: {'yes' if find_kernels(*_weights(model).values()) else 'no'}"
     try:
         yield _Checkpoints(folder, _identity(model, x, recipe, rng), rng.backend, made_by)
     finally:

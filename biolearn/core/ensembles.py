@@ -17,7 +17,7 @@ from .checkpoints import _maps, _state
 from .layers import Dense, LayerPair
 from biolearn.core.learning import (
     DivergenceError,
-    Recipe,
+    TrainConfig,
     _advice,
     _check_input,
     _epoch_of_training,
@@ -28,10 +28,10 @@ from biolearn.core.learning import (
     _Watch,
 )
 from .model import Model
-from .optimizers import new_books
+from .optimizers import new_optimizer_state
 from .priors import fit_top_prior
 from .rng import Random, Seeds
-from ..kernels.threads import workers
+from ..kernels.threads import use_threads
 
 # %% ../../nbs/40_ensembles.ipynb #1b1a3a3a
 def stack_models(models: Sequence[Model]) -> Model:
@@ -66,7 +66,7 @@ def unstack_models(model: Model) -> list[Model]:
 def fit_many(
     models: Sequence[Model],
     x: Array,
-    recipe: Recipe = Recipe(),
+    recipe: TrainConfig = TrainConfig(),
     *,
     rngs: Sequence[Random],
     progress: bool = True,
@@ -85,7 +85,7 @@ def fit_many(
     model, rng = stack_models(models), Seeds(tuple(rngs))
     each, books = (
         unstack_models(model),
-        [new_books(dense, recipe.optimizer) for dense in _maps(model).values()],
+        [new_optimizer_state(dense, recipe.optimizer) for dense in _maps(model).values()],
     )
     for network in models:
         _check_input(network, x, recipe)
@@ -103,19 +103,19 @@ def fit_many(
 
     total = recipe.epochs * math.ceil(x.shape[0] / recipe.batch_size)
     with (
-        workers(x) as crew,
+        use_threads(x) as threads,
         _advice(x, recipe, None),
         _progress_bar(total, f"training {len(each)} networks", progress) as bar,
     ):
         for epoch in range(recipe.epochs):
-            losses = _epoch_of_training(model, books, x, recipe, epoch, rng, crew, look, bar)
+            losses = _epoch_of_training(model, books, x, recipe, epoch, rng, threads, look, bar)
             for s, (network, history) in enumerate(zip(each, histories)):
                 history.append(_measure(network, first, recipe, epoch, losses[:, s]))
                 with _said_of(s):
                     watches[s].end(
                         history[-1], {name: a[s, ...] for name, a in arrays.items()}, epoch
                     )
-        rows = _top_rows(model, x, recipe, crew)
+        rows = _top_rows(model, x, recipe, threads)
         return [
             (replace(network, prior=fit_top_prior(rows[s, ...])), history)
             for s, (network, history) in enumerate(zip(each, histories))

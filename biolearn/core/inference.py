@@ -14,8 +14,8 @@ from .arrays import Array, array_namespace, check_number, is_cupy_array, is_nump
 from .layers import LayerPair
 from .model import Model, encode
 from ..kernels.cuda import product
-from ..kernels.dispatch import kernels
-from ..kernels.threads import Workers, workers
+from ..kernels.dispatch import find_kernels
+from ..kernels.threads import Threads, use_threads
 
 # %% ../../nbs/06_inference.ipynb #be8c8882
 Direction = Callable[
@@ -88,10 +88,10 @@ def _settle(model, x, n_steps, delta, alpha, visible):
         [empty(k) for k in range(M)],
     )
     spare = xp.empty((math.prod(lead) * 2 * n * max(model.sizes),), dtype=x.dtype)
-    kit = kernels(h[M], *(dense.b for pair in model.pairs for dense in (pair.f, pair.g)))
+    kernels = find_kernels(h[M], *(dense.b for pair in model.pairs for dense in (pair.f, pair.g)))
     f, g = (
-        (lambda k, below, out: model.pairs[k - 1].f.into(below, out, spare, kit)),
-        (lambda k: model.pairs[k - 1].g.into(h[k], down[k], spare, kit)),
+        (lambda k, below, out: model.pairs[k - 1].f.into(below, out, spare, kernels)),
+        (lambda k: model.pairs[k - 1].g.into(h[k], down[k], spare, kernels)),
     )
     f(1, x, up)
     h[1][...] = up
@@ -105,11 +105,11 @@ def _settle(model, x, n_steps, delta, alpha, visible):
         for k in range(M, 0, -1):
             below, dense = both[k - 1] if k > 1 else down[1], model.pairs[k - 1].f
             high, low = (reply[k][..., :n, :], reply[k][..., n:, :]) if k > 1 else (up, reply[1])
-            if kit and dense.unit in kit.UNITS:
+            if kernels and dense.unit in kernels.UNITS:
                 product(below, dense.W, reply[k])
                 if k < M:
-                    kit.pull(h[k], down[k + 1], alpha)
-                kit.climb(h[k], high, low, dense.b, delta, kit.UNITS[dense.unit], k == 1)
+                    kernels.pull(h[k], down[k + 1], alpha)
+                kernels.climb(h[k], high, low, dense.b, delta, kernels.UNITS[dense.unit], k == 1)
             else:
                 f(k, below, reply[k])
                 move = xp.subtract(high, low, out=low)
@@ -133,14 +133,14 @@ def infer(
     alpha: float = 0.001,
     visible: Array | None = None,
     direction: Direction | None = None,
-    crew: Workers | None = None,
+    threads: Threads | None = None,
 ) -> list[Array]:
     """The state h after INFERENCE (Algorithm 2): the last of `inference_steps`, with the same
     settings, to float32 round-off.
 
     Of S networks side by side (`stack_models`): `x` (S, batch, n_0), or (batch, n_0) for all of
-    them; h[1:] has the leading axis. `crew`: the `Workers` that share the examples; by default as
-    many as NumPy's matrix products have threads.
+    them; h[1:] has the leading axis. `threads`: the `Threads` that share the examples; by default
+    as many as NumPy's matrix products have threads.
     """
     _check(n_steps, delta, alpha)
     in_place = (
@@ -165,9 +165,9 @@ def infer(
             pass
         return h[1:]
 
-    with nullcontext(crew) if crew else workers(x) as crew:
-        shares = crew.shares(x.shape[-2]) if is_numpy_array(x) else [slice(0, x.shape[-2])]
-        parts = crew.map(settle, shares)
+    with nullcontext(threads) if threads else use_threads(x) as threads:
+        fractions = threads.fractions(x.shape[-2]) if is_numpy_array(x) else [slice(0, x.shape[-2])]
+        parts = threads.map(settle, fractions)
     return [x] + [
         array_namespace(x).concat(layer, axis=-2) if len(parts) > 1 else layer[0]
         for layer in zip(*parts)

@@ -15,7 +15,7 @@ from typing import Any
 from .arrays import Array, array_namespace, check_choice, check_number, is_cupy_array
 from .rng import Random
 from ..kernels.cuda import product
-from ..kernels.dispatch import kernels
+from ..kernels.dispatch import find_kernels
 
 # %% ../../nbs/04_layers.ipynb #1c95dce7
 def softplus(a: Array) -> Array:
@@ -107,14 +107,15 @@ class Dense:
         "Rates (batch, n_out) for the activities `h` (batch, n_in) of the layer it starts from."
         return UNITS[self.unit].rate(product(h, self.W) + self.b[..., None, :])
 
-    def into(self, h: Array, out: Array, spare: Array, kit: Any = None) -> None:
+    def into(self, h: Array, out: Array, spare: Array, kernels: Any = None) -> None:
         """The same rates written to `out` (batch, n_out), on NumPy and CuPy arrays.
 
-        `spare` is a flat array with room for `out`; `kit`: `kernels` that serve `out` and b.
+        `spare` is a flat array with room for `out`; `kernels`: `find_kernels` that serve `out`
+        and b.
         """
         product(h, self.W, out)
-        if kit and self.unit in kit.UNITS:
-            kit.rates(out, self.b, kit.UNITS[self.unit])
+        if kernels and self.unit in kernels.UNITS:
+            kernels.rates(out, self.b, kernels.UNITS[self.unit])
         else:
             out += self.b[..., None, :]
             UNITS[self.unit].overwrite(out, spare[: out.size].reshape(out.shape))
@@ -131,10 +132,10 @@ def local_gradient(
     leading axis.
     """
     xp, a, n = array_namespace(inputs), product(inputs, dense.W), inputs.shape[-2]
-    kit = kernels(a, dense.b, targets)
-    if kit and dense.unit in kit.UNITS:
+    kernels = find_kernels(a, dense.b, targets)
+    if kernels and dense.unit in kernels.UNITS:
         delta, db, squares = a, xp.empty_like(dense.b), xp.empty_like(dense.b)
-        kit.errors(delta, dense.b, targets, db, squares, kit.UNITS[dense.unit])
+        kernels.errors(delta, dense.b, targets, db, squares, kernels.UNITS[dense.unit])
     else:
         y = UNITS[dense.unit].rate(a + dense.b[..., None, :])
         error = y - targets

@@ -97,12 +97,12 @@ def _compete(prior, h_top, reg_covar):
     for i in range(0, h_top.shape[0], 1000):
         h = h_top[i : min(i + 1000, h_top.shape[0]), :]
         logs = log_components(prior, h)
-        share = xp.exp(logs - xp.max(logs, axis=1, keepdims=True))
-        share = share / xp.sum(share, axis=1, keepdims=True)
+        fraction = xp.exp(logs - xp.max(logs, axis=1, keepdims=True))
+        fraction = fraction / xp.sum(fraction, axis=1, keepdims=True)
         won, total, square = (
-            won + xp.sum(share, axis=0),
-            total + share.T @ h,
-            square + share.T @ (h * h),
+            won + xp.sum(fraction, axis=0),
+            total + fraction.T @ h,
+            square + fraction.T @ (h * h),
         )
     mean = total / won[:, None]
     return TopPrior(

@@ -21,22 +21,22 @@ from ..core.generation import generate, inpaint
 from ..core.inference import infer
 from ..core.model import Model, encode, log_p_joint
 from ..core.rng import Random
-from .baselines import Generator, Peer, PeerResult
+from .baselines import Generator, Baseline, BaselineResult
 from .completion import inpainting_error
 from .coverage import evaluate_samples
-from .features import Estimate, Features, share_and_stderr
+from .features import Estimate, Features, fraction_and_stderr
 from biolearn.evaluation.likelihood import (
     Decoder,
     ais,
     alignment,
-    fit_sds,
+    fit_sigmas,
     importance_bound,
     proposal_sd,
-    tune_sds,
+    tune_sigmas,
     whiten,
 )
 from .network import missing_halves
-from .statistics import mean_and_stderr, outcome, spread
+from .statistics import mean_and_stderr, outcome, mean_and_sd
 from ..reproduction.runs import Run
 
 # %% ../../nbs/25_comparison.ipynb #c41781d1
@@ -119,23 +119,23 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, str]:
     """
 
     def one(h):
-        a, b = (spread(found.get(h.key, {})) for found in (ours, theirs))
+        a, b = (mean_and_sd(found.get(h.key, {})) for found in (ours, theirs))
         return (outcome(a, b, h.better) if a["n"] and b["n"] else None) or "no answer"
 
     return {h.key: one(h) for h in HEADLINES}
 
 # %% ../../nbs/25_comparison.ipynb #116e649b
 @dataclass(frozen=True)
-class Network(Peer):
+class Network(Baseline):
     """A trained network of the paper as a peer: its `model`, the settings of its inference, how
-    many `rounds` of GENERATE its samples take, and the noise `sds` of h_{M-1}, ..., h_1, x.
+    many `rounds` of GENERATE its samples take, and the noise `sigmas` of h_{M-1}, ..., h_1, x.
     """
 
     name: str
     model: Model
     inference: dict[str, Any]
     rounds: int
-    sds: tuple[float, ...]
+    sigmas: tuple[float, ...]
 
     def sample(self, n: int, *, rng: Random) -> Array:
         return generate(
@@ -158,18 +158,18 @@ class Network(Peer):
 
     def decoder(self) -> Generator:
         # trained: it has a prior
-        return tuple(pair.g for pair in reversed(self.model.pairs)), self.model.prior, self.sds  # type: ignore[return-value]
+        return tuple(pair.g for pair in reversed(self.model.pairs)), self.model.prior, self.sigmas  # type: ignore[return-value]
 
 # %% ../../nbs/25_comparison.ipynb #b52a1068
 def examine(
-    peer: Peer,
+    peer: Baseline,
     data: Dataset,
     *,
     seed: int,
     n_samples: int = 10_000,
     n_filled: int = 1000,
     about: dict[str, Any] | None = None,
-) -> PeerResult:
+) -> BaselineResult:
     """What `judge` needs of a trained `peer`: `n_samples` pictures, the first `n_filled` test
     digits completed for halves and for random pixels (`experiments.missing_halves`: the same masks
     as the paper's network gets), its decoder, and its log density of the test digits.
@@ -184,7 +184,7 @@ def examine(
         kind: peer.inpaint(data.test[: len(mask)], mask, rng=rng.stream("in-painting", kind))
         for kind, mask in masks.items()
     }
-    return PeerResult(
+    return BaselineResult(
         {"name": peer.name, "seed": seed} | (about or {}),
         peer.sample(n_samples, rng=rng.stream("samples")),
         masks,
@@ -194,7 +194,9 @@ def examine(
     )
 
 # %% ../../nbs/25_comparison.ipynb #0ea8a76f
-def judge_completions(result: PeerResult, data: Dataset, features: Features) -> dict[str, Estimate]:
+def judge_completions(
+    result: BaselineResult, data: Dataset, features: Features
+) -> dict[str, Estimate]:
     """Squared error per hidden pixel and, where digits have labels, the share that the classifier
     recognises when completed, for each kind of mask of `result`.
     """
@@ -204,12 +206,14 @@ def judge_completions(result: PeerResult, data: Dataset, features: Features) -> 
             inpainting_error(data.test[: len(x)], x, result.visible[kind])
         )
         if labels is not None:
-            found[f"{kind}, recognised"] = share_and_stderr(features.predict(x) == labels[: len(x)])
+            found[f"{kind}, recognised"] = fraction_and_stderr(
+                features.predict(x) == labels[: len(x)]
+            )
     return found
 
 
 def judge_density(
-    result: PeerResult, x: Array, *, rng: Random, progress: bool = True, **settings: Any
+    result: BaselineResult, x: Array, *, rng: Random, progress: bool = True, **settings: Any
 ) -> dict[str, Estimate]:
     """log p(x) over the rows of `x`, the first test digits: exact, or by `likelihood.ais` (whose
     `settings` these are), with 'chains', the effective number of its chains. Empty for a model
@@ -224,7 +228,7 @@ def judge_density(
 
 # %% ../../nbs/25_comparison.ipynb #55f26244
 def judge(
-    result: PeerResult,
+    result: BaselineResult,
     data: Dataset,
     features: Features,
     *,
@@ -305,7 +309,7 @@ def judge_network(
     ]
     found |= {
         "bound": found["bound around INFERENCE(x)"],
-        "rising": share_and_stderr(states[1] > states[0]),
+        "rising": fraction_and_stderr(states[1] > states[0]),
     }
     return found | {
         f"angle {k}": angle
@@ -328,9 +332,9 @@ def judge_mean_chain(
     top and the pixels is replaced by its mean, by annealing (its `settings`), with a pixel noise
     tuned on validation digits.
     """
-    maps, prior, sds = network.decoder()  # type: ignore[misc]  # a network has one
-    flat = tune_sds(
-        Decoder(maps, prior, (*(0.0 for _ in sds[:-1]), sds[-1])),
+    maps, prior, sigmas = network.decoder()  # type: ignore[misc]  # a network has one
+    flat = tune_sigmas(
+        Decoder(maps, prior, (*(0.0 for _ in sigmas[:-1]), sigmas[-1])),
         data.valid[: 2 * n_digits],
         rng=rng.stream("pixels"),
         progress=progress,
@@ -356,7 +360,7 @@ def network_of(run: Run, name: str, *, rounds: int | None = None, n_digits: int 
         run.model,
         inference,
         run.profile.rounds if rounds is None else rounds,
-        fit_sds(run.model, run.dataset.valid[:n_digits], **inference),
+        fit_sigmas(run.model, run.dataset.valid[:n_digits], **inference),
     )
 
 # %% ../../nbs/25_comparison.ipynb #06bf87e3

@@ -30,7 +30,7 @@ from biolearn.evaluation.features import (
     frechet_distance,
     jackknife,
     precision_recall,
-    share_and_stderr,
+    fraction_and_stderr,
     two_sample_accuracy,
 )
 from .neighbours import nearest_distance
@@ -62,7 +62,7 @@ class Bins:
     samples: np.ndarray[Any, Any]
     p: np.ndarray[Any, Any]
     different: np.ndarray[Any, Any]
-    share: Estimate
+    fraction: Estimate
 
 
 def _bin_tests(a, b, n_a, n_b):
@@ -147,7 +147,7 @@ def copying(
     n, k, by_chance = len(to_train), len(real), train.shape[0] / (train.shape[0] + valid.shape[0])
     if min(n, k) < 2:
         raise ValueError("copying needs at least two samples and two test digits.")
-    wins, error = share_and_stderr(
+    wins, error = fraction_and_stderr(
         to_train < to_numpy(nearest_distance(samples, valid, chunk=chunk))
     )
     ours, theirs = _placements(to_train, real), 1 - _placements(real, to_train)
@@ -262,13 +262,15 @@ def inpainting_report(
     for mask, visible in masks.items():
         visible = _mask(visible, x)
         report[mask] = dict(
-            truth=dict(error=(0.0, 0.0), accuracy=share_and_stderr(features.predict(x) == labels))
+            truth=dict(
+                error=(0.0, 0.0), accuracy=fraction_and_stderr(features.predict(x) == labels)
+            )
         )
         for name, fill in fills.items():
             filled = fill(x * visible, visible)
             report[mask][name] = dict(
                 error=mean_and_stderr(inpainting_error(x, filled, visible)),
-                accuracy=share_and_stderr(features.predict(filled) == labels),
+                accuracy=fraction_and_stderr(features.predict(filled) == labels),
             )
     return report
 
@@ -342,7 +344,7 @@ def evaluate_samples(
         "entropy": classes["entropy"],
         "confidence": classes["confidence"],
         "two-sample": two_sample_accuracy(samples, test, rng=rng.stream("two-sample")),
-        "bins": different_bins(train, samples, rng=rng.stream("bins"), n_bins=n_bins).share,
+        "bins": different_bins(train, samples, rng=rng.stream("bins"), n_bins=n_bins).fraction,
         "copied": copies["copied"],
         "closer": copies["closer"],
         "duplicates": birthday_support(samples, near_duplicate(test)).rate,

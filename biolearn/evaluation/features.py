@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Estimate', 'Features', 'load_features', 'train_features', 'flawed_sets', 'frechet_distance', 'jackknife',
-           'share_and_stderr', 'precision_recall', 'density_coverage', 'class_report', 'two_sample_accuracy']
+           'fraction_and_stderr', 'precision_recall', 'density_coverage', 'class_report', 'two_sample_accuracy']
 
 # %% ../../nbs/21_features.ipynb #4700bef4
 import warnings
@@ -262,7 +262,7 @@ def jackknife(
     return mean_and_stderr(groups * whole - (groups - 1) * without)
 
 # %% ../../nbs/21_features.ipynb #6bb079bf
-def share_and_stderr(hits: Array) -> Estimate:
+def fraction_and_stderr(hits: Array) -> Estimate:
     """The share of true entries in a 1-D array of booleans, and its binomial standard error, with
     one success and one failure added so that it is never 0.
     """
@@ -317,8 +317,8 @@ def precision_recall(real: Array, fake: Array, k: int = 5) -> dict[str, Estimate
     """
     real, fake = _two_sets(real, fake, k)
     return dict(
-        precision=share_and_stderr(_balls(fake, real, _radii(real, k)) > 0),
-        recall=share_and_stderr(_balls(real, fake, _radii(fake, k)) > 0),
+        precision=fraction_and_stderr(_balls(fake, real, _radii(real, k)) > 0),
+        recall=fraction_and_stderr(_balls(real, fake, _radii(fake, k)) > 0),
     )
 
 
@@ -334,7 +334,7 @@ def density_coverage(real: Array, fake: Array, k: int = 5) -> dict[str, Estimate
     radii = _radii(real, k)
     return dict(
         density=mean_and_stderr(_balls(fake, real, radii) / k),
-        coverage=share_and_stderr(nearest_distance(real, fake) <= radii),
+        coverage=fraction_and_stderr(nearest_distance(real, fake) <= radii),
     )
 
 # %% ../../nbs/21_features.ipynb #b46844d4
@@ -379,4 +379,4 @@ def two_sample_accuracy(a: Array, b: Array, *, rng: Random, epochs: int = 30) ->
         (np.concatenate([a[h:], b[h:]]) - centre) / (scale or 1.0),
         np.repeat([0, 1], n - h),
     )
-    return share_and_stderr(net.predict(held) == truth)
+    return fraction_and_stderr(net.predict(held) == truth)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Decoder', 'decoder_of', 'simulate', 'whiten', 'log_likelihood', 'likelihood_gradient', 'temperatures', 'Annealed',
-           'ais', 'Sandwich', 'bidirectional', 'fit_sds', 'tune_sds', 'importance_bound', 'proposal_sd', 'alignment']
+           'ais', 'Sandwich', 'bidirectional', 'fit_sigmas', 'tune_sigmas', 'importance_bound', 'proposal_sd',
+           'alignment']
 
 # %% ../../nbs/20_likelihood.ipynb #fe3d50b6
 import math
@@ -29,7 +30,7 @@ from ..core.model import Model, TopPrior
 from ..core.priors import log_components, log_prior, sample_prior
 from ..core.rng import Random
 from .statistics import _blocks, mean_and_stderr
-from ..kernels.threads import workers
+from ..kernels.threads import use_threads
 from ..theory.variational import _dtype, logsumexp
 
 # %% ../../nbs/20_likelihood.ipynb #3847e2f7
@@ -58,31 +59,31 @@ class Decoder:
     """A generative model from the top down: h_M from the `prior`, a Gaussian or a mixture of them,
     then for each of the `maps` h_{k-1} = map(h_k) + sd × normal noise; the last paints x.
 
-    `sds`: one standard deviation per map; 0 replaces a layer by its mean, which the pixels (the
+    `sigmas`: one standard deviation per map; 0 replaces a layer by its mean, which the pixels (the
     last one) cannot be. Raises ValueError or TypeError for parts that do not fit.
     """
 
     maps: tuple[Dense, ...]
     prior: TopPrior
-    sds: tuple[float, ...]
+    sigmas: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if not self.maps:
             raise ValueError("a decoder needs at least one map.")
         if self.prior is None:
             raise ValueError("the decoder has no prior: `fit` gives a model one.")
-        if len(self.sds) != len(self.maps):
+        if len(self.sigmas) != len(self.maps):
             raise ValueError(
-                f"sds needs one standard deviation for each of the {len(self.maps)} maps, got {len(self.sds)}."
+                f"sds needs one standard deviation for each of the {len(self.maps)} maps, got {len(self.sigmas)}."
             )
-        for sd in self.sds:
+        for sd in self.sigmas:
             check_number(sd, "a standard deviation in sds", low=0)
-        if not self.sds[-1] > 0:
+        if not self.sigmas[-1] > 0:
             raise ValueError(
                 "the last of sds, that of the pixels, must be positive: without noise no picture but the painted one is possible."
             )
         object.__setattr__(
-            self, "sds", tuple(float(sd) for sd in self.sds)
+            self, "sigmas", tuple(float(sd) for sd in self.sigmas)
         )  # a NumPy number would widen float32 arrays
         widths = [self.prior.mean.shape[-1], *(m.W.shape[1] for m in self.maps)]
         for m, n in zip(self.maps, widths):
@@ -96,14 +97,14 @@ class Decoder:
         "How many noise numbers each stochastic layer takes, from the top down, pixels not counted."
         return (
             self.prior.mean.shape[-1],
-            *(m.W.shape[1] for m, sd in zip(self.maps[:-1], self.sds) if sd),
+            *(m.W.shape[1] for m, sd in zip(self.maps[:-1], self.sigmas) if sd),
         )
 
 
-def decoder_of(model: Model, sds: Sequence[float]) -> Decoder:
-    "The generative half of a trained `model`, with the noise `sds` of h_{M-1}, ..., h_1, x."
+def decoder_of(model: Model, sigmas: Sequence[float]) -> Decoder:
+    "The generative half of a trained `model`, with the noise `sigmas` of h_{M-1}, ..., h_1, x."
     # Decoder refuses None
-    return Decoder(tuple(pair.g for pair in reversed(model.pairs)), model.prior, tuple(sds))  # type: ignore[arg-type]
+    return Decoder(tuple(pair.g for pair in reversed(model.pairs)), model.prior, tuple(sigmas))  # type: ignore[arg-type]
 
 # %% ../../nbs/20_likelihood.ipynb #5ccf238b
 def _base(prior):
@@ -123,7 +124,7 @@ def _forward(decoder, z):
     """
     at, (mean, sd) = decoder.widths[0], _base(decoder.prior)
     h, rates = mean + sd * z[:, :at], []
-    for layer, sd in zip(decoder.maps, (*decoder.sds[:-1], 0)):
+    for layer, sd in zip(decoder.maps, (*decoder.sigmas[:-1], 0)):
         h = layer(h)
         rates.append(h)
         if sd:
@@ -148,7 +149,7 @@ def simulate(decoder: Decoder, n: int, *, rng: Random) -> tuple[Array, Array]:
             axis=1,
         )
     x = _forward(decoder, z)[-1]
-    return x + decoder.sds[-1] * rng.stream("pixels").normal(x.shape, dtype), z
+    return x + decoder.sigmas[-1] * rng.stream("pixels").normal(x.shape, dtype), z
 
 
 def whiten(decoder: Decoder, h: Sequence[Array]) -> Array:
@@ -163,7 +164,7 @@ def whiten(decoder: Decoder, h: Sequence[Array]) -> Array:
     above, (mean, sd) = h[-1], _base(decoder.prior)
     known = sd < 1e-6 * (1 + xp.abs(mean))
     parts = [xp.where(known, 0.0 * above, (above - mean) / xp.where(known, xp.ones_like(sd), sd))]
-    for layer, sd, state in zip(decoder.maps, decoder.sds[:-1], h[-2:0:-1]):
+    for layer, sd, state in zip(decoder.maps, decoder.sigmas[:-1], h[-2:0:-1]):
         mean = layer(above)
         if sd:
             parts.append((state - mean) / sd)
@@ -171,10 +172,10 @@ def whiten(decoder: Decoder, h: Sequence[Array]) -> Array:
     return xp.concat(parts, axis=1)
 
 # %% ../../nbs/20_likelihood.ipynb #14bb6ea2
-def _residual(decoder, x, painted):
+def _residual(decoder, x, decoded):
     "log p(x|z) in nats (n,), float64, and the residual in units of the pixels' sd (n, n_0)."
-    xp, sd = array_namespace(painted), decoder.sds[-1]
-    r = (x - painted) * (1 / sd)
+    xp, sd = array_namespace(decoded), decoder.sigmas[-1]
+    r = (x - decoded) * (1 / sd)
     return xp.astype(xp.sum(r * r, axis=1), xp.float64) * -0.5 - r.shape[1] * math.log(
         sd * math.sqrt(2 * math.pi)
     ), r
@@ -188,12 +189,12 @@ def _surplus(prior, z):
         return 0.0, 0.0
     xp, (mean, sd), sharp = array_namespace(z), _base(prior), 1 / prior.var
     h, log_p = mean + sd * z, log_prior(prior, mean + sd * z)
-    share = xp.exp(log_components(prior, h) - log_p[:, None])
+    fraction = xp.exp(log_components(prior, h) - log_p[:, None])
     gaussian = xp.sum(xp.log(sd)) + 0.5 * (
         xp.sum(z * z, axis=1) + z.shape[1] * math.log(2 * math.pi)
     )
     return xp.astype(log_p + gaussian, xp.float64), z + sd * (
-        share @ (prior.mean * sharp) - h * (share @ sharp)
+        fraction @ (prior.mean * sharp) - h * (fraction @ sharp)
     )
 
 
@@ -215,8 +216,8 @@ def likelihood_gradient(decoder: Decoder, x: Array, z: Array) -> tuple[Array, Ar
     """
     xp, rates = array_namespace(z), _forward(decoder, z)
     value, r = _residual(decoder, x, rates[-1])
-    g, parts = r * (1 / decoder.sds[-1]), []
-    for layer, y, sd in reversed(list(zip(decoder.maps, rates, (*decoder.sds[:-1], 0)))):
+    g, parts = r * (1 / decoder.sigmas[-1]), []
+    for layer, y, sd in reversed(list(zip(decoder.maps, rates, (*decoder.sigmas[:-1], 0)))):
         if sd:
             parts.append(sd * g)
         g = (g * UNITS[layer.unit].slope(y)) @ layer.W.T
@@ -330,7 +331,7 @@ def _chains(decoder, x, z, betas, steps, n_leapfrog, n_chains, rng, progress, si
     )
     per_block = max(1, room // (n_chains * widest))
     blocks = list(_blocks(n, per_block))
-    with workers(x) as crew, _progress_bar(T * len(blocks), "annealing", progress) as bar:
+    with use_threads(x) as threads, _progress_bar(T * len(blocks), "annealing", progress) as bar:
 
         def one(block):
             stream = rng.stream("chains", block.start)
@@ -345,10 +346,10 @@ def _chains(decoder, x, z, betas, steps, n_leapfrog, n_chains, rng, progress, si
                 bar.update,
             )
 
-        parts = crew.map(one, blocks)
+        parts = threads.map(one, blocks)
     weights, ends = (xp.concat([part[i] for part in parts]) for i in (0, 1))
-    share = np.asarray([(b.stop - b.start) / n for b in blocks])
-    acceptance = share @ np.stack([to_numpy(part[2]) for part in parts])
+    fraction = np.asarray([(b.stop - b.start) / n for b in blocks])
+    acceptance = fraction @ np.stack([to_numpy(part[2]) for part in parts])
     return _estimate(
         to_numpy(weights).reshape(n, n_chains),
         acceptance,
@@ -455,7 +456,7 @@ def bidirectional(
     )
 
 # %% ../../nbs/20_likelihood.ipynb #d51eba8d
-def fit_sds(model: Model, x: Array, **settings: Any) -> tuple[float, ...]:
+def fit_sigmas(model: Model, x: Array, **settings: Any) -> tuple[float, ...]:
     """The noise of h_{M-1}, ..., h_1, x for `decoder_of`: rms residuals h_{k-1} - g_k(h_k) over the
     rows of x (n, n_0) after `infer(model, x, **settings)`.
     """
@@ -467,7 +468,7 @@ def fit_sds(model: Model, x: Array, **settings: Any) -> tuple[float, ...]:
     )
 
 # %% ../../nbs/20_likelihood.ipynb #e6092374
-def tune_sds(
+def tune_sigmas(
     decoder: Decoder,
     x: Array,
     *,
@@ -503,9 +504,9 @@ def tune_sds(
         )
         z = _chains(decoder, x, start, betas, steps, n_leapfrog, 1, stream, progress).z[:, 0, :]
         noise = iter([rms(z[:, a:b]) for a, b in zip(ends[1:], ends[2:])])
-        sds = [sd and sd * next(noise) for sd in decoder.sds[:-1]]
+        sigmas = [sd and sd * next(noise) for sd in decoder.sigmas[:-1]]
         decoder, betas = (
-            replace(decoder, sds=(*sds, rms(x - _forward(decoder, z)[-1]))),
+            replace(decoder, sigmas=(*sigmas, rms(x - _forward(decoder, z)[-1]))),
             np.ones(n_temperatures + 1),
         )
     return decoder
@@ -551,8 +552,8 @@ def importance_bound(
         log_w = np.concatenate(log_w) + float(xp.sum(xp.log(sd[i, :])))
         return [(logsumexp(log_w[: most // k * k].reshape(-1, k)) - math.log(k)).mean() for k in K]
 
-    with workers(x) as crew:
-        return np.asarray(crew.map(one, range(x.shape[0]))).T
+    with use_threads(x) as threads:
+        return np.asarray(threads.map(one, range(x.shape[0]))).T
 
 # %% ../../nbs/20_likelihood.ipynb #c3ef7df7
 def proposal_sd(decoder: Decoder, x: Array, mean: Array, *, rng: Random, rounds: int = 20) -> Array:

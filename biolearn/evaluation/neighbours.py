@@ -32,10 +32,10 @@ def variety(samples: Array, reference: Array) -> float:
     if min(samples.shape[0], reference.shape[0]) < 2:
         raise ValueError("A variance needs at least two rows of samples and of reference.")
     xp = array_namespace(samples, reference)
-    spread = lambda a: float(xp.sum(xp.var(a, axis=0)))
-    if not spread(reference) > 0:
+    mean_and_sd = lambda a: float(xp.sum(xp.var(a, axis=0)))
+    if not mean_and_sd(reference) > 0:
         raise ValueError("reference does not vary: all its rows are equal.")
-    return spread(samples) / spread(reference)
+    return mean_and_sd(samples) / mean_and_sd(reference)
 
 # %% ../../nbs/42_neighbours.ipynb #4f579a4d
 def nearest_distance(samples: Array, train: Array, *, chunk: int | None = None) -> Array:
@@ -119,9 +119,9 @@ def class_entropy(labels: Array, n_classes: int = 10) -> float:
     """Entropy of the class histogram over its largest value log(n_classes): 1 is all classes alike,
     0 is one class only.
     """
-    share = class_histogram(labels, n_classes) / len(labels)
-    share = share[share > 0]
-    return float(abs((share * np.log(share)).sum()) / math.log(n_classes))
+    fraction = class_histogram(labels, n_classes) / len(labels)
+    fraction = fraction[fraction > 0]
+    return float(abs((fraction * np.log(fraction)).sum()) / math.log(n_classes))
 
 # %% ../../nbs/42_neighbours.ipynb #95f37b97
 def recognisability(

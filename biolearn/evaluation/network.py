@@ -21,7 +21,7 @@ from ..core.generation import half_masks, inference_chain, sample_directed
 from ..core.inference import infer, inference_steps
 from ..core.model import log_p_joint
 from ..core.rng import Random
-from .completion import fill_mean, fill_nearest, fill_pca, inpainting_error
+from .completion import impute_mean, impute_nearest, impute_pca, inpainting_error
 from .neighbours import class_entropy, class_histogram, nearest_distance, variety
 from .parzen import parzen_log_likelihood
 from .statistics import mean_and_stderr
@@ -139,9 +139,9 @@ def inpainting(run: Run) -> dict[str, Any] | None:
         )
         fills = {
             "network": to_numpy(ours),
-            "mean digit": fill_mean(x, visible, train),
-            "nearest digit": fill_nearest(x, visible, train),
-            "principal components": fill_pca(x, visible, train),
+            "mean digit": impute_mean(x, visible, train),
+            "nearest digit": impute_nearest(x, visible, train),
+            "principal components": impute_pca(x, visible, train),
         }
         if not np.isfinite(fills["network"]).all():
             return None

@@ -22,7 +22,7 @@ from biolearn.core.arrays import (
     to_numpy,
 )
 from .statistics import _block_rows, _blocks
-from ..kernels.threads import workers
+from ..kernels.threads import use_threads
 
 # %% ../../nbs/09_parzen.ipynb #4dd4efbf
 def _closeness(t, samples, mean, rows):
@@ -89,8 +89,8 @@ def _parzen(test, samples, sigmas, chunk):
         half = _half_distance(t, samples, best)
         return [xp.log(total) - half / sigma**2 for total, sigma in zip(sums, sigmas)]
 
-    with workers(test) as crew:
-        parts = crew.map(one, _blocks(test.shape[0], rows))
+    with use_threads(test) as threads:
+        parts = threads.map(one, _blocks(test.shape[0], rows))
     constants = [math.log(n) + d / 2 * math.log(2 * math.pi * sigma**2) for sigma in sigmas]
     return [xp.concat(part) - c for part, c in zip(zip(*parts), constants)]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core.arrays import Array, array_namespace, check_choice, check_number
 from ..core.generation import generate_by
-from ..core.learning import Recipe
+from ..core.learning import TrainConfig
 from ..core.model import Model, encode
 from ..core.rng import Random
 
@@ -163,7 +163,7 @@ def clockless_generate(
 
 # %% ../../nbs/32_asynchronous.ipynb #11b700f1
 def clockless_e_step(
-    recipe: Recipe, *, p: float, of: str = "layers", delay: int = 0
+    recipe: TrainConfig, *, p: float, of: str = "layers", delay: int = 0
 ) -> Callable[..., list[Array]]:
     "An E-step for `fit`: INFERENCE by the `recipe` without a clock, e_step(model, x, *, rng) -> h."
     if recipe.direction != "target":

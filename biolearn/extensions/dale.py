@@ -16,20 +16,20 @@ from ..core.rng import Random
 
 # %% ../../nbs/29_dale.ipynb #5ca18e59
 def dale_signs(
-    sizes: Sequence[int], share: float, *, rng: Random, pixels: float | None = None
+    sizes: Sequence[int], fraction: float, *, rng: Random, pixels: float | None = None
 ) -> list[Array | None]:
     """For every layer, from the pixels up, the signs of its neurons: (n_k,) of 1 (excitatory) and
-    -1 (inhibitory), float32, round(`share` n_k) of them excitatory, in random order.
+    -1 (inhibitory), float32, round(`fraction` n_k) of them excitatory, in random order.
 
     `pixels`: the share of excitatory ones among the pixels; None, and the law does not bind them
     (their entry is None).
     """
-    for name, value in (("share", share), ("pixels", pixels)):
+    for name, value in (("share", fraction), ("pixels", pixels)):
         if value is not None:
             check_number(value, name, low=0, high=1)
 
     def layer(k, n):
-        part = pixels if k == 0 else share
+        part = pixels if k == 0 else fraction
         if part is None:
             return None
         signs = rng.backend.asarray([1.0] * round(part * n) + [-1.0] * (n - round(part * n)))
@@ -65,15 +65,15 @@ def _bound(model, signs):
 
 
 def dale_rule(signs: Sequence[Array | None]) -> Callable[[Model], None]:
-    """An `after_step` for `fit` that keeps the `signs` of `dale_signs`: after each minibatch,
+    """An `projection` for `fit` that keeps the `signs` of `dale_signs`: after each minibatch,
     weights that crossed zero are put back to it.
     """
 
-    def after_step(model: Model) -> None:
+    def projection(model: Model) -> None:
         for dense, s in _bound(model, signs):
             keep_signs(dense, s)
 
-    return after_step
+    return projection
 
 
 def wrong_signs(model: Model, signs: Sequence[Array | None]) -> int:

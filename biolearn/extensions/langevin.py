@@ -14,7 +14,7 @@ from ..core.arrays import Array, array_namespace, check_array, check_number
 from ..core.generation import generate_by
 from ..core.inference import infer
 from ..core.layers import corrupt
-from ..core.learning import Recipe
+from ..core.learning import TrainConfig
 from ..core.model import Model, encode
 from ..core.rng import Random
 
@@ -30,17 +30,17 @@ def noise_units(model: Model, x: Array, **settings: Any) -> tuple[float, ...]:
     )
 
 # %% ../../nbs/31_langevin.ipynb #317d8513
-def _check(model, temperature, sds, n_steps, delta, alpha):
+def _check(model, temperature, sigmas, n_steps, delta, alpha):
     "Refuse settings that cannot be meant."
     check_number(temperature, "temperature", low=0)
     check_number(n_steps, "n_steps", integer=True, low=0)
     check_number(delta, "delta", low=0)
     check_number(alpha, "alpha", low=0, high=1)
-    if len(sds) != len(model.pairs):
+    if len(sigmas) != len(model.pairs):
         raise ValueError(
-            f"sds needs one standard deviation for each of the {len(model.pairs)} hidden layers, got {len(sds)}."
+            f"sds needs one standard deviation for each of the {len(model.pairs)} hidden layers, got {len(sigmas)}."
         )
-    for sd in sds:
+    for sd in sigmas:
         check_number(sd, "a standard deviation in sds", low=0)
 
 
@@ -49,7 +49,7 @@ def noisy_steps(
     x: Array,
     *,
     temperature: float,
-    sds: Sequence[float],
+    sigmas: Sequence[float],
     n_steps: int = 15,
     delta: float = 0.1,
     alpha: float = 0.001,
@@ -59,13 +59,13 @@ def noisy_steps(
     1, ..., `n_steps` steps, lists from the pixels up.
 
     `x` (batch, n_0). Each step adds normal noise of sd `sds[k-1]` √(2 `delta` `temperature`) to
-    h_k; `sds`: sigma_1, ..., sigma_M, as from `noise_units`. `temperature` 0 is `inference_steps`,
-    bit for bit. States are not held in the reach of their units.
+    h_k; `sigmas`: sigma_1, ..., sigma_M, as from `noise_units`. `temperature` 0 is
+    `inference_steps`, bit for bit. States are not held in the reach of their units.
     """
-    _check(model, temperature, sds, n_steps, delta, alpha)
+    _check(model, temperature, sigmas, n_steps, delta, alpha)
     M, h = len(model.pairs), encode(model, x)
     shake, up, down = (
-        [math.sqrt(2 * delta * temperature) * float(sd) for sd in sds],
+        [math.sqrt(2 * delta * temperature) * float(sd) for sd in sigmas],
         h[1],
         [None, *(model.g(k, h[k]) for k in range(1, M + 1))],
     )
@@ -94,7 +94,7 @@ def noisy_generate(
     n: int,
     *,
     temperature: float,
-    sds: Sequence[float],
+    sigmas: Sequence[float],
     rounds: int = 3,
     cold: int = 0,
     alpha: float = 0.3,
@@ -114,7 +114,7 @@ def noisy_generate(
             model,
             x,
             temperature=temperature if r < rounds - cold else 0.0,
-            sds=sds,
+            sigmas=sigmas,
             alpha=alpha,
             rng=rng,
             **settings,
@@ -124,10 +124,10 @@ def noisy_generate(
 
 # %% ../../nbs/31_langevin.ipynb #6a395cae
 def noisy_e_step(
-    recipe: Recipe, *, temperature: float, sds: Sequence[float]
+    recipe: TrainConfig, *, temperature: float, sigmas: Sequence[float]
 ) -> Callable[..., list[Array]]:
     """An E-step for `fit`: INFERENCE by the `recipe` with noise, e_step(model, x, *, rng) -> h.
-    `sds` are fixed: those of a trained network, or of a guess.
+    `sigmas` are fixed: those of a trained network, or of a guess.
     """
     settings = {name: value for name, value in recipe.inference.items() if name != "direction"}
     if recipe.direction != "target":
@@ -135,5 +135,5 @@ def noisy_e_step(
             f"noise goes with the target step of Eq. 12, not with direction {recipe.direction!r}."
         )
     return lambda model, x, *, rng: noisy_infer(
-        model, x, temperature=temperature, sds=sds, rng=rng, **settings
+        model, x, temperature=temperature, sigmas=sigmas, rng=rng, **settings
     )

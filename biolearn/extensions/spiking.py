@@ -16,7 +16,7 @@ from ..core.arrays import Array, array_namespace, check_choice, check_number, to
 from ..core.generation import _in_blocks
 from ..core.inference import inference_steps
 from ..core.layers import Dense, LayerPair, target_step
-from ..core.learning import Recipe
+from ..core.learning import TrainConfig
 from ..core.model import Model, decode
 from ..core.priors import sample_prior
 from ..core.rng import Random
@@ -78,7 +78,7 @@ class Heard(Dense):
         "Rates (batch, n_out), of the counts that are heard of `h` (batch, n_in)."
         return super().__call__(send(h, self.n, self.sender, rng=self.rng))
 
-    def into(self, h: Array, out: Array, spare: Array, kit: Any = None) -> None:
+    def into(self, h: Array, out: Array, spare: Array, kernels: Any = None) -> None:
         """Refused: what works in place reads weights, and would hear some activities as real
         numbers.
         """
@@ -180,7 +180,7 @@ def generate_spikes(
     return _in_blocks(make, n_samples, rng)
 
 # %% ../../nbs/28_spiking.ipynb #4ea98b11
-def spike_e_step(n: float, recipe: Recipe) -> Callable[..., list[Array]]:
+def spike_e_step(n: float, recipe: TrainConfig) -> Callable[..., list[Array]]:
     """An E-step for `fit(..., e_step=...)`: INFERENCE by the settings of `recipe`, every activity
     heard in windows of `n`.
     """

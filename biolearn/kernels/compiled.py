@@ -112,14 +112,14 @@ def errors(a: Array, b: Array, targets: Array, db: Array, squares: Array, unit: 
     """For y = rate(a + b): a ← (y - targets) slope / batch; db (n,) its sum over the batch, squares
     (n,) the sum of |y - targets|².
     """
-    share = _ONE / np.float32(a.shape[0])
+    fraction = _ONE / np.float32(a.shape[0])
     db[:] = _ZERO
     squares[:] = _ZERO
     for i in range(a.shape[0]):
         for j in range(a.shape[1]):
             y = _rate(unit, a[i, j] + b[j])
             error = y - targets[i, j]
-            a[i, j] = error * _slope(unit, y) * share
+            a[i, j] = error * _slope(unit, y) * fraction
             db[j] += a[i, j]
             squares[j] += error * error
 

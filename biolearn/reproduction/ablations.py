@@ -20,11 +20,11 @@ from typing import Any
 from ..core.arrays import check_choice, use_device
 from ..core.data import load_dataset
 from ..core.files import write_whole
-from ..core.learning import DivergenceError, Recipe
+from ..core.learning import DivergenceError, TrainConfig
 from ..core.rng import Random
 from ..evaluation.controls import control_samples
 from ..evaluation.network import measure, score
-from ..evaluation.statistics import outcome, spread
+from ..evaluation.statistics import outcome, mean_and_sd
 from .claims import Claim
 from .profiles import Profile, get_profile
 from .report import git_revision
@@ -41,11 +41,11 @@ from biolearn.reproduction.runs import (
 # %% ../../nbs/13_ablations.ipynb #5090e9f3
 @dataclass(frozen=True)
 class Variant:
-    """One experiment: `change(recipe)` gives the fields of the profile's `Recipe` that it changes,
-    `says` is one sentence on what it takes away.
+    """One experiment: `change(recipe)` gives the fields of the profile's `TrainConfig` that it
+    changes, `says` is one sentence on what it takes away.
     """
 
-    change: Callable[[Recipe], dict[str, Any]]
+    change: Callable[[TrainConfig], dict[str, Any]]
     says: str
 
 
@@ -372,7 +372,7 @@ def judge(target: Target, results: list[dict[str, Any]]) -> dict[str, Any]:
         "name": target.name,
         "paper": target.paper,
         "target": f"mean at least {target.at_least:g}" if target.reached is None else "every seed",
-    } | spread({r["seed"]: target.value(r) for r in results})
+    } | mean_and_sd({r["seed"]: target.value(r) for r in results})
     lacking = [str(r["seed"]) for r in results if target.value(r) is None]
     if target.mnist and any(r["settings"]["dataset"] != "mnist" for r in results):
         verdict, note = None, "other data: not comparable with the paper's number"
@@ -521,7 +521,7 @@ def _of_variant(results):
         "seeds": [r["seed"] for r in results],
         "diverged": [r["seed"] for r in results if not r["finite"]],
         "metrics": {
-            name: spread({r["seed"]: value(r) for r in measured})
+            name: mean_and_sd({r["seed"]: value(r) for r in measured})
             for name, (value, _, _) in METRICS.items()
         },
     }
@@ -532,7 +532,7 @@ def _of_rounds(results):
     'variety': spread}}.
     """
     rounds = sorted({int(k) for r in results for k in r.get("rounds") or {}})
-    of = lambda n, what: spread(
+    of = lambda n, what: mean_and_sd(
         {
             r["seed"]: _dig(r, "rounds", str(n), what)
             for r in results
@@ -546,7 +546,7 @@ def _of_otherwise(results):
     "Parzen score of GENERATE with one setting changed: {setting: spread}."
     names = sorted({name for r in results for name in r.get("otherwise") or {}})
     return {
-        name: spread(
+        name: mean_and_sd(
             {r["seed"]: _dig(r, "otherwise", name, "mean") for r in results if "otherwise" in r}
         )
         for name in names
@@ -592,7 +592,7 @@ def summarise(folder: str | Path, profile: str | Profile | None = None) -> dict[
         "otherwise": _of_otherwise(paper),
         "variants": variants,
         "seconds": {
-            what: spread({r["seed"]: _dig(r, "seconds", what) for r in paper if r["finite"]})
+            what: mean_and_sd({r["seed"]: _dig(r, "seconds", what) for r in paper if r["finite"]})
             for what in ("training", "measuring")
         },
         "commits": sorted({(_dig(r, "revision", "commit") or "unknown")[:12] for r in results}),

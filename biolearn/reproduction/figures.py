@@ -43,7 +43,13 @@ from biolearn.reproduction.runs import (
 )
 
 # %% ../../nbs/46_figures.ipynb #c2e5453f
-PARAMETERS = ("profile", "seed", "device", "out", "changes")  # what every figure notebook is given
+PARAMETERS = (
+    "profile",
+    "seed",
+    "device",
+    "out",
+    "overrides",
+)  # what every figure notebook is given
 
 
 class UnknownNotebook(ReproduceError, UsageError):
@@ -345,18 +351,18 @@ def reproduce(
     seed: int = 0,
     out: str | Path = "",
     *,
-    changes: dict[str, Any] | None = None,
+    overrides: dict[str, Any] | None = None,
     notebooks: str | Path | None = None,
 ) -> dict[str, Any]:
     """Run the figure notebooks (those whose names begin with `only`, or all) in the order of their
     names, and write pictures, manifest.json, report.html and report.md to `out` (see
     `output_folder`); returns the manifest. `notebooks` is a folder of other notebooks to run,
-    `changes` as in `get_profile`. Raises ValueError, TypeError or ReproduceError before anything
+    `overrides` as in `get_profile`. Raises ValueError, TypeError or ReproduceError before anything
     runs if a notebook would ignore its parameters, and NotebookFailed at the first cell that fails.
     """
-    profile, changes, backend, start = (
-        get_profile(profile, changes),
-        dict(changes or {}),
+    profile, overrides, backend, start = (
+        get_profile(profile, overrides),
+        dict(overrides or {}),
         use_device(device),
         time.perf_counter(),
     )
@@ -376,12 +382,12 @@ def reproduce(
         "system": platform.platform(),
         "revision": git_revision(),
         "environment": {k: v for k, v in (os.environ | env).items() if k.startswith("OPENBLAS_")},
-        "changes": changes,
+        "overrides": overrides,
         "settings": profile,
     }
     seconds, failed = {}, "interrupted"
     print(
-        f"biolearn: {len(chosen)} notebooks, profile {profile.name}{_list_changes(changes)}, seed {seed}, on the {backend.name}"
+        f"biolearn: {len(chosen)} notebooks, profile {profile.name}{_list_changes(overrides)}, seed {seed}, on the {backend.name}"
         + "".join(f", {k}={v}" for k, v in about["environment"].items())
         + f", into {out}",
         file=sys.stderr,
@@ -392,7 +398,7 @@ def reproduce(
             "seed": seed,
             "device": backend.name,
             "out": str(out),
-            "changes": _plain(changes),
+            "overrides": _plain(overrides),
         }
         with _environ(env):
             _run_all(chosen, given, out, stems, seconds)

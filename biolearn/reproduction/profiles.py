@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.arrays import check_choice, check_number
 from ..core.layers import UNITS
-from ..core.learning import Recipe
+from ..core.learning import TrainConfig
 
 # %% ../../nbs/11_profiles.ipynb #1479fddd
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Profile:
     dataset: str
     hidden: tuple[int, ...]
     units: tuple[str, ...]
-    recipe: Recipe
+    recipe: TrainConfig
     n_samples: int = 10_000
     sigma: float = 0.2
     threads: int = 0
@@ -69,7 +69,7 @@ PROFILES = {
             dataset="digits",
             hidden=(200, 50),
             units=("sigmoid", "softplus", "sigmoid"),
-            recipe=Recipe(
+            recipe=TrainConfig(
                 epochs=300,
                 batch_size=50,
                 noise=(0.22, 0.1, "spikes"),
@@ -85,7 +85,7 @@ PROFILES = {
             dataset="mnist",
             hidden=(1000, 100),
             units=("sigmoid", "softplus", "sigmoid"),
-            recipe=Recipe(
+            recipe=TrainConfig(
                 epochs=20,
                 batch_size=100,
                 noise=(0.5, 0.1, "spikes"),
@@ -100,19 +100,19 @@ PROFILES = {
 PROFILES["mixture"] = replace(PROFILES["paper"], name="mixture", components=1000, rounds=0)
 
 
-def get_profile(profile: str | Profile, changes: dict[str, Any] | None = None) -> Profile:
-    """The `Profile` of that name (a `Profile` is taken as it is), with the fields in `changes`,
+def get_profile(profile: str | Profile, overrides: dict[str, Any] | None = None) -> Profile:
+    """The `Profile` of that name (a `Profile` is taken as it is), with the fields in `overrides`,
     {name: value}, of the profile or of its recipe set. Raises ValueError or TypeError for an
     unknown profile, an unknown field or a value that cannot be.
     """
     if not isinstance(profile, Profile):
         check_choice(profile, "profile", tuple(PROFILES))
         profile = PROFILES[profile]
-    return profile if changes is None else _changed(profile, changes)
+    return profile if overrides is None else _changed(profile, overrides)
 
 # %% ../../nbs/11_profiles.ipynb #c4a96e51
 def changeable(profile: str | Profile = "quick") -> dict[str, Any]:
-    """What `changes` may name, {field: its value in this profile}: the fields of the profile, but
+    """What `overrides` may name, {field: its value in this profile}: the fields of the profile, but
     for its name, and of its recipe.
     """
     profile = get_profile(profile)
@@ -124,13 +124,13 @@ def changeable(profile: str | Profile = "quick") -> dict[str, Any]:
     }
 
 
-def _changed(profile, changes):
-    "`profile` with `changes`; lists, which is what JSON makes of tuples, become tuples again."
-    if not isinstance(changes, dict):
-        raise TypeError(f"changes must be a dict of names and values, got {changes!r}.")
+def _changed(profile, overrides):
+    "`profile` with `overrides`; lists, which is what JSON makes of tuples, become tuples again."
+    if not isinstance(overrides, dict):
+        raise TypeError(f"changes must be a dict of names and values, got {overrides!r}.")
     there, new = (
         changeable(profile),
-        {name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()},
+        {name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()},
     )
     for name, value in new.items():
         if name not in there:

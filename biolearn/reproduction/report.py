@@ -137,10 +137,10 @@ def all_claims(manifest: dict[str, Any]) -> list[tuple[str, Claim]]:
     ]
 
 
-def _list_changes(changes):
-    "The `changes` of a profile in words, to stand behind its name."
-    return " with " * bool(changes) + ", ".join(
-        f"{name} = {value!r}" for name, value in changes.items()
+def _list_changes(overrides):
+    "The `overrides` of a profile in words, to stand behind its name."
+    return " with " * bool(overrides) + ", ".join(
+        f"{name} = {value!r}" for name, value in overrides.items()
     )
 
 
@@ -161,7 +161,7 @@ def _headline(manifest):
             f"In the folder, but of another run, and left out: {', '.join(m['left_out'])}."
         )
     lines.append(
-        f"Code: {rev['commit'][:12]}{' with changes on top' if rev['dirty'] else ''}."
+        f"Code: {rev['commit'][:12]}{' with overrides on top' if rev['dirty'] else ''}."
         if rev
         else "Code: not from a git repository."
     )

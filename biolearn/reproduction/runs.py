@@ -269,14 +269,14 @@ def trained_run(
     seed: int = 0,
     device: str = "auto",
     out: str | Path = "",
-    changes: dict[str, Any] | None = None,
+    overrides: dict[str, Any] | None = None,
 ) -> Run:
     """The `Run` of this profile and seed: loaded from <out>/runs/<key> if it was trained before by
     this very code and settings, else trained now, from where an interrupted training stopped.
     `profile` is a name in PROFILES or a `Profile`; `device` as in `use_device`; `out` as in
-    `output_folder`; `changes` as in `get_profile`.
+    `output_folder`; `overrides` as in `get_profile`.
     """
-    profile, backend = get_profile(profile, changes), use_device(device)
+    profile, backend = get_profile(profile, overrides), use_device(device)
     out, rng, key = (
         output_folder(out, profile),
         Random(seed, backend),
