@@ -22,6 +22,7 @@ import biolearn.reproduction.figures as figures
 import biolearn.reproduction.runs as runs
 from biolearn.core.arrays import Backend, to_numpy
 from biolearn.core.data import load_digits
+from biolearn.core.files import as_plain
 from biolearn.core.generation import generate, inpaint, sample_directed
 from biolearn.core.inference import infer, inference_steps
 from biolearn.core.layers import exact_gradient
@@ -378,7 +379,7 @@ def _result(
         "measurement": study.MEASUREMENT,
         "finite": finite,
         "diverged": None if finite else "h_1 exploded: why",
-        "settings": network_module._plain(profile),
+        "settings": as_plain(profile),
         "revision": {"commit": "c" * 40, "dirty": False},
     }
     if finite:

@@ -412,7 +412,7 @@ def test_a_run_cut_off_anywhere_is_taken_up_again_and_leaves_nothing_behind(
             (learning, "_measure", cut),
             (learning, "_top_rows", cut),
             (runs_module, "save_model", cut),
-            (runs_module, "_write", cut),
+            (runs_module, "write_text", cut),
             (figures.os, "replace", late),
             (runs_module, "flush_folder", cut),
             (runs_module.shutil, "rmtree", cut),
