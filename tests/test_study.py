@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import biolearn.reproduction.study as study_module
-from biolearn.core.learning import ALGORITHM
+from biolearn.core.checkpoints import ALGORITHM
 from biolearn.core.rng import Random
 from biolearn.reproduction.study import (
     TABLE,
