@@ -113,7 +113,7 @@ def test_feedback_reads_no_weights_of_other_maps():
     """Feedback given the activities at its two ends does not change with g, nor with f of another
     layer; and the fixed kind never learns.
     """
-    model, (x, y) = network(), some()
+    model, (x, _) = network(), some()
     h = encode(model, x)
     other = copy_model(model)
     for dense in (other.pairs[0].f, other.pairs[0].g, other.pairs[1].g, other.pairs[2].g):
@@ -160,7 +160,7 @@ def test_the_delta_rule_finds_the_posterior_mean_of_a_linear_layer():
 
 
 def test_feedback_learns_in_the_maps_that_it_is_given():
-    model, (x, y) = network(), some()
+    model, (x, _) = network(), some()
     model = copy_model(model)
     maps = [pair.g for pair in model.pairs[1:]]
     before = maps[0].W.copy()
