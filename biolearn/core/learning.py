@@ -603,7 +603,7 @@ class ActivityWatch:
                 )
 
     def end(self, measured, arrays, epoch):
-        """Look at what was `measured` of an epoch, and at the weights and books in `arrays`, by
+        """Look at what was `measured` of an epoch, and at the weights and memories in `arrays`, by
         name.
         """
         self(measured["rms"], epoch)

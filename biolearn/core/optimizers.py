@@ -66,7 +66,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., None], int]] = {
     "momentum": (_momentum, 1),
     "rmsprop": (_rmsprop, 3),
     "adam": (_adam, 2),
-}  # rule, arrays in its books
+}  # rule, number of arrays it remembers
 
 # %% ../../nbs/38_optimizers.ipynb #3e697d2b
 def update_weights(
