@@ -33,13 +33,14 @@ from ..kernels.threads import use_threads
 
 # %% ../../nbs/40_ensembles.ipynb #1b1a3a3a
 def stack_models(models: Sequence[Model]) -> Model:
-    """S networks as one `Model` whose arrays have a leading axis, W (S, n_in, n_out) and b (S,
-    n_out); priors are left out. ValueError unless all have the same sizes and units.
+    """S networks as one `Model` whose arrays have a leading axis; priors are left out.
+
+    W becomes (S, n_in, n_out) and b (S, n_out). ValueError unless all have the same sizes and
+    units.
     """
-    if len({(model.sizes, model.units) for model in models}) != 1:
-        raise ValueError(
-            f"networks side by side must have the same sizes and units, got {[(model.sizes, model.units) for model in models]}."
-        )
+    kinds = [(model.sizes, model.units) for model in models]
+    if len(set(kinds)) != 1:
+        raise ValueError(f"networks side by side must have the same sizes and units, got {kinds}.")
     xp = array_namespace(models[0].pairs[0].f.W)
     join = lambda maps: Dense(
         xp.stack([dense.W for dense in maps]), xp.stack([dense.b for dense in maps]), maps[0].unit

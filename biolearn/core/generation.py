@@ -80,7 +80,8 @@ def inference_chain(
     noise: float = 0.0,
     rng: Random | None = None,
 ) -> Iterator[Array]:
-    """The chain of Section 5.2: yields x after 0, 1, ..., `rounds` rounds of inference and decoding.
+    """The chain of Section 5.2: yields x after 0, 1, ..., `rounds` rounds of inference and
+    decoding.
 
     Parameters
     ----------

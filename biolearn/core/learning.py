@@ -312,61 +312,6 @@ def train_step(
     step = _Step(state, config.optimizer, inference or config.inference, rngs, threads)
     return step(x, config.rates, config.noise, state.t)
 
-# %% ../../nbs/07_learning.ipynb #5a1c0b07
-class _RecordedStep:
-    """A `_Step` whose launches a GPU records once and replays.
-
-    What changes from step to step lies in arrays that stay: the minibatch, and one row of numbers,
-    for each map the two that Adam multiplies with (other optimisers use one, the rate), and the
-    noise of each layer.
-    """
-
-    def __init__(self, step, config):
-        model = step.state.model
-        W, maps = model.pairs[0].f.W, 2 * len(model.pairs)
-        self.step, self.config, self.graph = step, config, None
-        self.numbers = array_namespace(W).empty((2 * maps + len(model.sizes),), dtype=W.dtype)
-        pairs = [(self.numbers[2 * i, ...], self.numbers[2 * i + 1, ...]) for i in range(maps)]
-        self.rates = pairs if config.optimizer == "adam" else [rate for rate, _ in pairs]
-        fades = zip(config.noise, config.noise_end or config.noise)
-        self.noise = [
-            self.numbers[2 * maps + k, ...] if n != "spikes" and (n or end) else n
-            for k, (n, end) in enumerate(fades)
-        ]
-
-    def __call__(self, batch, now):
-        if batch.shape[-2] != self.config.batch_size:  # the last of an epoch may be smaller
-            return _launched(self.step, batch, now)
-        if self.graph is None:
-            self.room = array_namespace(batch).empty_like(batch)
-            self.graph = CudaGraph(self._job)
-        self.room[...] = batch
-        self.numbers.set(self._numbers(now))
-        return self.graph()
-
-    def _job(self):
-        h, losses = self.step(self.room, self.rates, self.noise, None)
-        return h, stacked(losses)
-
-    def _numbers(self, now):
-        t, adam = self.step.state.t, self.config.optimizer == "adam"
-        pairs = [adam_scales(rate, t) if adam else (rate, 0.0) for rate in now.rates]
-        noise = [0.0 if level == "spikes" else level for level in now.noise]
-        return to_numpy([n for pair in pairs for n in pair] + noise).astype("float32")
-
-
-def _launched(step, batch, now):
-    "The settled h and the losses, in one array, of a step that is launched as it is."
-    h, losses = step(batch, now.rates, now.noise, step.state.t)
-    return h, stacked(losses)
-
-
-def _stepper(step, config, recordable):
-    "step(batch, config now), recorded where a GPU can."
-    if recordable and is_cupy_array(step.state.model.pairs[0].f.W):
-        return _RecordedStep(step, config)
-    return lambda batch, now: _launched(step, batch, now)
-
 # %% ../../nbs/07_learning.ipynb #bd252700
 @dataclass
 class TrainSession:
@@ -531,6 +476,9 @@ def check_training(model: Model, x: Array, inference: Inference) -> None:
             "`fit` trains one network, and this model is a stack of several: `fit_many` trains "
             "those (it keeps no checkpoints)."
         )
+    asked = ("draws", "recordable", "pixels_only")
+    if not callable(inference) or not all(hasattr(inference, name) for name in asked):
+        raise TypeError(f"inference must be an Inference, or act like one, got {inference!r}.")
     if not inference.pixels_only:
         check_array(x, "x")
         return
@@ -655,7 +603,7 @@ class ActivityWatch:
                 )
 
     def end(self, measured, arrays, epoch):
-        """Look at what was `measured` of an epoch, and at the weights and books in `arrays`, by
+        """Look at what was `measured` of an epoch, and at the weights and memories in `arrays`, by
         name.
         """
         self(measured["rms"], epoch)
@@ -678,7 +626,8 @@ class ActivityWatch:
 # %% ../../nbs/07_learning.ipynb #611c9c36
 @contextmanager
 def training_advice(x: Array, config: TrainConfig, kept: Any = None) -> Iterator[None]:
-    """Errors that end training in the block say what to do, and what `kept` checkpoints are left."""
+    """Errors that end training in the block say what to do, and what `kept` checkpoints are left.
+    """
     left = lambda: (
         kept.left(" (`load_model` reads it); changed settings need another folder") if kept else ""
     )
@@ -691,3 +640,58 @@ def training_advice(x: Array, config: TrainConfig, kept: Any = None) -> Iterator
             f"out of memory in training, with minibatches of {config.batch_size} rows of {x.shape[1]} numbers ({e}). "
             f"Use a smaller batch_size, or a narrower network.{left()}"
         ) from e
+
+# %% ../../nbs/07_learning.ipynb #5a1c0b07
+class _RecordedStep:
+    """A `_Step` whose launches a GPU records once and replays.
+
+    What changes from step to step lies in arrays that stay: the minibatch, and one row of numbers,
+    for each map the two that Adam multiplies with (other optimisers use one, the rate), and the
+    noise of each layer.
+    """
+
+    def __init__(self, step, config):
+        model = step.state.model
+        W, maps = model.pairs[0].f.W, 2 * len(model.pairs)
+        self.step, self.config, self.graph = step, config, None
+        self.numbers = array_namespace(W).empty((2 * maps + len(model.sizes),), dtype=W.dtype)
+        pairs = [(self.numbers[2 * i, ...], self.numbers[2 * i + 1, ...]) for i in range(maps)]
+        self.rates = pairs if config.optimizer == "adam" else [rate for rate, _ in pairs]
+        fades = zip(config.noise, config.noise_end or config.noise)
+        self.noise = [
+            self.numbers[2 * maps + k, ...] if n != "spikes" and (n or end) else n
+            for k, (n, end) in enumerate(fades)
+        ]
+
+    def __call__(self, batch, now):
+        if batch.shape[-2] != self.config.batch_size:  # the last of an epoch may be smaller
+            return _launched(self.step, batch, now)
+        if self.graph is None:
+            self.room = array_namespace(batch).empty_like(batch)
+            self.graph = CudaGraph(self._job)
+        self.room[...] = batch
+        self.numbers.set(self._numbers(now))
+        return self.graph()
+
+    def _job(self):
+        h, losses = self.step(self.room, self.rates, self.noise, None)
+        return h, stacked(losses)
+
+    def _numbers(self, now):
+        t, adam = self.step.state.t, self.config.optimizer == "adam"
+        pairs = [adam_scales(rate, t) if adam else (rate, 0.0) for rate in now.rates]
+        noise = [0.0 if level == "spikes" else level for level in now.noise]
+        return to_numpy([n for pair in pairs for n in pair] + noise).astype("float32")
+
+
+def _launched(step, batch, now):
+    "The settled h and the losses, in one array, of a step that is launched as it is."
+    h, losses = step(batch, now.rates, now.noise, step.state.t)
+    return h, stacked(losses)
+
+
+def _stepper(step, config, recordable):
+    "step(batch, config now), recorded where a GPU can."
+    if recordable and is_cupy_array(step.state.model.pairs[0].f.W):
+        return _RecordedStep(step, config)
+    return lambda batch, now: _launched(step, batch, now)
