@@ -35,7 +35,7 @@ from biolearn.core.rng import Random
 from biolearn.evaluation.completion import inpainting_error
 from biolearn.evaluation.parzen import parzen_log_likelihood
 from biolearn.extensions.dale import dale_rule, dale_signs, dale_start, wrong_signs
-from biolearn.reproduction.ablations import mean_and_sd
+from biolearn.evaluation.statistics import mean_and_sd
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions

@@ -8,7 +8,7 @@ follows. All priors learn from the codes of the first 20,000 training digits. Wh
 measured again; delete an entry, or the file, to have it made anew.
 
 The rule for the verdict, fixed before a measured seed was looked at. Better and worse are those of
-`experiments.outcome`: means over seeds more than three standard errors of their difference apart.
+`evaluation.statistics.outcome`: means over seeds more than three standard errors of their difference apart.
 1. Closer to the chain: by lateral synapses, painted once, the Fréchet distance to GENERATE's own pictures is better than by the paper's prior, painted once.
 2. Closer to digits: likewise the Parzen score and the Fréchet distance of test digits, both.
    "It works" if 1 and 2 hold, "in part" if one of them does, else "it does not work".

@@ -37,7 +37,7 @@ from biolearn.core.priors import sample_prior
 from biolearn.core.rng import Random
 from biolearn.evaluation.parzen import parzen_log_likelihood
 from biolearn.extensions.spiking import infer_spikes, send, spike_chain, spike_e_step
-from biolearn.reproduction.ablations import mean_and_sd
+from biolearn.evaluation.statistics import mean_and_sd
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
