@@ -39,7 +39,7 @@ from biolearn.evaluation.statistics import mean_and_sd
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
-from experiments.yardstick import save
+from experiments.comparison import save
 
 PATH = Path(__file__).resolve().parent.parent / "figures" / "paper" / "biology" / "dale.json"
 # (share, share of the pixels); the last is not under the law: it tells the start's part from the

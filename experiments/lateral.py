@@ -54,9 +54,9 @@ from biolearn.extensions.lateral import (
 )
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
-from experiments import yardstick
+from experiments import comparison
 
-OUT = yardstick.runner.ROOT / "figures" / "paper" / "biology" / "lateral.json"
+OUT = comparison.runner.ROOT / "figures" / "paper" / "biology" / "lateral.json"
 LEARNING = dict(
     n_epochs=20, batch_size=100, epsilon=0.05, delta=0.02, n_steps=4, n_chains=500, floor=0.01
 )
@@ -135,7 +135,7 @@ def measured(x, chain, data, features, rng):
 def measure(seed, data, features, runs):
     "One seed: {'found': {set: {number: estimate}}, 'told': ...}."
     run, rng, start = (
-        yardstick.network(seed, runs),
+        comparison.network(seed, runs),
         Random(seed).stream("lateral"),
         time.perf_counter(),
     )
@@ -179,7 +179,7 @@ def main(argv=None):
     asked = p.parse_args(argv)
     data = load_dataset("mnist")
     features, about = (
-        yardstick.features_of(data),
+        comparison.features_of(data),
         {
             "learning": LEARNING,
             "drawing": DRAWING,
@@ -199,7 +199,7 @@ def main(argv=None):
             "revision": git_revision(),
             "versions": versions(),
         }
-        yardstick.save({"settings": about, "seeds": seeds}, asked.out)
+        comparison.save({"settings": about, "seeds": seeds}, asked.out)
         for name, found in seeds[str(seed)]["found"].items():
             print(seed, f"{name:20}", *(f"{k} {v:.4g}" for k, (v, _) in found.items()), flush=True)
 

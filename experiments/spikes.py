@@ -41,7 +41,7 @@ from biolearn.evaluation.statistics import mean_and_sd
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
-from experiments.yardstick import network, save
+from experiments.comparison import network, save
 
 PATH = Path(__file__).resolve().parent.parent / "figures" / "paper" / "biology" / "spikes.json"
 WINDOWS, TRAINED = (1, 3, 10, 30, 100, math.inf), (3, 30)
