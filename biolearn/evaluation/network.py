@@ -18,14 +18,15 @@ import numpy as np
 
 from ..core.arrays import Array, array_namespace, to_numpy
 from ..core.generation import half_masks, inference_chain, sample_directed
-from ..core.inference import infer, inference_steps
+from ..core.inference import Inference, infer
 from ..core.model import log_p_joint
 from ..core.rng import Random
 from .completion import impute_mean, impute_nearest, impute_pca, inpainting_error
 from .neighbours import class_entropy, class_histogram, nearest_distance, variety
 from .parzen import parzen_log_likelihood
 from .statistics import mean_and_stderr
-from ..reproduction.runs import Run, _plain
+from ..core.files import as_plain
+from ..reproduction.runs import Run
 
 # %% ../../nbs/49_network.ipynb #f78fb1a3
 _BLOCK, _FEW = (
@@ -84,7 +85,7 @@ def climb(run: Run, n_steps: int = 20) -> dict[str, Any]:
             np.stack(
                 [
                     to_numpy(log_p_joint(run.model, h))
-                    for h in inference_steps(run.model, x, **settings)
+                    for h in Inference().steps(run.model, x, **settings)
                 ]
             )
         )
@@ -105,7 +106,7 @@ def complete(run: Run, x: Array, visible: Array, *, rng: Random, rounds: int = 2
     xp = array_namespace(x)
     x = xp.where(visible, x, xp.astype(rng.uniform(x.shape), x.dtype))
     for _ in range(rounds):
-        h = infer(run.model, x, visible=visible, **run.profile.recipe.inference)
+        h = infer(run.model, x, run.profile.recipe.inference, visible=visible)
         x = xp.where(visible, x, run.model.g(1, h[1]))
     return x
 
@@ -338,7 +339,7 @@ def _no_nan(x):
         return {k: _no_nan(v) for k, v in x.items()}
     if isinstance(x, (list, tuple)):
         return [_no_nan(v) for v in x]
-    x = _plain(x)
+    x = as_plain(x)
     return (
         _no_nan(x)
         if isinstance(x, list)
