@@ -20,14 +20,13 @@ import pytest
 
 import biolearn
 import biolearn.core.checkpoints as checkpoints
-import biolearn.core.ensembles as ensembles
 import biolearn.core.learning as learning
 import biolearn.reproduction.figures as figures
 import biolearn.reproduction.profiles as profiles
 import biolearn.reproduction.runs as runs_module
 from biolearn.core.arrays import Backend, to_numpy
 from biolearn.core.checkpoints import CheckpointError, load_model
-from biolearn.core.learning import DivergenceError, TrainConfig, fit
+from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import init_model
 from biolearn.core.optimizers import OPTIMIZERS
 from biolearn.core.rng import Random
