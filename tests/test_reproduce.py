@@ -699,7 +699,7 @@ def test_a_failed_training_leaves_no_run(tmp_path, monkeypatch):
 
 
 def test_two_trainings_at_once_keep_one_whole_model(tmp_path):
-    runs, real = [], runs_module.fit
+    runs = []
 
     def one():
         runs.append(trained_run(TINY, device="cpu", out=tmp_path))
