@@ -25,7 +25,8 @@ from .completion import impute_mean, impute_nearest, impute_pca, inpainting_erro
 from .neighbours import class_entropy, class_histogram, nearest_distance, variety
 from .parzen import parzen_log_likelihood
 from .statistics import mean_and_stderr
-from ..reproduction.runs import Run, _plain
+from ..core.files import as_plain
+from ..reproduction.runs import Run
 
 # %% ../../nbs/49_network.ipynb #f78fb1a3
 _BLOCK, _FEW = (
@@ -338,7 +339,7 @@ def _no_nan(x):
         return {k: _no_nan(v) for k, v in x.items()}
     if isinstance(x, (list, tuple)):
         return [_no_nan(v) for v in x]
-    x = _plain(x)
+    x = as_plain(x)
     return (
         _no_nan(x)
         if isinstance(x, list)

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..core.arrays import check_choice, use_device
 from ..core.data import load_dataset
-from ..core.files import write_whole
+from ..core.files import as_plain, to_json, write_text
 from ..core.learning import DivergenceError, TrainConfig
 from ..core.rng import Random
 from ..evaluation.controls import control_samples
@@ -29,8 +29,6 @@ from .claims import Claim
 from .profiles import Profile, get_profile
 from .report import git_revision
 from biolearn.reproduction.runs import (
-    _json,
-    _plain,
     output_folder,
     peak_memory,
     run_key,
@@ -172,10 +170,9 @@ def run_experiment(
         result |= _train_and_measure(profile, seed, device, out, level, progress)
     except DivergenceError as e:
         result |= {"finite": False, "diverged": str(e)}
-    result |= {"versions": versions(), "revision": git_revision(), "settings": _plain(profile)}
+    result |= {"versions": versions(), "revision": git_revision(), "settings": as_plain(profile)}
     path.parent.mkdir(exist_ok=True)
-    with write_whole(path) as temporary:
-        temporary.write_text(_json(result, path.name), encoding="utf-8", newline="\n")
+    write_text(path, to_json(result, path.name))
     if not keep and seed:
         for left in (key, key + ".unfinished"):
             shutil.rmtree(out / "runs" / left, ignore_errors=True)  # a diverged run is unfinished
@@ -232,8 +229,7 @@ def run_controls(
         },
     }
     path.parent.mkdir(exist_ok=True)
-    with write_whole(path) as temporary:
-        temporary.write_text(_json(made, path.name), encoding="utf-8", newline="\n")
+    write_text(path, to_json(made, path.name))
     return made
 
 # %% ../../nbs/13_ablations.ipynb #6cd922d5
@@ -499,7 +495,7 @@ def read_results(
             continue
         if profile is not None and not _agree(
             result["settings"],
-            json.loads(_json(variant_profile(profile, result["variant"]), "settings")),
+            json.loads(to_json(variant_profile(profile, result["variant"]), "settings")),
         ):
             out.append(f"{path.name}: made with other settings")
             continue
@@ -616,8 +612,7 @@ def write_results(
     profile = get_profile(profile)
     folder = output_folder(out, profile) / "experiments"
     summary, path = summarise(folder, profile), Path(path) if path else results_path(profile, out)
-    with write_whole(path) as temporary:
-        temporary.write_text(_json(summary, path.name), encoding="utf-8", newline="\n")
+    write_text(path, to_json(summary, path.name))
     return summary
 
 
