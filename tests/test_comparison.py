@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 from biolearn.core.data import load_dataset
+from biolearn.core.files import to_json, write_text
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense
 from biolearn.core.model import TopPrior, init_model
@@ -309,13 +310,10 @@ def test_a_mixture_of_one_is_the_gaussian():
 
 
 def test_scores_come_back_and_what_is_none_is_named(tmp_path):
-    Y.save_scores(tmp_path, "this one", 3, {"Parzen": (1.5, 0.1)}, {"key": "k"})
-    Y.save_scores(tmp_path, "this one", 4, {"Parzen": (2.5, 0.1)}, {})
-    assert Y.read_scores(tmp_path) == {"this one": {"Parzen": {3: 1.5, 4: 2.5}}} and {
-        p.name for p in tmp_path.iterdir()
-    } == {"this-one-seed3.json", "this-one-seed4.json"}
-    with pytest.raises(ValueError):
-        Y.save_scores(tmp_path, "x", 0, {"Parzen": (float("nan"), 0.1)}, {})
+    for seed in (3, 4):
+        scores = {"model": "this one", "seed": seed, "found": {"Parzen": (seed - 1.5, 0.1)}}
+        write_text(tmp_path / f"this-one-seed{seed}.json", to_json(scores, "this one"))
+    assert Y.read_scores(tmp_path) == {"this one": {"Parzen": {3: 1.5, 4: 2.5}}}
     (tmp_path / "bad-seed1.json").write_text('{"model": "x"')
     with pytest.raises(ValueError, match="bad-seed1.json holds no scores"):
         Y.read_scores(tmp_path)
