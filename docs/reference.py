@@ -168,7 +168,8 @@ def restructured(text, module):
     """A plain docstring as lines of reStructuredText: a section gets a heading and an item for each
     entry, and so do lines such as `x : (batch, n_0)`; what is indented belongs to the item above.
     """
-    given = inspect.cleandoc(text).splitlines()
+    whole = re.sub("`[^`]+`", lambda code: " ".join(code[0].split()), inspect.cleandoc(text))
+    given = whole.splitlines()
     lines, section, item = [], False, False
     for line, below in zip(given, [*given[1:], ""]):
         described = DESCRIBED.match(line)

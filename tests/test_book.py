@@ -141,6 +141,23 @@ def test_links_lead_to_pages_pictures_and_the_repository():
         linked("[t](../bench/missing.csv)")
 
 
+def headings(path):
+    "The addresses of the headings of a notebook, as Jupyter makes them."
+    told = "\n\n".join(c.source for c in stage.read(path).cells if c.cell_type == "markdown")
+    prose = re.sub(r"```.*?```", "", told, flags=re.S)
+    return {stage.slug(h.replace(" ", "-")) for h in re.findall(r"^#+ (.*)$", prose, re.M)}, prose
+
+
+@pytest.mark.parametrize(
+    "path", [*stage.library(), *stage.companions(), *stage.figures()], ids=lambda p: p.stem
+)
+def test_links_to_a_heading_find_it(path):
+    for link, anchor in re.findall(r"\]\(([^)\s#:]*)#([^)\s]+)\)", headings(path)[1]):
+        target = (path.parent / link).resolve() if link else path
+        if target.suffix == ".ipynb":
+            assert stage.slug(anchor) in headings(target)[0], f"{link}#{anchor}"
+
+
 def notebook(*cells):
     picture = [nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})]
     return nbformat.v4.new_notebook(
@@ -229,6 +246,7 @@ def test_docstrings_are_taken_literally():
         "",
         "The end.",
     ]
+    assert reference.restructured("See `a\nb` here.", "core.model") == [r"See \ ``a b``\  here."]
 
 
 @pytest.mark.parametrize(
