@@ -117,6 +117,7 @@ book-links:        ## ask every address that the built web site links to
 CODE = nbs tests experiments bench docs .ci setup.py
 lint: $(READY)    ## check the layout and the usual mistakes of all code, notebooks included
 	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff check --select F401 biolearn
 	$(BIN)/ruff format --check $(CODE)
 
 structure: $(READY)  ## measure how the code is built, against targets (.ci/structure.py says which)
