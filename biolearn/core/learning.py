@@ -9,14 +9,26 @@ __all__ = ['TrainConfig', 'local_step', 'TrainState', 'new_train_state', 'train_
 
 # %% ../../nbs/07_learning.ipynb #52963d9d
 import math
+
+
 from collections.abc import Callable, Iterator, Sequence
+
+
 from contextlib import contextmanager
+
+
 from dataclasses import dataclass, replace
+
+
 from pathlib import Path
+
+
 from typing import Any
+
 
 import numpy as np
 
+# %% ../../nbs/07_learning.ipynb #bb3dbe34
 from biolearn.core.arrays import (
     Array,
     array_namespace,
@@ -28,11 +40,23 @@ from biolearn.core.arrays import (
     stacked,
     to_numpy,
 )
+
+
 from .checkpoints import open_checkpoints, run_identity
+
+
 from .data import minibatches
+
+
 from .inference import Inference
+
+
 from .layers import Dense, corrupt, exact_gradient, local_gradient
+
+# %% ../../nbs/07_learning.ipynb #cb58b626
 from .model import Model, copy_model, encode, log_p_joint, maps_of, weights_of
+
+
 from biolearn.core.optimizers import (
     OPTIMIZERS,
     OptimizerState,
@@ -40,9 +64,17 @@ from biolearn.core.optimizers import (
     new_optimizer_state,
     update_weights,
 )
+
+
 from .priors import fit_top_prior
+
+
 from .rng import Random, Seeds, as_random
+
+
 from ..kernels.cuda import CudaGraph, graph_stream
+
+
 from ..kernels.threads import Threads, use_threads
 
 # %% ../../nbs/07_learning.ipynb #f07c4fd5
@@ -159,7 +191,7 @@ def _as_python(number):
     "A NumPy number as Python's own; anything else as it is."
     return number.item() if hasattr(number, "item") else number
 
-
+# %% ../../nbs/07_learning.ipynb #59ea7ee9
 def _check_config(config):
     "Refuse settings that cannot be meant."
     for name in ("epochs", "batch_size"):
@@ -247,7 +279,7 @@ class TrainState:
         }
         return weights_of(self.model) | memories
 
-
+# %% ../../nbs/07_learning.ipynb #be15931e
 def new_train_state(model: Model, optimizer: str = "adam") -> TrainState:
     "The state before the first step: a copy of `model`, and synapses that remember nothing."
     own = copy_model(model)
@@ -276,7 +308,7 @@ class _Step:
         )
         return h, self.threads.map(learn, jobs, self.state.optimizers, rates)  # M-step
 
-
+# %% ../../nbs/07_learning.ipynb #ad9dd228
 def train_step(
     state: TrainState,
     x: Array,
@@ -434,7 +466,7 @@ def fit(  # noqa: PLR0913  # the face of training: what is not said keeps the pa
                 prior = fit_top_prior(run.top_prior_rows())
     return replace(run.state.model, prior=prior), history
 
-
+# %% ../../nbs/07_learning.ipynb #48db10ce
 def _train(run, first, watch, kept, on_epoch, progress):
     "All epochs that are left of a run; returns its history."
     config, arrays = run.config, run.state.arrays()
@@ -464,7 +496,7 @@ _REACH = {
     "linear": (None, None),
 }  # of the rates of each kind of unit
 
-
+# %% ../../nbs/07_learning.ipynb #96e9cc48
 def check_training(model: Model, x: Array, inference: Inference) -> None:
     """Raise ValueError or TypeError unless `x` is data for `model`.
 
@@ -486,7 +518,7 @@ def check_training(model: Model, x: Array, inference: Inference) -> None:
     low, high = _REACH[model.units[0]]
     check_array(x, f"x, which {model.units[0]} units are to reconstruct,", low=low, high=high)
 
-
+# %% ../../nbs/07_learning.ipynb #475507a4
 def trial_state(run: TrainSession, rows: Array) -> list[Array]:
     "What the inference of a run makes of `rows`; ValueError unless it is a state of its model."
     model = run.state.model
@@ -507,7 +539,7 @@ def progress_bar(total: int, what: str, shown: bool, done: int = 0) -> Any:
     style = {"unit": "step", "dynamic_ncols": True, "mininterval": 0.5}
     return tqdm(total=total, initial=done, desc=what, disable=not shown, **style)
 
-
+# %% ../../nbs/07_learning.ipynb #162e24ad
 def _in_words(epoch):
     "The losses of one epoch's measurements, and log p(x, h) before and after inference."
     losses = (
@@ -522,7 +554,7 @@ def rms(layer: Array) -> float:
     xp = array_namespace(layer)
     return float(xp.sqrt(xp.mean(layer * layer)))
 
-
+# %% ../../nbs/07_learning.ipynb #8905b7fb
 def measure_epoch(
     model: Model,
     x: Array,
@@ -546,7 +578,7 @@ def measure_epoch(
         "rms": [rms(layer) for layer in h],
     }
 
-
+# %% ../../nbs/07_learning.ipynb #dec16112
 def top_states(
     model: Model, x: Array, infer: Callable[..., list[Array]], threads: Threads | None = None
 ) -> Iterator[Array]:
@@ -558,7 +590,7 @@ def top_states(
     for i in range(0, x.shape[0], 1000):
         yield infer(model, x[i : min(i + 1000, x.shape[0]), :], threads=threads)[-1]
 
-
+# %% ../../nbs/07_learning.ipynb #fbb50556
 def top_moments(
     model: Model, x: Array, infer: Callable[..., list[Array]], threads: Threads | None = None
 ) -> Array:
@@ -585,7 +617,7 @@ _STEADY = (
     "moderate noise on h_1 (0.1 or less), smaller rate_f relative to rate_g, smaller delta, or larger alpha."
 )
 
-
+# %% ../../nbs/07_learning.ipynb #3cbdaad2
 class ActivityWatch:
     """Raises DivergenceError when a layer's rms activity is not finite or exceeds 30 times the
     larger of 1 and its start, or when training's state is not finite.
@@ -603,7 +635,7 @@ class ActivityWatch:
                 )
 
     def end(self, measured, arrays, epoch):
-        """Look at what was `measured` of an epoch, and at the weights and books in `arrays`, by
+        """Look at what was `measured` of an epoch, and at the weights and memories in `arrays`, by
         name.
         """
         self(measured["rms"], epoch)
@@ -626,8 +658,7 @@ class ActivityWatch:
 # %% ../../nbs/07_learning.ipynb #611c9c36
 @contextmanager
 def training_advice(x: Array, config: TrainConfig, kept: Any = None) -> Iterator[None]:
-    """Errors that end training in the block say what to do, and what `kept` checkpoints are left.
-    """
+    """Errors that end training in the block say what to do, and what `kept` checkpoints are left."""
     left = lambda: (
         kept.left(" (`load_model` reads it); changed settings need another folder") if kept else ""
     )
@@ -683,7 +714,7 @@ class _RecordedStep:
         noise = [0.0 if level == "spikes" else level for level in now.noise]
         return to_numpy([n for pair in pairs for n in pair] + noise).astype("float32")
 
-
+# %% ../../nbs/07_learning.ipynb #037314b9
 def _launched(step, batch, now):
     "The settled h and the losses, in one array, of a step that is launched as it is."
     h, losses = step(batch, now.rates, now.noise, step.state.t)
