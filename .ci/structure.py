@@ -393,6 +393,7 @@ def measure(repository: Repository) -> dict[str, tuple[float, list[str]]]:
         for s in notebooks
         for cell in (*s.exported, s.text)
         for line in cell.splitlines()
+        if not line.startswith("#| fig-alt")
     ]
     tokens = [tokens_and_lines(s) for s in modules]
     exported = [(code_lines(c), s.path.name) for s in notebooks for c in s.exported]

@@ -144,10 +144,15 @@ def entry(module, name, value, node):
 def public(module):
     "The names that a module offers and defines itself, in the order of its source."
     where = definitions(module)
-    return sorted(
-        (n for n in importlib.import_module(f"biolearn.{module}").__all__ if n in where),
-        key=lambda n: where[n].lineno,
-    )
+    lists = [
+        ast.literal_eval(node.value)
+        for node in ast.parse(source(module)).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    offered = (
+        lists[-1] if lists else []
+    )  # the list of the export, or that of a page which has its own
+    return sorted((n for n in offered if n in where), key=lambda n: where[n].lineno)
 
 
 def fields(module, name):

@@ -31,9 +31,9 @@ BETWEEN = re.compile(r"\)\s+(?=\[!\[)")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")
 PARTS = {  # the parts of the book: the numbers of their pages, in the order of reading
     "The idea": "02 03 04 05 37 06 07 08",
-    "Does it work?": "09 54 12 13 25 20 21 22 23 24 41 42 43 49",
-    "Beyond": "26 27 28 29 30 31 32",
-    "Engineering": "55 00 01 33 34 35 36 38 39 40 53 19 10 11 44 45 46 47 48 14 15 16 17 18 50 51 52",
+    "Does it work?": "09 54 12 13 56 25 20 21 22 23 24 41 42 43 49",
+    "Beyond the paper": "26 27 28 29 30 31 32",
+    "Engineering": "55 00 33 01 36 38 39 40 34 35 19 53 52 14 10 15 11 44 45 46 47 57 48 16 17 18 50 51",
 }
 
 
@@ -51,9 +51,8 @@ def library():
 
 def parts(pages):
     "The `pages` in the parts of the book, {part: paths}; StageError if one is in none or in two."
-    named = {path.stem[:2]: path for path in pages}
     made = {
-        part: [named[number] for number in numbers.split() if number in named]
+        part: [path for number in numbers.split() for path in pages if path.stem[:2] == number]
         for part, numbers in PARTS.items()
     }
     placed = [path for paths in made.values() for path in paths]

@@ -93,12 +93,26 @@ def test_complaints():
 def test_every_page_is_in_one_part_of_the_book():
     made = stage.parts(stage.library())
     assert sorted(path for paths in made.values() for path in paths) == stage.library()
-    assert list(made) == ["The idea", "Does it work?", "Beyond", "Engineering"]
+    assert list(made) == ["The idea", "Does it work?", "Beyond the paper", "Engineering"]
     assert [path.stem[:2] for path in made["The idea"]][:4] == ["02", "03", "04", "05"]
     contents = stage.contents()
     assert [contents.count(f"<{path.stem}>") for path in stage.library()] == [1] * len(
         stage.library()
     )
+
+
+def test_the_index_lists_the_pages_in_the_same_parts_and_order():
+    told = stage.read(stage.NBS / "index.ipynb").cells[-1].source
+    found = re.findall(r"^\*\*(.*?)\*\*$|^\| \[[^]]*\]\(((?:\d\d)_\w+)\.ipynb\)", told, re.M)
+    listed = {}
+    for part, page in found:
+        if part:
+            listed[part] = []
+        else:
+            list(listed.values())[-1].append(page)
+    assert listed == {
+        part: [path.stem for path in paths] for part, paths in stage.parts(stage.library()).items()
+    }
 
 
 def test_a_page_in_no_part_or_in_two_is_an_error(monkeypatch):

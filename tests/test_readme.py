@@ -4,15 +4,15 @@ committed figures.
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import biolearn
 from biolearn.core.rng import Random
-from biolearn.reproduction.runs import checkout
 
-ROOT = checkout()
+ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAPER = ROOT / "figures" / "paper"
 
