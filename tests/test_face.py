@@ -83,3 +83,29 @@ def test_a_tools_question_is_answered_without_a_search():
 def test_modules_are_still_imported_by_their_names():
     imports = "import biolearn; from biolearn import plotting; import biolearn.core.rng"
     assert python(f"{imports}; print(plotting.__name__)").strip() == "biolearn.plotting"
+
+
+WITHOUT = """
+import sys
+for name in ("matplotlib", "PIL", "papermill", "ipykernel", "nbformat", "IPython"):
+    sys.modules[name] = None  # an import of it fails
+import biolearn as bl
+digits = bl.load_dataset("digits")
+network = bl.DeepDAE((8, 4), epochs=1, random_state=0).fit(digits.train)
+model = bl.init_model((64, 8, 4), ("sigmoid", "softplus", "sigmoid"))
+model, history = bl.fit(model, digits.train, bl.TrainConfig(epochs=1), progress=False)
+bl.save_model(sys.argv[1], model)
+samples = bl.generate(bl.load_model(sys.argv[1]), 5)
+scores = bl.parzen_log_likelihood(digits.test[:9], samples, 0.2)
+print(network.sample(3).shape, samples.shape, scores.shape)
+"""
+
+
+def test_without_the_extra_figures_everything_but_drawing_works(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(tmp_path / "model.safetensors")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.split("\n")[0] == "(3, 64) (5, 64) (9,)", done.stderr
