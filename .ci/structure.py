@@ -426,7 +426,7 @@ def measure(repository: Repository) -> dict[str, tuple[float, list[str]]]:
     }
 
 
-def judge(name: str, number: float) -> tuple[bool, str]:
+def verdict(name: str, number: float) -> tuple[bool, str]:
     "Does `number` hold, and how is it said?"
     if name not in TARGETS:
         return True, ""
@@ -448,7 +448,7 @@ def main(argv: list[str] | None = None) -> int:
     measured = measure(read_repository(asked.repo.resolve()))
     good = True
     for name, (number, places) in measured.items():
-        holds, said = judge(name, round(number, 2))
+        holds, said = verdict(name, round(number, 2))
         good &= holds
         print(f"{name:48}{number:>10.6g}  {said}".rstrip())
         wanted = places if asked.show and asked.show in name else places[: 0 if holds else FIRST]

@@ -167,13 +167,13 @@ def test_search_finds_target_propagation(page, address):
 
 
 def test_an_equation_leads_to_its_code_and_back(page, address):
-    page.goto(address + "api/inference.html")
+    page.goto(address + "api/core.layers.html")
     page.click("a.paper-link:has-text('Eq. 12')")
     assert page.url.endswith("paper.html#eq-12")
-    page.click("#eq-12 .paper-places a:has-text('inference_steps')")
-    assert page.url.endswith("api/inference.html#biolearn.inference.inference_steps")
-    page.click("#biolearn\\.inference\\.inference_steps >> text=[source]")
-    assert page.url.endswith("06_inference.html#code-inference_steps")
-    page.click("#code-inference_steps + .in-reference a:has-text('inference_steps')")
-    assert page.url.endswith("api/inference.html#biolearn.inference.inference_steps")
+    page.click("#eq-12 .paper-places a:has-text('target_step')")
+    assert page.url.endswith("api/core.layers.html#biolearn.core.layers.target_step")
+    page.click("#biolearn\\.core\\.layers\\.target_step >> text=[source]")
+    assert page.url.endswith("04_layers.html#code-target_step")
+    page.click("#code-target_step + .in-reference a:has-text('target_step')")
+    assert page.url.endswith("api/core.layers.html#biolearn.core.layers.target_step")
     assert page.faults == []

@@ -203,12 +203,12 @@ def test_exported_cells_are_measured_without_empty_lines_and_directives(reposito
 def test_a_target_holds_at_it_and_a_ceiling_may_only_fall(monkeypatch):
     name = "private names that cross modules"
     monkeypatch.setattr(structure, "CEILINGS", {})
-    assert structure.judge(name, 5)[0] and not structure.judge(name, 6)[0]
-    assert structure.judge("files", 10**6) == (True, "")
+    assert structure.verdict(name, 5)[0] and not structure.verdict(name, 6)[0]
+    assert structure.verdict("files", 10**6) == (True, "")
     monkeypatch.setattr(structure, "CEILINGS", {name: 9})
-    assert not structure.judge(name, 10)[0] and structure.judge(name, 9)[0]
-    assert structure.judge(name, 8) == (True, "aim 5, not above today's 9: lower it to 8")
-    assert structure.judge(name, 5) == (True, "at most 5, reached: take its ceiling out")
+    assert not structure.verdict(name, 10)[0] and structure.verdict(name, 9)[0]
+    assert structure.verdict(name, 8) == (True, "aim 5, not above today's 9: lower it to 8")
+    assert structure.verdict(name, 5) == (True, "at most 5, reached: take its ceiling out")
 
 
 def test_every_target_is_measured_and_a_broken_one_ends_in_exit_code_1(
