@@ -415,6 +415,7 @@ def measure(repository: Repository) -> dict[str, tuple[float, list[str]]]:
         "lines over 100 columns, package (%)": too_long(lines, 100),
         "lines over 120 columns, notebooks (%)": too_long(cells, 120),
         "lines over 100 columns, notebooks (%)": too_long(cells, 100),
+        "tokens": (sum(t for t, _ in tokens), []),
         "tokens on a line of code": (sum(t for t, _ in tokens) / sum(n for _, n in tokens), []),
         "statements": (sum(map(statements, modules)), []),
         "median exported cell (lines)": (median(n for n, _ in exported), []),
