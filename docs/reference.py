@@ -54,7 +54,7 @@ def comments(module):
     return {
         t.start[0]: (t.string.lstrip("# "), t.line.lstrip().startswith("#"))
         for t in tokenize.generate_tokens(io.StringIO(source(module)).readline)
-        if t.type == tokenize.COMMENT
+        if t.type == tokenize.COMMENT and not t.string.startswith("# %%")
     }
 
 
@@ -149,9 +149,8 @@ def public(module):
         for node in ast.parse(source(module)).body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     ]
-    offered = (
-        lists[-1] if lists else []
-    )  # the list of the export, or that of a page which has its own
+    # A page may have a list of its own, behind the one that the export writes.
+    offered = lists[-1] if lists else []
     return sorted((n for n in offered if n in where), key=lambda n: where[n].lineno)
 
 
@@ -186,15 +185,21 @@ def restructured(text, module):
         elif line[0].isspace():
             lines.append("  " * item + escaped(line.strip(), module))
         elif described or section:
-            words = f"``{described[1]}``: {escaped(described[2], module)}" if described else ""
             lines += [""] * bool(lines and lines[-1] and not item)
-            lines.append(f"- {words or escaped(line, module)}")
+            lines.append(f"- {entry_of(line, described, module)}")
             item = True
         else:
             lines += [""] * bool(lines and lines[-1] and item)
             lines.append(escaped(line, module))
             item = False
     return lines
+
+
+def entry_of(line, described, module):
+    "The first line of an entry: a name as code, with what is said of it, or any other text."
+    if described:
+        return f"``{described[1]}``: {escaped(described[2], module)}"
+    return f"``{line}``" if re.fullmatch(r"\*{0,2}\w+(, \w+)*", line) else escaped(line, module)
 
 
 def escaped(line, module):

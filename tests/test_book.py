@@ -306,12 +306,12 @@ def test_sections_of_a_docstring_become_lists():
         "- ``x``: (n, n\\_0) float32",
         "  Pixels in [0, 1].",
         f"  See {link}.",
-        "- rng, seed",
+        "- ``rng, seed``",
         "  Numbers.",
         ".. rubric:: Returns",
         "- A list of arrays (n, n\\_k).",
         ".. rubric:: Raises",
-        "- ValueError",
+        "- ``ValueError``",
         r"  If \ ``x``\  is \|wrong\|.",
         ".. rubric:: Notes",
         "Eq. 8.",
@@ -328,6 +328,10 @@ class Config:
     # Eq. 8
     alpha: float = 0.001
 
+# %% ../../nbs/01_made.ipynb #ab12
+BARE = 2
+
+# %% ../../nbs/01_made.ipynb #cd34
 # how many
 COUNT = 3
 ALONE = (
@@ -341,8 +345,9 @@ ALONE = (
         ("alpha", "float", "0.001", "how fast a state moves, Eq. 8"),
     ]
     where = reference.definitions("core.made_up")
-    said = {name: reference.comment("core.made_up", where[name]) for name in ("COUNT", "ALONE")}
-    assert said == {"COUNT": "how many", "ALONE": "within"}
+    said = {name: reference.comment("core.made_up", where[name]) for name in where}
+    del said["Config"]
+    assert said == {"BARE": "", "COUNT": "how many", "ALONE": "within"}
 
 
 @pytest.mark.parametrize("module, told", reference.modules(), ids=dict(reference.modules()))
