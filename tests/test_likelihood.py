@@ -4,7 +4,6 @@ scikit-learn, finite differences, and targets that a sampler must leave as they 
 
 import tracemalloc
 
-import array_api_strict as strict
 import numpy as np
 import pytest
 from scipy.optimize import minimize, minimize_scalar
