@@ -110,7 +110,7 @@ def test_seeds_side_by_side_draw_what_each_draws_alone(backend):
 
 
 def test_no_gpu_is_an_error_not_a_fallback(monkeypatch):
-    monkeypatch.setattr("biolearn.backend._gpu_problem", lambda: "there is none")
+    monkeypatch.setattr("biolearn.core.arrays.gpu_problem", lambda: "there is none")
     assert use_device("auto").name == "cpu"
     with pytest.raises(DeviceError, match="there is none.*device='cpu'"):
         use_device("gpu")
@@ -178,14 +178,14 @@ def test_workers_share_everything_once():
 def test_workers_hold_the_products_to_one_thread_and_let_go_again(strict_backend):
     from threadpoolctl import threadpool_info, threadpool_limits
 
-    threads = lambda: [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+    products = lambda: [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
     with threadpool_limits(2, "blas"):
-        before = threads()
+        before = products()
         with use_threads(np.zeros(1)) as threads:
-            assert set(threads()) == {1} and threads.n == max(before)
+            assert set(products()) == {1} and threads.n == max(before)
             with use_threads(np.zeros(1)) as inner:
                 assert inner.n == 1  # no threads within threads
-        assert threads() == before
+        assert products() == before
     with use_threads(strict_backend.asarray([0.0])) as threads:
         assert threads.n == 1
 

@@ -19,7 +19,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from bench import measure, plain, products, report, sections, worker
-from biolearn.core.arrays import _gpu_problem
+from biolearn.core.arrays import gpu_problem
 
 SIZES, UNITS, BATCH = (12, 9, 5), ("sigmoid", "softplus", "sigmoid"), 6
 DEEP, DEEP_UNITS = (12, 9, 7, 5), ("sigmoid", "softplus", "softplus", "sigmoid")
@@ -542,7 +542,7 @@ def test_the_command_runs_one_section_keeps_the_others_and_shows_them(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in json.loads(out.read_text())["targets"]}
     assert rows["4 networks at once on the CPU / in turn, 8x8 digits"]["median"] > 0
-    if _gpu_problem():
+    if gpu_problem():
         assert all(
             rows[name]["median"] is None
             and "not measured, no CUDA device: CuPy" in rows[name]["note"]

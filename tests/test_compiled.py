@@ -46,7 +46,7 @@ NETWORKS = [
 
 
 def without(monkeypatch):
-    monkeypatch.setattr(dispatch, "_compiled", lambda: None)
+    monkeypatch.setattr(dispatch, "compiled_kernels", lambda: None)
 
 
 def normal(*shape, seed=0):
@@ -325,7 +325,7 @@ def test_numba_waits_until_it_is_needed():
 
 
 def fresh_choice():
-    return dispatch._compiled.__wrapped__()
+    return dispatch.compiled_kernels.__wrapped__()
 
 
 def test_without_numba_numpy_does_it_in_silence(monkeypatch):
@@ -342,10 +342,10 @@ def test_numbas_own_switch_is_obeyed(monkeypatch):
 
 
 def test_a_numba_that_does_not_work_is_said_aloud(monkeypatch):
-    import biolearn
+    import biolearn.kernels
 
-    monkeypatch.delattr(biolearn, "compiled")
-    monkeypatch.setitem(sys.modules, "biolearn.compiled", None)  # importing it raises ImportError
+    monkeypatch.delattr(biolearn.kernels, "compiled")
+    monkeypatch.setitem(sys.modules, "biolearn.kernels.compiled", None)  # importing it raises ImportError
     with pytest.warns(
         UserWarning, match="numba is installed but cannot be used .*NumPy does the work"
     ):

@@ -25,7 +25,7 @@ import biolearn.core.rng as rng
 import biolearn.kernels.cuda as cuda_module
 import biolearn.kernels.dispatch as dispatch
 from biolearn.core import inference, layers
-from biolearn.core.arrays import _gpu_problem, to_numpy, use_device
+from biolearn.core.arrays import gpu_problem, to_numpy, use_device
 from biolearn.core.ensembles import stack_models
 from biolearn.core.inference import infer
 from biolearn.core.learning import TrainConfig, train_step
@@ -36,7 +36,7 @@ from biolearn.kernels.threads import Threads
 
 COMPILER = shutil.which("c++") or shutil.which("g++")
 compiled_here = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler here")
-on_a_gpu = pytest.mark.skipif(_gpu_problem() is not None, reason=str(_gpu_problem()))
+on_a_gpu = pytest.mark.skipif(gpu_problem() is not None, reason=str(gpu_problem()))
 TYPES = {
     "float32": ("float", ctypes.c_float),
     "int32": ("int", ctypes.c_int),
@@ -48,11 +48,11 @@ SLOPE = {
     "softplus": EXACT["sigmoid"],
     "sigmoid": lambda a: EXACT["sigmoid"](a) * EXACT["sigmoid"](-a),
 }
-UNITS = cuda_module._Fused.UNITS
+UNITS = cuda_module._CupyKernels.UNITS
 
 
 class StandIn:
-    """As much of CuPy as `_Fused` asks for: kernels are compiled to loops over NumPy arrays, which
+    """As much of CuPy as `_CupyKernels` asks for: kernels are compiled to loops over NumPy arrays, which
     are broadcast and refused as CuPy does it.
     """
 
@@ -142,7 +142,7 @@ class StandIn:
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
     StandIn.folder = tmp_path_factory.mktemp("kernels")
-    return cuda_module._Fused(StandIn)
+    return cuda_module._CupyKernels(StandIn)
 
 
 def normal(*shape, seed=0):
@@ -301,7 +301,7 @@ def equal(a, b):
 @pytest.mark.parametrize("S", [None, 3])
 def test_training_steps_with_and_without(sizes, units, S, kernels, monkeypatch):
     for module in (inference, layers, optimizers):
-        monkeypatch.setattr(module, "kernels", lambda *arrays: None)
+        monkeypatch.setattr(module, "find_kernels", lambda *arrays: None)
     plain = train(sizes, units, S)
     used, StandIn.ElementwiseKernel.launches = set(), 0
 
@@ -315,7 +315,7 @@ def test_training_steps_with_and_without(sizes, units, S, kernels, monkeypatch):
     for module in (inference, layers, optimizers):
         monkeypatch.setattr(
             module,
-            "kernels",
+            "find_kernels",
             lambda *arrays: Spy() if all(a.dtype == np.float32 for a in arrays) else None,
         )
     equal(train(sizes, units, S), plain)
@@ -333,11 +333,11 @@ def launches(M, N):
 
 def test_arrays_of_cupy_get_the_kernels_of_cupy(monkeypatch):
     monkeypatch.setattr(dispatch, "is_cupy_array", lambda a: True)
-    monkeypatch.setattr(dispatch, "_fused", lambda: "fused")
+    monkeypatch.setattr(dispatch, "cupy_kernels", lambda: "fused")
     assert (
         dispatch.find_kernels(normal(2, 3), normal(3)) == "fused"
         and dispatch.find_kernels(normal(2, 3).astype(float)) is None
-        and dispatch.find_kernels() is dispatch._compiled()
+        and dispatch.find_kernels() is dispatch.compiled_kernels()
     )
 
 
@@ -347,7 +347,7 @@ def test_arrays_of_cupy_get_the_kernels_of_cupy(monkeypatch):
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
 def test_on_the_gpu_with_and_without(sizes, units, S, optimizer, monkeypatch):
     fast = train(sizes, units, S, use_device("gpu"), optimizer)
-    monkeypatch.setattr(dispatch, "_fused", lambda: None)
+    monkeypatch.setattr(dispatch, "cupy_kernels", lambda: None)
     equal(fast, train(sizes, units, S, use_device("gpu"), optimizer))
 
 
@@ -438,9 +438,9 @@ def test_steps_that_read_their_numbers_from_arrays_are_the_same_steps(
         layers, "is_cupy_array", lambda a: isinstance(a, Table)
     )  # asked of the noise
     monkeypatch.setattr(learning, "array_namespace", lambda *a: Namespace())
-    monkeypatch.setattr(learning, "recording_stream", lambda a: nullcontext())
-    monkeypatch.setattr(learning, "Recording", lambda job: jobs.append(job) or job)
-    monkeypatch.setattr(optimizers, "kernels", lambda *a: None)  # numba would not take a Table
+    monkeypatch.setattr(learning, "graph_stream", lambda a: nullcontext())
+    monkeypatch.setattr(learning, "CudaGraph", lambda job: jobs.append(job) or job)
+    monkeypatch.setattr(optimizers, "find_kernels", lambda *a: None)  # numba would not take a Table
     replayed, told_again = train()
     assert len(jobs) == (0 if steady is False else 2)
     for a, b in zip(
