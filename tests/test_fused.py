@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 import biolearn.core.arrays as arrays_module
-import biolearn.core.checkpoints as checkpoints
 import biolearn.core.ensembles as ensembles
 import biolearn.core.learning as learning
 import biolearn.core.optimizers as optimizers
@@ -27,10 +26,9 @@ import biolearn.kernels.dispatch as dispatch
 from biolearn.core import inference, layers
 from biolearn.core.arrays import gpu_problem, to_numpy, use_device
 from biolearn.core.ensembles import stack_models
-from biolearn.core.inference import Inference, infer
-from biolearn.core.learning import TrainConfig, train_step
-from biolearn.core.model import init_model
-from biolearn.core.optimizers import new_optimizer_state
+from biolearn.core.inference import Inference
+from biolearn.core.learning import TrainConfig, new_train_state, train_step
+from biolearn.core.model import init_model, weights_of
 from biolearn.core.rng import Random
 from biolearn.kernels.threads import Threads
 
@@ -225,7 +223,7 @@ def test_adam_against_its_definition_in_double_precision(kernels):
     w, m, v = np.zeros((3, 37), np.float32)
     exact, mean, square = np.zeros(37), 0, 0
     for t, grad in enumerate(normal(30, 37), 1):
-        kernels.adam(w, grad, m, v, *optimizers._adam_scales(1e-2, t))
+        kernels.adam(w, grad, m, v, *optimizers.adam_scales(1e-2, t))
         mean, square = (
             0.9 * mean + 0.1 * grad.astype(float),
             0.999 * square + 0.001 * grad.astype(float) ** 2,
@@ -269,26 +267,11 @@ def train(sizes, units, S=None, device=None, optimizer="adam"):
         if S is None
         else rng.Seeds(tuple(Random(s, device).stream(*address) for s in range(S)))
     )
-    x, books = (
-        stream("x").uniform((*lead, 30, 20)),
-        [
-            new_optimizer_state(dense, optimizer)
-            for pair in model.pairs
-            for dense in (pair.f, pair.g)
-        ],
-    )
-    for t in (1, 2, 3):
-        h, losses = train_step(
-            model, books, x, recipe, t=t, rngs=[stream(k) for k in range(M + 1)], threads=Threads(1)
-        )
-    return [
-        to_numpy(a)
-        for a in (
-            *h,
-            *losses,
-            *(w for pair in model.pairs for dense in (pair.f, pair.g) for w in (dense.W, dense.b)),
-        )
-    ]
+    x, state = stream("x").uniform((*lead, 30, 20)), new_train_state(model, optimizer)
+    rngs = [stream(k) for k in range(M + 1)]
+    for _ in range(3):
+        h, losses = train_step(state, x, recipe, rngs=rngs, threads=Threads(1))
+    return [to_numpy(a) for a in (*h, *losses, *weights_of(state.model).values())]
 
 
 def equal(a, b):
@@ -408,46 +391,40 @@ def test_steps_that_read_their_numbers_from_arrays_are_the_same_steps(
     optimizer, steady, monkeypatch
 ):
     """The path that a GPU records, with NumPy's arrays in the place of CuPy's and every replay a
-    run of the job. An e_step takes part only if it says that it may.
+    run of the job. Another inference takes part only if it says that it may.
     """
-    recipe, x, jobs = (
-        TrainConfig(
-            epochs=2,
-            batch_size=20,
-            noise=(0.2, 0.05, "spikes"),
-            noise_end=(0.1, 0.08, "spikes"),
-            optimizer=optimizer,
-        ),
-        Random(5).uniform((70, 12)),
-        [],
+    recipe = TrainConfig(
+        epochs=2,
+        batch_size=20,
+        noise=(0.2, 0.05, "spikes"),
+        noise_end=(0.1, 0.08, "spikes"),
+        optimizer=optimizer,
     )
+    x, jobs = Random(5).uniform((70, 12)), []
     start = init_model((12, 9, 5), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
 
-    def settle(model, rows, *, rng):
-        return infer(model, rows * (rng.uniform(rows.shape) < 0.9), recipe.inference)
+    class Dropping(Inference):
+        "Inference from a random nine tenths of the pixels."
 
-    settle.recordable = steady
-    train = lambda: learning.fit(
-        start, x, recipe, rng=Random(1), progress=False, e_step=None if steady is None else settle
-    )
+        draws, recordable = True, steady
+
+        def __call__(self, model, x, *, visible=None, rng=None, threads=None):
+            return super().__call__(model, x * (rng.uniform(x.shape) < 0.9))
+
+    other = None if steady is None else Dropping(recipe.n_steps, recipe.delta, recipe.alpha)
+    train = lambda: learning.fit(start, x, recipe, rng=Random(1), progress=False, inference=other)
     launched, told = train()
-    monkeypatch.setattr(
-        learning, "is_cupy_array", lambda a: a.shape == (12, 9)
-    )  # asked of the first map's weights
-    monkeypatch.setattr(
-        layers, "is_cupy_array", lambda a: isinstance(a, Table)
-    )  # asked of the noise
+    # asked of the first map's weights, and of the noise
+    monkeypatch.setattr(learning, "is_cupy_array", lambda a: a.shape == (12, 9))
+    monkeypatch.setattr(layers, "is_cupy_array", lambda a: isinstance(a, Table))
     monkeypatch.setattr(learning, "array_namespace", lambda *a: Namespace())
     monkeypatch.setattr(learning, "graph_stream", lambda a: nullcontext())
     monkeypatch.setattr(learning, "CudaGraph", lambda job: jobs.append(job) or job)
     monkeypatch.setattr(optimizers, "find_kernels", lambda *a: None)  # numba would not take a Table
     replayed, told_again = train()
     assert len(jobs) == (0 if steady is False else 2)
-    for a, b in zip(
-        checkpoints._weights(launched).values(),
-        checkpoints._weights(replayed).values(),
-        strict=True,
-    ):
+    weights = (weights_of(model).values() for model in (launched, replayed))
+    for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     np.testing.assert_allclose(
         [h["loss_f"] for h in told], [h["loss_f"] for h in told_again], rtol=1e-5
@@ -519,7 +496,7 @@ def test_a_recorded_epoch_gives_the_bits_of_its_launches(S, optimizer, monkeypat
         return [
             to_numpy(w)
             for model, _ in found
-            for w in (*checkpoints._weights(model).values(), model.prior.mean, model.prior.var)
+            for w in (*weights_of(model).values(), model.prior.mean, model.prior.var)
         ], [history for _, history in found]
 
     once = cuda_module.CudaGraph.__call__
@@ -537,6 +514,5 @@ def test_a_recorded_epoch_gives_the_bits_of_its_launches(S, optimizer, monkeypat
         np.testing.assert_array_equal(a, b)
     assert told == told_slowly
     assert all(
-        np.abs(a - to_numpy(b)).max() > 0
-        for a, b in zip(fast, checkpoints._weights(start[0]).values())
+        np.abs(a - to_numpy(b)).max() > 0 for a, b in zip(fast, weights_of(start[0]).values())
     )

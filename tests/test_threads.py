@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.model import init_model
 from biolearn.core.rng import Random
 from biolearn.kernels.threads import Threads, use_threads
@@ -94,7 +94,7 @@ def test_company_changes_no_bit():
     model = init_model((64, 50, 20), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
     x = Random(1).uniform((150, 64))
     with threadpool_limits(2, "blas"):
-        alone = infer(model, x, n_steps=3)
+        alone = infer(model, x, Inference(3))
         stop, started = threading.Event(), threading.Event()
 
         def company():
@@ -106,7 +106,7 @@ def test_company_changes_no_bit():
         other.start()
         try:
             assert started.wait(20)
-            together = infer(model, x, n_steps=3)
+            together = infer(model, x, Inference(3))
         finally:
             stop.set()
             other.join()
@@ -192,7 +192,7 @@ t = threading.Thread(target=hold); t.start(); held.wait(20)""",
 
 def settled(seed):
     model = init_model((64, 50, 20), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
-    return infer(model, Random(seed).uniform((150, 64)), n_steps=3)[-1]
+    return infer(model, Random(seed).uniform((150, 64)), Inference(3))[-1]
 
 
 @forks
