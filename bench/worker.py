@@ -249,8 +249,6 @@ def device_step(
 
     `fused`: with the kernels for CuPy; `recorded`: launched as a whole.
     """
-    import biolearn.core.learning as learning
-    import biolearn.core.optimizers as optimizers
     import biolearn.kernels.cuda as cuda
     import biolearn.kernels.dispatch as dispatch
     from biolearn.core.data import minibatches
@@ -285,7 +283,7 @@ def torch_device_step(
     """
     import torch
 
-    from bench.torch_peer import Graphed, Baseline
+    from bench.torch_peer import Baseline, Graphed
 
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -391,9 +389,8 @@ def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
     """
     import biolearn.core.learning as learning
     import biolearn.core.optimizers as optimizers
-    import biolearn.kernels.cuda as cuda
     from biolearn.core.data import minibatches
-    from biolearn.core.inference import Inference, infer
+    from biolearn.core.inference import infer
     from biolearn.core.layers import corrupt
     from biolearn.core.rng import Random
     from biolearn.kernels.threads import use_threads
@@ -583,7 +580,8 @@ def about():
         from threadpoolctl import threadpool_info
 
         info["blas"] = [
-            f"{lib['internal_api']} {lib['version']}, {lib.get('architecture') or 'kernel unknown'}, {lib['num_threads']} threads"
+            f"{lib['internal_api']} {lib['version']}, {lib.get('architecture') or 'kernel unknown'}, "
+            f"{lib['num_threads']} threads"
             for lib in threadpool_info()
             if lib["user_api"] == "blas"
         ]

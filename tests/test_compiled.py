@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import biolearn.kernels.dispatch as dispatch
-from biolearn.core import layers
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, corrupt, local_gradient
 from biolearn.core.learning import TrainConfig, fit, new_train_state, train_step
@@ -298,7 +297,10 @@ def test_loops_are_vector_instructions(name):
 
 
 def test_numba_waits_until_it_is_needed():
-    code = "import sys, biolearn.core.learning, biolearn.core.inference; print([m for m in ('numba', 'biolearn.kernels.compiled') if m in sys.modules])"
+    code = (
+        "import sys, biolearn.core.learning, biolearn.core.inference\n"
+        "print([m for m in ('numba', 'biolearn.kernels.compiled') if m in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], check=True, capture_output=True, text=True

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import biolearn.core.arrays as arrays_module
 import biolearn.core.ensembles as ensembles
 import biolearn.core.learning as learning
 import biolearn.core.optimizers as optimizers
@@ -86,7 +85,11 @@ class StandIn:
                 f"{TYPES[t][0]} {'*_' if array else ''}{n}"
                 for (t, n), array in zip(self.ins + self.outs, (*arrays, *[True] * len(self.outs)))
             ]
-            source = f'#include <cmath>\n#define __device__ static inline\n{self.text[1]}\nextern "C" void run(long _size, {", ".join(args)}) {{ for (long i = 0; i < _size; ++i) {{ {read}{write}{self.text[0]}; }} }}'
+            source = (
+                f"#include <cmath>\n#define __device__ static inline\n{self.text[1]}\n"
+                f'extern "C" void run(long _size, {", ".join(args)}) '
+                f"{{ for (long i = 0; i < _size; ++i) {{ {read}{write}{self.text[0]}; }} }}"
+            )
             path = StandIn.folder / f"{self.name}{''.join(map(str, map(int, arrays)))}.so"
             subprocess.run(
                 [

@@ -78,7 +78,11 @@ def test_importing_a_module_pulls_in_nothing_heavy(module, tmp_path):
 
 @pytest.mark.parametrize("argv", [["--help"], ["reproduce", "--help"], ["--version"]])
 def test_help_pulls_in_nothing_heavy(argv, tmp_path):
-    code = "import sys, biolearn.cli.main as r\ntry: r.main({!r})\nexcept SystemExit as e: print(e.code)\nprint(*{{n.split('.')[0] for n in sys.modules}})"
+    code = (
+        "import sys, biolearn.cli.main as r\ntry: r.main({!r})\n"
+        "except SystemExit as e: print(e.code)\n"
+        "print(*{{n.split('.')[0] for n in sys.modules}})"
+    )
     lines = python(code.format(argv), cwd=tmp_path).splitlines()
     assert lines[-2] == "0" and not HEAVY & set(lines[-1].split())
 
@@ -218,7 +222,12 @@ def test_installed_from_the_wheel_it_finds_its_notebooks_and_writes_below_the_cu
     wheel, tmp_path
 ):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    code = "from biolearn.reproduction.runs import *; from biolearn.reproduction.figures import *; from biolearn.reproduction.report import *; print(notebook_folder()); print(output_folder()); print(checkout(), git_revision())"
+    code = (
+        "from biolearn.reproduction.runs import *\n"
+        "from biolearn.reproduction.figures import *\n"
+        "from biolearn.reproduction.report import *\n"
+        "print(notebook_folder())\nprint(output_folder())\nprint(checkout(), git_revision())"
+    )
     (tmp_path / "work").mkdir()
     notebooks, out, last = python(code, tmp_path / "site", cwd=tmp_path / "work").splitlines()
     site = (tmp_path / "site").resolve()
@@ -273,9 +282,9 @@ def test_what_is_installed_here_is_what_the_constraints_say():
 
     text = (ROOT / "constraints.txt").read_text()
     names = {
-        canonicalize_name(Requirement(l).name)
-        for l in text.splitlines()
-        if l and not l.startswith("#")
+        canonicalize_name(Requirement(line).name)
+        for line in text.splitlines()
+        if line and not line.startswith("#")
     }
     todo, seen = [r.name for r in requirements("requirements")], set()
     while todo:
