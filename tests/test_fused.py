@@ -434,6 +434,63 @@ def test_steps_that_read_their_numbers_from_arrays_are_the_same_steps(
     )
 
 
+class Located(np.ndarray):
+    "A NumPy array that says where it lies, as CuPy's do."
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+class HostCublas:
+    "cuBLAS on the host: it reads and writes columns at the addresses that it is given."
+
+    def follow(self):
+        pass
+
+    def ask(self, name, flip_a, flip_b, m, n, k, one, *rest):
+        if name == "cublasSgemm_v2":
+            A, lda, B, ldb, zero, C, ldc = rest
+            strides, count = (0, 0, 0), 1
+        else:
+            assert name == "cublasSgemmStridedBatched"
+            A, lda, sa, B, ldb, sb, zero, C, ldc, sc, count = rest
+            strides = [stride.value for stride in (sa, sb, sc)]
+        assert one._obj.value == 1 and zero._obj.value == 0
+
+        def columns(address, rows, cols, apart, offset):
+            start = ctypes.cast(address.value + 4 * offset, ctypes.POINTER(ctypes.c_float))
+            flat = np.ctypeslib.as_array(start, ((cols - 1) * apart + rows,))
+            return np.lib.stride_tricks.as_strided(flat, (rows, cols), (4, 4 * apart))
+
+        for i in range(count):
+            left = columns(A, *((k, m) if flip_a else (m, k)), lda, i * strides[0])
+            right = columns(B, *((n, k) if flip_b else (k, n)), ldb, i * strides[1])
+            out = columns(C, m, n, ldc, i * strides[2])
+            out[...] = (left.T if flip_a else left) @ (right.T if flip_b else right)
+
+
+@pytest.mark.parametrize("one, two", [((30, 20), (20, 7)), ((1, 20), (20, 7)), ((30, 1), (1, 7))])
+@pytest.mark.parametrize("lead", [((), ()), ((3,), (3,)), ((), (3,)), ((3,), ())])
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True), (True, True)])
+def test_cublas_is_asked_for_the_product(one, two, lead, flips, monkeypatch):
+    "Rows, transposes, one network and several, into a part of an array; without a GPU."
+    monkeypatch.setattr(cuda_module, "_cublas", HostCublas)
+    monkeypatch.setattr(cuda_module, "_for_cublas", lambda a: True)
+
+    def operand(shape, flip, seed):
+        a = normal(*shape, seed=seed)
+        turned = np.ascontiguousarray(a.swapaxes(-1, -2)).swapaxes(-1, -2)
+        return (turned if flip else a).view(Located)
+
+    a, b = operand(lead[0] + one, flips[0], 0), operand(lead[1] + two, flips[1], 1)
+    whole = np.full((*max(lead), 2 * one[0], two[1]), np.nan, np.float32).view(Located)
+    cuda_module.product(a, b, whole[..., : one[0], :])
+    exact = np.asarray(a, float) @ np.asarray(b, float)
+    np.testing.assert_allclose(whole[..., : one[0], :], exact, atol=1e-5)
+    assert np.isnan(whole[..., one[0] :, :]).all()
+
+
 @on_a_gpu
 def test_products_of_rows_and_of_transposes():
     """Against NumPy's in double precision: one network and three, halves of arrays, weights that
