@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.linalg import solve_discrete_lyapunov
 from scipy.stats import multivariate_normal, norm
 
-from biolearn.core.arrays import Backend, to_numpy
+from biolearn.core.arrays import Backend, logsumexp, to_numpy
 from biolearn.core.rng import Random
 from biolearn.theory.variational import (
     BinaryNet,
@@ -40,7 +40,6 @@ from biolearn.theory.variational import (
     log_p_states,
     log_p_x,
     log_q,
-    logsumexp,
     m_step,
     map_e_step,
     map_inference,
