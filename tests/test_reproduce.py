@@ -180,7 +180,7 @@ def test_a_gpu_that_is_not_there_is_one_line(monkeypatch, capsys):
     import biolearn.reproduction.report as report
     import biolearn.reproduction.runs as runs_module
 
-    monkeypatch.setattr(arrays_module, "_gpu_problem", lambda: "there is none")
+    monkeypatch.setattr(arrays_module, "gpu_problem", lambda: "there is none")
     assert main(["reproduce", "--device", "gpu"]) == 1
     errors = capsys.readouterr().err
     assert "there is none" in errors and errors.count("\n") == 1
