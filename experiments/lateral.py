@@ -45,7 +45,13 @@ from biolearn.evaluation.features import (
 )
 from biolearn.evaluation.parzen import parzen_log_likelihood
 from biolearn.evaluation.statistics import mean_and_stderr
-from biolearn.extensions.lateral import correlation_gap, fit_lateral, gaussian_draws, sample_lateral
+from biolearn.extensions.lateral import (
+    LateralConfig,
+    correlation_gap,
+    fit_lateral,
+    gaussian_draws,
+    sample_lateral,
+)
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
 from experiments import yardstick
@@ -63,7 +69,7 @@ def priors(codes, rng):
     of the lateral one.
     """
     start = time.perf_counter()
-    lateral = fit_lateral(codes, rng=rng.stream("learn"), **LEARNING)
+    lateral = fit_lateral(codes, LateralConfig(**LEARNING), rng=rng.stream("learn"))
     learnt = time.perf_counter() - start
     drawn = {
         "lateral": sample_lateral(lateral, N, rng=rng.stream("lateral"), **DRAWING),

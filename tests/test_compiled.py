@@ -337,3 +337,22 @@ def test_a_numba_that_does_not_work_is_said_aloud(monkeypatch):
         UserWarning, match="numba is installed but cannot be used .*NumPy does the work"
     ):
         assert fresh_choice() is None
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), EOFError("Ran out of input"), ValueError()]
+)
+def test_a_cache_that_is_full_or_damaged_is_no_end_of_training(error, monkeypatch):
+    import biolearn.kernels
+
+    class Broken:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "biolearn.kernels.compiled":
+                raise error
+
+    monkeypatch.delattr(biolearn.kernels, "compiled")
+    monkeypatch.delitem(sys.modules, "biolearn.kernels.compiled")
+    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
+    with pytest.warns(UserWarning, match="NumPy does the work, more slowly"):
+        assert fresh_choice() is None

@@ -15,7 +15,7 @@ import warnings
 import pytest
 
 import biolearn.core.files as files_module
-from biolearn.core.files import UsageError, expand_home, flush_folder, target_file, write_whole
+from biolearn.core.files import expand_home, flush_folder, real_target, write_whole
 
 posix = pytest.mark.skipif(os.name == "nt", reason="links, permissions and locks of POSIX")
 
@@ -83,7 +83,7 @@ def test_a_link_to_nowhere_is_refused_before_any_work(tmp_path, to):
     with pytest.raises(OSError, match=f"a symbolic link to {to}, which is not there.*a.txt"):
         write(link)
     with pytest.raises(OSError, match="which is not there"):
-        target_file(link, (".txt",), force=True)
+        real_target(link)
     assert names(tmp_path) == ["a.txt"] and os.readlink(link) == to
 
 
@@ -296,35 +296,10 @@ def test_a_folder_that_cannot_be_flushed_is_said(tmp_path, monkeypatch):
             flush_folder(tmp_path)
 
 
-# ---- checked before the work ---------------------------------------------------------------------
-
-
-def test_a_target_is_checked_before_the_work(tmp_path):
-    (tmp_path / "there.txt").write_text("old")
-    (tmp_path / "folder.txt").mkdir()
-    for name, force, error in (
-        ("a.png", False, UsageError),
-        ("there.txt", False, FileExistsError),
-        ("folder.txt", True, IsADirectoryError),
-        ("no/a.txt", False, FileNotFoundError),
-    ):
-        with pytest.raises(error):
-            target_file(tmp_path / name, (".txt",), force)
-    assert target_file(tmp_path / "there.TXT", (".txt",), False) == tmp_path / "there.TXT"
-    assert target_file(tmp_path / "there.txt", (".txt",), True) == tmp_path / "there.txt"
-
-
-def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, how: False)  # root may write anywhere
-    with pytest.raises(PermissionError, match="cannot be written to"):
-        target_file(tmp_path / "a.txt", (".txt",), False)
-
-
 def test_a_user_without_a_home_folder(monkeypatch):
     def no_home(path):
         raise RuntimeError("Could not determine home directory.")
 
     assert str(expand_home("~")) == os.path.expanduser("~")
     monkeypatch.setattr(files_module.Path, "expanduser", no_home)
-    with pytest.raises(FileNotFoundError, match="the folder ~ does not exist"):
-        target_file("~/a.txt", (".txt",), False)
+    assert expand_home("~/a.txt") == files_module.Path("~/a.txt")
