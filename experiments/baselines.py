@@ -1,9 +1,12 @@
-"""The peers of the table: train them, and keep what an evaluator needs of each; or try settings on
+"""The baselines of Table 3: train them, and keep what is scored of each; or try settings on
 the validation digits.
 
-    python -m experiments.peers --model vae --seeds 0-4                     one .npz per seed in figures/paper/runs/peers; what is there is not made again
-    python -m experiments.peers --model dae --try "noise=0.4, rounds=10"    one trial on the validation digits, a row of experiments/peer_trials.csv
-    python -m experiments.peers --model dae --try "noise=0.4" --rows 10000  the same, trained on the first 10,000 digits only
+    python -m experiments.baselines --model vae --seeds 0-4
+        one .npz per seed in figures/paper/runs/peers; what is there is not made again
+    python -m experiments.baselines --model dae --try "noise=0.4, rounds=10"
+        one trial on the validation digits, a row of experiments/baseline_trials.csv
+    python -m experiments.baselines --model dae --try "noise=0.4" --rows 10000
+        the same, trained on the first 10,000 digits only
 
 Models: real (validation digits), kmeans, ppca, gmm, mcpc (predictive coding with Langevin
 inference); vae (its pixels' deviation learnt), vae-fixed (given) and dae need PyTorch (pip install
@@ -21,51 +24,61 @@ most varied within 0.03 of the best was taken. What this chose for mcpc (noise 0
 3e-3) was trained in full and had to be vetoed: late in training its step was too large for the
 stiffest directions, and samples broke up (61 nats). The settings below learn more slowly and let
 the steps fall; their short trial was no better by the rule, but whole digits on the sheet and the
-best filled halves of all trials of mcpc. Only this one was tried after the veto. ppca's density
+best completed halves of all trials of mcpc. Only this one was tried after the veto. ppca's density
 still rises at the largest d that was tried: it lives on the border pixels that never change. gmm
 was not tried beyond d = 100 and k = 30: three minutes a fit. vae's deviation is learnt, as it
 should be for a density, and gets so small (0.04) that samples are poor; so there is vae-fixed,
 whose deviation was chosen by the rule like everything else.
 
 One row per trial: model, seed, settings, rows and epochs of training, and on the validation digits
-  parzen        Parzen log-likelihood at sigma = 0.2 of 10,000 samples, nats          log_p       exact log density, or for vae the bound by one draw, nats
-  recognisable  share of 1,000 samples clearly nearer to one class of digits           entropy     of their classes, 1 is balanced
-  variety       total variance of the samples over that of the digits                 halves, random   squared error per hidden pixel, 500 digits
-  seconds       of processor time, training alone
+  parzen          Parzen log-likelihood at sigma = 0.2 of 10,000 samples, nats
+  log_p           exact log density, or for vae the bound by one draw, nats
+  recognisable    fraction of 1,000 samples clearly nearer to one class of digits
+  entropy         of their classes, 1 is balanced
+  variety         total variance of the samples over that of the digits
+  halves, random  squared error per hidden pixel, 500 digits
+  seconds         of processor time, training alone
 """
 
 import argparse
 import ast
 import csv
-import hashlib
 import json
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
 from biolearn.cli.reproduction import seed_list
-from biolearn.core.arrays import Backend
 from biolearn.core.data import load_dataset
 from biolearn.core.rng import Random
-from biolearn.evaluation import baselines as peers
-from biolearn.evaluation.completion import inpainting_error
-from biolearn.evaluation.neighbours import class_entropy, nearest_class, recognisability, variety
-from biolearn.evaluation.network import missing_halves
-from biolearn.evaluation.parzen import parzen_log_likelihood
+from biolearn.evaluation.baselines import (
+    LangevinConfig,
+    Pictures,
+    fit_centroids,
+    fit_mixture,
+    fit_ppca,
+    fit_predictive_coding,
+    load_baseline_result,
+    save_baseline_result,
+)
+from biolearn.evaluation.comparison import examine
+from biolearn.evaluation.completion import missing_halves, score_completions
+from biolearn.evaluation.coverage import score_samples
+from biolearn.evaluation.neighbours import class_entropy, nearest_class
 from biolearn.reproduction.runs import versions
+from biolearn.reproduction.study import Work, is_result_of, study
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLE, OUT = (
-    Path(__file__).with_name("peer_trials.csv"),
-    ROOT / "figures" / "paper" / "runs" / "peers",
-)
-SAMPLES, FILLED = 10_000, 1000
+TABLE = Path(__file__).with_name("baseline_trials.csv")
+OUT = ROOT / "figures" / "paper" / "runs" / "peers"
+SAMPLES, COMPLETED = 10_000, 1000
+VERSION = 1  # raise it when the numbers of a baseline change: older results are then made again
 
-CHOSEN = {  # by the rule above; experiments/peer_trials.csv
+CHOSEN = {  # by the rule above; experiments/baseline_trials.csv
     "real": {},
     "kmeans": dict(k=1000),
     "ppca": dict(d=400),
@@ -77,7 +90,6 @@ CHOSEN = {  # by the rule above; experiments/peer_trials.csv
     "vae-fixed": dict(sd=0.5),
     "dae": dict(noise=1.0, start="code", rounds=10),
 }
-TORCH = ("vae", "vae-fixed", "dae")
 COLUMNS = (
     "model",
     "seed",
@@ -97,97 +109,95 @@ COLUMNS = (
 
 
 def train(model, data, settings, rng):
-    """The peer `model` trained on data.train, and what its training reported, one entry per epoch
-    where it has epochs.
+    """The baseline `model` trained on data.train, and what its training reported, one entry per
+    epoch where it has epochs.
     """
     x = data.train
-    if model == "real":
-        return peers.Pictures(data.valid), []
-    if model == "kmeans":
-        return peers.fit_centroids(x, **settings, rng=rng), []
-    if model == "ppca":
-        return peers.fit_ppca(x, **settings), []
-    if model == "gmm":
-        return peers.fit_mixture(x, **settings, rng=rng), []
     if model == "mcpc":
-        return peers.fit_predictive_coding(
-            x, peers.LangevinConfig(**settings), rng=rng, progress=sys.stderr.isatty()
+        return fit_predictive_coding(
+            x, LangevinConfig(**settings), rng=rng, progress=sys.stderr.isatty()
         )
-    from experiments import torch_models
+    if model in ("vae", "vae-fixed", "dae"):
+        from experiments import torch_models as torch
 
-    return (torch_models.fit_dae if model == "dae" else torch_models.fit_vae)(
-        x, **settings, rng=rng
-    )
-
-
-def fill(peer, data, split, n, seed):
-    """(masks, in-paintings) of the first `n` digits of a split for both kinds of `missing_halves`,
-    as the paper's model gets them; in-paintings are None where the peer has none.
-    """
-    x, root = getattr(data, split)[:n], Random(seed)
-    masks = missing_halves(SimpleNamespace(dataset=data, backend=Backend(), rng=root), n)
-    return masks, {
-        kind: peer.inpaint(x, visible, rng=root.stream("peers", "in-painting", kind))
-        for kind, visible in masks.items()
+        if model == "dae":
+            return torch.fit_dae(x, torch.DaeConfig(**settings), rng=rng)
+        return torch.fit_vae(x, torch.VaeConfig(**settings), rng=rng)
+    made = {
+        "real": lambda: Pictures(data.valid),
+        "kmeans": lambda: fit_centroids(x, **settings, rng=rng),
+        "ppca": lambda: fit_ppca(x, **settings),
+        "gmm": lambda: fit_mixture(x, **settings, rng=rng),
     }
+    return made[model](), []
 
 
 # ---- trials on the validation digits -------------------------------------------------------------
 
 
-def measure(peer, data, seed):
+def completions(baseline, data, n, seed):
+    """{kind: error} of the first `n` validation digits, for both kinds of `missing_halves` that the
+    baseline completes.
+    """
+    x, root = data.valid[:n], Random(seed)
+    masks = missing_halves(data.image_shape, n, rng=root.stream("experiments", "masks"))
+    found = {}
+    for kind, visible in masks.items():
+        completed = baseline.inpaint(x, visible, rng=root.stream("peers", "in-painting", kind))
+        if completed is not None:
+            scores = score_completions(x, completed.astype(np.float32), visible)
+            found[kind] = scores["error"][0]
+    return found
+
+
+def log_probability(baseline, x, seed):
+    "Mean log p of the rows of `x`: exact, or the bound of a VAE; nothing where there is none."
+    if hasattr(baseline, "elbo"):
+        return {"log_p": baseline.elbo(x, rng=Random(seed).stream("peers", "bound")).mean()}
+    exact = baseline.log_density(x)
+    return {} if exact is None else {"log_p": exact.mean()}
+
+
+def score_trial(baseline, data, seed):
     "The numbers of a trial and the samples they were measured on."
-    s, few = (
-        peer.sample(SAMPLES, rng=Random(seed).stream("peers", "samples")),
-        min(500, len(data.valid)),
-    )
+    samples = baseline.sample(SAMPLES, rng=Random(seed).stream("peers", "samples"))
+    valid = replace(data, test=data.valid)
+    of_all = score_samples(samples, valid, ("Parzen", "variety"))
+    few = samples[:1000]
+    classes = nearest_class(few, data.train, data.train_labels)
     row = dict(
-        parzen=parzen_log_likelihood(data.valid, s, 0.2).mean(),
-        recognisable=recognisability(s[:1000], data.train, data.train_labels),
-        entropy=class_entropy(nearest_class(s[:1000], data.train, data.train_labels)),
-        variety=variety(s, data.valid),
+        parzen=of_all["Parzen"][0],
+        recognisable=score_samples(few, valid, ("recognisable",))["recognisable"][0],
+        entropy=class_entropy(classes),
+        variety=of_all["variety"][0],
     )
-    masks, filled = fill(peer, data, "valid", few, seed)
-    row |= {
-        kind: inpainting_error(data.valid[:few], x.astype(np.float32), masks[kind]).mean()
-        for kind, x in filled.items()
-        if x is not None
-    }
-    log_p = (
-        peer.elbo(data.valid, rng=Random(seed).stream("peers", "bound"))
-        if hasattr(peer, "elbo")
-        else peer.log_density(data.valid)
-    )
-    return row | ({} if log_p is None else {"log_p": log_p.mean()}), s
+    row |= completions(baseline, data, min(500, len(data.valid)), seed)
+    return row | log_probability(baseline, data.valid, seed), samples
 
 
 def sheet(samples, path, shape):
     "A PNG of the first hundred samples, dark ink on white."
     from PIL import Image
 
-    rows = (
-        samples[:100]
-        .reshape(10, 10, *shape)
-        .transpose(0, 2, 1, 3)
-        .reshape(10 * shape[0], 10 * shape[1])
-    )
-    Image.fromarray(np.round(255 * (1 - rows)).astype(np.uint8)).resize(
-        (20 * shape[1], 20 * shape[0])
-    ).save(path)
+    rows, columns = shape
+    tiles = samples[:100].reshape(10, 10, rows, columns).transpose(0, 2, 1, 3)
+    ink = tiles.reshape(10 * rows, 10 * columns)
+    image = Image.fromarray(np.round(255 * (1 - ink)).astype(np.uint8))
+    image.resize((20 * columns, 20 * rows)).save(path)
 
 
 def trial(model, settings, seed, data, *, also=(), notes="", png=None):
-    """Train once, measure on the validation digits, append a row to the table and yield it; then
-    the same for the trained peer sampled otherwise: with each of the settings `also`, which do not
+    """Train once, score on the validation digits, append a row to the table and yield it; then the
+    same for the trained baseline sampled otherwise: with each of the settings `also`, which do not
     matter to training.
     """
     start = time.process_time()
-    peer, history = train(model, data, settings, Random(seed).stream("peers", model))
+    baseline, history = train(model, data, settings, Random(seed).stream("peers", model))
     seconds = time.process_time() - start
     for i, otherwise in enumerate(({}, *also)):
         for name, value in otherwise.items():
-            setattr(peer, name, value)
-        numbers, samples = measure(peer, data, seed)
+            setattr(baseline, name, value)
+        numbers, samples = score_trial(baseline, data, seed)
         if png:
             sheet(samples, png.with_stem(png.stem + f"-{i}" * bool(i)), data.image_shape)
         row = dict(
@@ -217,83 +227,49 @@ def write_row(row):
 # ---- results for the table -----------------------------------------------------------------------
 
 
-def code(model):
-    "A fingerprint of the code of the peers; comments and docstrings do not count."
-    files = [Path(peers.__file__)] + [Path(__file__).with_name("torch_models.py")] * (
-        model in TORCH
-    )
-    sha = hashlib.sha256()
-    for path in files:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(getattr(node, "body", None), list):
-                node.body = [
-                    n
-                    for n in node.body
-                    if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
-                ]
-        sha.update(ast.dump(tree).encode())
-    return sha.hexdigest()[:16]
+def result_path(model, seed, out=OUT):
+    "Where the result of that baseline and seed lies."
+    return out / f"{model}-seed{seed}.npz"
 
 
-def is_made(path, about):
-    "Is there a whole result at `path` with the settings and code of `about`?"
+def is_made(record, trial, out):
+    "Is there a whole result beside the record of a trial, of this version and these settings?"
+    if not is_result_of(record, trial, VERSION):
+        return False
     try:
-        found = peers.load_baseline_result(path)
+        load_baseline_result(result_path(trial.name, trial.seed, out))
     except (OSError, ValueError):
         return False
-    return all(found.about.get(name) == value for name, value in about.items())
+    return True
 
 
-def make(model, seed, data, settings, out=OUT):
-    """Train a peer, sample, in-paint the first test digits, and write it all to
-    <out>/<model>-seed<seed>.npz; returns the path and whether it was made now.
+def make(trial, *, out):
+    """Train a baseline, have it sample and complete the first test digits, and write it all to
+    `result_path`; returns what it was and the seconds it took.
     """
-    path, about = (
-        out / f"{model}-seed{seed}.npz",
-        json.loads(
-            json.dumps(
-                dict(model=model, seed=seed, settings=settings, dataset=data.name, code=code(model))
-            )
-        ),
-    )
-    if is_made(path, about):
-        return path, False
-    start, rng, root = time.perf_counter(), Random(seed).stream("peers", model), Random(seed)
-    peer, history = train(model, data, settings, rng)
+    model, seed, settings = trial.name, trial.seed, dict(trial.settings)
+    data = load_dataset(settings.pop("dataset"))
+    start = time.perf_counter()
+    baseline, history = train(model, data, settings, Random(seed).stream("peers", model))
     trained = time.perf_counter()
-    samples = peer.sample(
-        min(SAMPLES, len(data.valid)) if model == "real" else SAMPLES,
-        rng=root.stream("peers", "samples"),
-    )
-    sampled = time.perf_counter()
-    masks, filled = fill(peer, data, "test", min(FILLED, len(data.test)), seed)
-    seconds = dict(
-        training=trained - start,
-        sampling=sampled - trained,
-        inpainting=time.perf_counter() - sampled,
-    )
-    about |= dict(
-        name=peer.name,
-        seconds={k: round(v, 2) for k, v in seconds.items()},
+    n = min(SAMPLES, len(data.valid)) if model == "real" else SAMPLES
+    result = examine(baseline, data, seed=seed, n_samples=n, n_completed=COMPLETED)
+    took = dict(training=trained - start, examining=time.perf_counter() - trained)
+    about = dict(
+        model=model,
+        seed=seed,
+        settings=settings,
+        dataset=data.name,
+        version=VERSION,
+        name=baseline.name,
+        seconds={k: round(v, 2) for k, v in took.items()},
         history=history,
         versions=versions() | torch_version(),
     )
-    if hasattr(peer, "deltas"):
-        about["deltas"] = peer.deltas  # with the generator, all that Langevin needs
-    out.mkdir(parents=True, exist_ok=True)
-    peers.save_baseline_result(
-        path,
-        peers.BaselineResult(
-            about,
-            samples,
-            masks,
-            {kind: x for kind, x in filled.items() if x is not None},
-            peer.decoder(),
-            peer.log_density(data.test),
-        ),
-    )
-    return path, True
+    if hasattr(baseline, "deltas"):
+        about["deltas"] = baseline.deltas  # with the decoder, all that Langevin needs
+    save_baseline_result(result_path(model, seed, out), replace(result, about=about))
+    return {k: about[k] for k in ("seconds", "versions")}
 
 
 def torch_version():
@@ -301,77 +277,84 @@ def torch_version():
     return {"torch": sys.modules["torch"].__version__} if "torch" in sys.modules else {}
 
 
+def made_line(record):
+    "A line about a result that is there."
+    return f"{record['name']} seed {record['seed']}: {record['seconds']} s"
+
+
 def settings_of(text):
     "Settings from keyword arguments written as Python literals; nothing is executed."
-    return {
-        k.arg: ast.literal_eval(k.value) for k in ast.parse(f"f({text})", mode="eval").body.keywords
-    }
+    call = ast.parse(f"f({text})", mode="eval").body
+    return {k.arg: ast.literal_eval(k.value) for k in call.keywords}
 
 
-def main(argv=None):
+def arguments():
+    "What the command takes."
     p = argparse.ArgumentParser(
-        prog="python -m experiments.peers",
+        prog="python -m experiments.baselines",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--model", required=True, choices=tuple(CHOSEN))
-    p.add_argument(
+    add = p.add_argument
+    add("--model", required=True, choices=tuple(CHOSEN))
+    add(
         "--seeds",
         type=seed_list,
         default="0",
         metavar="0-4",
         help="seeds and ranges of seeds (default: %(default)s)",
     )
-    p.add_argument("--dataset", default="mnist", choices=("digits", "mnist"))
-    p.add_argument(
+    add("--dataset", default="mnist", choices=("digits", "mnist"))
+    add(
         "--out",
         type=Path,
         default=OUT,
         metavar="DIR",
         help="where results go (default: figures/paper/runs/peers)",
     )
-    p.add_argument(
+    add(
         "--try",
         dest="tried",
         metavar="SETTINGS",
         help="try settings on the validation digits instead",
     )
-    p.add_argument(
+    add(
         "--also",
         action="append",
         default=[],
         metavar="SETTINGS",
-        help='with --try: the same trained peer sampled otherwise, such as "rounds=10"; may be repeated',
+        help="with --try: the same trained baseline sampled otherwise, such as "
+        '"rounds=10"; may be repeated',
     )
-    p.add_argument("--rows", type=int, help="with --try: train on so many digits only")
-    p.add_argument("--notes", default="", help="with --try: a remark for the table")
-    p.add_argument("--png", type=Path, metavar="FILE", help="with --try: a sheet of samples")
-    asked = p.parse_args(argv)
-    data = load_dataset(asked.dataset)
-    if asked.tried is not None:
-        few = replace(
-            data, train=data.train[: asked.rows], train_labels=data.train_labels[: asked.rows]
+    add("--rows", type=int, help="with --try: train on so many digits only")
+    add("--notes", default="", help="with --try: a remark for the table")
+    add("--png", type=Path, metavar="FILE", help="with --try: a sheet of samples")
+    return p
+
+
+def main(argv=None):
+    asked = arguments().parse_args(argv)
+    if asked.tried is None:
+        study(
+            {asked.model: {"dataset": asked.dataset, **CHOSEN[asked.model]}},
+            asked.seeds,
+            partial(make, out=asked.out),
+            asked.out,
+            version=VERSION,
+            fits=partial(is_made, out=asked.out),
+            work=Work(threads=None, tell=made_line, table=""),
         )
-        for seed in asked.seeds:
-            for row in trial(
-                asked.model,
-                CHOSEN[asked.model] | settings_of(asked.tried),
-                seed,
-                few,
-                also=[settings_of(text) for text in asked.also],
-                notes=asked.notes,
-                png=asked.png,
-            ):
-                print(row, flush=True)
-    else:
-        for seed in asked.seeds:
-            path, now = make(asked.model, seed, data, CHOSEN[asked.model], asked.out)
-            print(
-                path,
-                "made" if now else "was there",
-                peers.load_baseline_result(path).about["seconds"],
-                flush=True,
-            )
+        return
+    data = load_dataset(asked.dataset)
+    few = replace(
+        data, train=data.train[: asked.rows], train_labels=data.train_labels[: asked.rows]
+    )
+    settings = CHOSEN[asked.model] | settings_of(asked.tried)
+    also = [settings_of(text) for text in asked.also]
+    for seed in asked.seeds:
+        rows = trial(asked.model, settings, seed, few, also=also, notes=asked.notes, png=asked.png)
+        for row in rows:
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

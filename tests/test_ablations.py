@@ -15,24 +15,18 @@ import numpy as np
 import pytest
 
 import biolearn.cli.reproduction as reproduction
-import biolearn.evaluation.network as network_module
 import biolearn.reproduction.ablations as ablations
-import biolearn.reproduction.figures as figures
 import biolearn.reproduction.runs as runs
 import biolearn.reproduction.verdicts as verdicts
 from biolearn.cli.main import main
-from biolearn.core.arrays import Backend, to_numpy
+from biolearn.core.arrays import Backend
 from biolearn.core.data import load_digits
 from biolearn.core.files import as_plain
-from biolearn.core.generation import generate, inpaint, sample_directed
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import exact_gradient
 from biolearn.core.learning import DivergenceError, TrainConfig
-from biolearn.core.model import encode, log_p_joint
-from biolearn.core.rng import Random
-from biolearn.evaluation.completion import impute_mean, inpainting_error
-from biolearn.evaluation.neighbours import nearest_distance, variety
-from biolearn.evaluation.parzen import parzen_log_likelihood
+from biolearn.core.model import encode
+from biolearn.evaluation.network import TrainedNetwork, score_network
 from biolearn.evaluation.statistics import mean_and_sd, outcome
 from biolearn.reproduction.ablations import Extent
 from biolearn.reproduction.profiles import PROFILES, Profile
@@ -62,11 +56,6 @@ TINY = Profile(
 def run(tmp_path_factory):
     "A tiny network, trained for one epoch on the 8x8 digits."
     return trained_run(TINY, seed=3, device="cpu", out=str(tmp_path_factory.mktemp("tiny")))
-
-
-@pytest.fixture(scope="module")
-def measured(run):
-    return network_module.measure(run, progress=False)
 
 
 @pytest.fixture
@@ -123,243 +112,31 @@ def test_inference_of_a_variant_is_what_the_variant_says(run):
 # ---- what is measured ----------------------------------------------------------------------------
 
 
-def test_one_chain_gives_directed_sampling_generate_and_the_rest(run):
-    chain, rng = (
-        network_module.chain_samples(run, (0, 1, 3)),
-        run.rng.stream("experiments", "samples"),
+def test_a_run_is_scored_as_its_network_and_with_the_activity_of_training(run):
+    network = TrainedNetwork(run.model, run.profile.recipe.inference)
+    found = ablations._scores(run, full=False)
+    rms = found.pop("rms")
+    alone = score_network(
+        network, run.dataset, n_samples=60, rng=run.rng, full=False, progress=False
     )
-    np.testing.assert_array_equal(chain[0], sample_directed(run.model, 60, rng=rng))
-    for rounds in (1, 3):
-        np.testing.assert_allclose(
-            chain[rounds],
-            generate(
-                run.model, 60, rounds=rounds, rng=rng, inference=Inference(alpha=0.3, n_steps=2)
-            ),
-            rtol=1e-5,
-            atol=1e-6,
-        )
-    assert np.abs(chain[3] - chain[0]).max() > 0.01
+    assert found == alone and TINY.sigma == 0.2
+    assert rms["last"] == pytest.approx(run.history[-1]["rms"])
+    assert rms["largest"] == np.max([epoch["rms"] for epoch in run.history], axis=0).tolist()
 
 
-def test_more_samples_than_a_block(run, monkeypatch):
-    whole = network_module.chain_samples(run, (0, 1))
-    monkeypatch.setattr(network_module, "_BLOCK", 7)
-    for r, x in network_module.chain_samples(run, (0, 1)).items():
-        np.testing.assert_allclose(x, whole[r], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        network_module.climb(run)["mean"], [t.mean() for t in _trace(run)], rtol=1e-5
-    )
-
-
-def _trace(run):
-    return [
-        log_p_joint(run.model, h) for h in Inference(n_steps=20).steps(run.model, run.dataset.test)
-    ]
-
-
-def test_scores_are_parzen_and_variety(run, measured):
-    test = run.dataset.test
-    assert list(measured["rounds"]) == ["0", "1", "3", "10", "100"]
-    x = generate(
-        run.model,
-        60,
-        rng=run.rng.stream("experiments", "samples"),
-        inference=Inference(alpha=0.3, n_steps=2),
-    )
-    values = parzen_log_likelihood(test, x, 0.2)
-    assert measured["rounds"]["3"]["mean"] == pytest.approx(values.mean(), rel=1e-5)
-    assert measured["rounds"]["3"]["stderr"] == pytest.approx(
-        values.std(ddof=1) / 300**0.5, rel=1e-5
-    )
-    assert measured["rounds"]["3"]["variety"] == pytest.approx(variety(x, test), rel=1e-4)
-
-
-def test_generate_otherwise_uses_the_other_setting(run, measured):
-    rng = run.rng.stream("experiments", "samples")
-    for name, settings in (("α = 0", dict(n_steps=2, alpha=0.0)), ("N = 0", dict(n_steps=0))):
-        want = parzen_log_likelihood(
-            run.dataset.test, generate(run.model, 60, rng=rng, **settings), 0.2
-        ).mean()
-        assert measured["otherwise"][name]["mean"] == pytest.approx(want, rel=1e-5)
-    still = replace(run, profile=ablations.variant_profile(TINY, "no inference"))
-    assert set(network_module._otherwise(still)) == {"α = 0", "N = 15"}
-
-
-def test_climb_against_a_plain_loop(run, measured):
-    trace = np.stack(_trace(run)).astype(float)
-    climb, mean = measured["climb"], trace.mean(1)
-    np.testing.assert_allclose(climb["mean"], mean, rtol=1e-5)
-    np.testing.assert_allclose(climb["stderr"], trace.std(1, ddof=1) / 300**0.5, rtol=1e-4)
-    assert climb["smallest_rise"] == pytest.approx(
-        min(b - a for a, b in zip(mean, mean[1:])), rel=1e-3, abs=1e-5
-    )
-    assert climb["share_rising"] == sum(bool(a < b) for a, b in zip(trace[0], trace[-1])) / 300
-    assert len(climb["mean"]) == 21
-
-
-def test_masks_hide_the_four_halves_in_turn_and_another_random_half_of_each_digit(run):
-    masks = network_module.missing_halves(run, 300)
-    assert [m.reshape(8, 8).sum((0, 1)).item() for m in masks["halves"][:4]] == [32] * 4
-    assert (
-        masks["halves"][0].reshape(8, 8)[:, :4].all()
-        and masks["halves"][5].reshape(8, 8)[:, 4:].all()
-    )
-    assert masks["halves"][2].reshape(8, 8)[:4].all() and masks["halves"][7].reshape(8, 8)[4:].all()
-    assert (
-        0.48 < masks["random"].mean() < 0.52 and len({m.tobytes() for m in masks["random"]}) == 300
-    )
-
-
-def test_completing_is_inpaint(run):
-    x, visible = run.dataset.test[:30], network_module.missing_halves(run, 30)["random"]
-    got = network_module.complete(run, x, visible, rng=run.rng.stream("x"))
-    np.testing.assert_allclose(
-        got,
-        inpaint(run.model, x, visible, rng=run.rng.stream("x"), inference=Inference(n_steps=2)),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-    exact = network_module.complete(
-        replace(run, profile=ablations.variant_profile(TINY, "exact gradient")),
-        x,
-        visible,
-        rng=run.rng.stream("x"),
-    )
-    assert np.abs(exact - got).max() > 1e-4 and (exact[visible] == x[visible]).all()
-
-
-def test_inpainting_errors_and_leads(run, measured):
-    x, train = run.dataset.test, run.dataset.train
-    for kind, visible in network_module.missing_halves(run, 300).items():
-        ours = inpainting_error(
-            x,
-            inpaint(
-                run.model,
-                x,
-                visible,
-                rng=run.rng.stream("experiments", "in-painting", kind),
-                inference=Inference(n_steps=2),
-            ),
-            visible,
-        )
-        mean = inpainting_error(x, impute_mean(x, visible, train), visible)
-        got = measured["inpainting"][kind]
-        assert list(got) == ["network", *verdicts.FILLS]
-        assert got["network"]["mean"] == pytest.approx(ours.mean(), rel=1e-5) and got["mean digit"][
-            "mean"
-        ] == pytest.approx(mean.mean(), rel=1e-6)
-        assert got["mean digit"]["lead"] == pytest.approx((mean - ours).mean(), rel=1e-4, abs=1e-6)
-        assert got["mean digit"]["lead_stderr"] == pytest.approx(
-            (mean - ours).std(ddof=1) / 300**0.5, rel=1e-4
-        )
-
-
-def test_copies_are_found(run):
-    honest, copied = (
-        network_module.memorising(run, run.dataset.test),
-        network_module.memorising(run, run.dataset.train[:100]),
-    )
-    assert honest["ratio"] == pytest.approx(1, abs=0.15) and honest["part"] == 300
-    assert copied["ratio"] < 0.1 and copied["samples_to_train"][2] == 0
-    d = np.sort(nearest_distance(run.dataset.test, run.dataset.train))
-    np.testing.assert_allclose(
-        honest["test_to_train"], np.quantile(d.astype(float), (0, 0.25, 0.5, 0.75, 1)), rtol=1e-6
-    )
-    np.testing.assert_array_equal(
-        network_module.nearest_digits(run.dataset.train[5:8], run.dataset.train),
-        run.dataset.train[5:8],
-    )
-
-
-def test_the_classifier_knows_digits_and_says_what_it_sees(run):
-    balance = network_module.class_balance(
-        run,
-        {
-            "ones": run.dataset.train[run.dataset.train_labels == 1],
-            "broken": np.full((5, 64), np.nan, np.float32),
-        },
-    )
-    assert balance["accuracy"] > 0.95 and balance["broken"] is None
-    assert np.argmax(balance["ones"]["histogram"]) == 1 and balance["ones"]["entropy"] < 0.1
-    assert (
-        np.abs(
-            np.array(balance["test digits"]["histogram"]) - np.bincount(run.dataset.test_labels)
-        ).max()
-        < 10
-        and balance["test digits"]["entropy"] > 0.98
-    )
-
-
-def test_the_rest_of_a_measurement(run, measured):
-    assert measured["rms"]["last"] == pytest.approx(run.history[-1]["rms"]) and measured[
-        "pictures"
-    ]["image_shape"] == [8, 8]
-    shown = network_module.unpack(measured["pictures"]["samples"])
-    want = np.clip(network_module.chain_samples(run, (3,))[3][:20], 0, 1)
-    assert shown.shape == (20, 64) and np.abs(shown - want).max() <= 0.5 / 255 + 1e-6
-    near = network_module.unpack(measured["pictures"]["neighbours"])
-    assert (
-        np.abs(near - network_module.nearest_digits(want, run.dataset.train)).max()
-        <= 0.5 / 255 + 1e-6
-    )
-    json.dumps(measured, allow_nan=False)
-
-
-def test_less_is_measured_without_full_and_nothing_changes_by_it(run, measured):
-    short = network_module.measure(run, full=False, progress=False)
-    assert list(short["rounds"]) == ["0", "1", "3", "10"]
-    assert {k: measured["rounds"][k] for k in short["rounds"]} == short["rounds"]
-    assert {k: v for k, v in short.items() if k != "rounds"} == {
-        k: v for k, v in measured.items() if k != "rounds"
-    }
-
-
-def test_a_broken_model_is_measured_without_a_number(run):
+def test_no_target_holds_for_a_broken_model(run):
     (low, high) = run.model.pairs
     W = low.g.W.copy()
     W[0, 0] = np.nan
-    broken = replace(
-        run, model=replace(run.model, pairs=(replace(low, g=replace(low.g, W=W)), high))
-    )
-    found = network_module.measure(broken, full=False, progress=False)
-    assert (
-        found["rounds"]["3"] == dict(mean=None, stderr=None, variety=None)
-        and found["inpainting"] is found["nearest"] is found["pictures"] is None
-    )
-    assert (
-        found["climb"]["smallest_rise"] is None
-        and found["climb"]["share_rising"] == 0
-        and found["classes"]["GENERATE"] is None
-    )
+    broken = replace(low, g=replace(low.g, W=W))
+    run = replace(run, model=replace(run.model, pairs=(broken, high)))
+    found = ablations._scores(run, full=False)
     json.dumps(found, allow_nan=False)
-    rows = {
-        t.name: verdicts.score_target(t, [_result(**found) | {"rms": found["rms"]}] * 3)
+    rows = [
+        verdicts.score_target(t, [_result(**found) | {"rms": found["rms"]}] * 3)
         for t in verdicts.TARGETS
-    }
-    assert [row["holds"] for row in rows.values()][2:-1].count(True) == 0
-
-
-def test_it_runs_on_any_array_library(run, strict_backend):
-    from biolearn.core.checkpoints import load_model
-
-    there = replace(
-        run,
-        model=load_model(run.folder / "model.safetensors", strict_backend),
-        backend=strict_backend,
-        rng=Random(3, strict_backend),
-    )
-    chain = network_module.chain_samples(there, (0, 3))
-    np.testing.assert_allclose(
-        to_numpy(chain[3]), network_module.chain_samples(run, (3,))[3], rtol=1e-4, atol=1e-5
-    )
-    assert network_module.climb(there)["mean"] == pytest.approx(
-        network_module.climb(run)["mean"], rel=1e-4
-    )
-    a, b = network_module.inpainting(there), network_module.inpainting(run)
-    assert a["random"]["network"]["mean"] == pytest.approx(b["random"]["network"]["mean"], rel=1e-4)
-    assert network_module.memorising(there, chain[3])["ratio"] == pytest.approx(
-        network_module.memorising(run, to_numpy(chain[3]))["ratio"], rel=1e-4
-    )
+    ]
+    assert [row["holds"] for row in rows][2:-1].count(True) == 0
 
 
 # ---- sums done by hand ---------------------------------------------------------------------------
@@ -654,17 +431,6 @@ def test_claims_and_texts(folder):
         in verdicts.targets_text(summary)
     )
     assert "paper: seeds 0, 1, 2\nno inference: seeds none" in verdicts.coverage(summary)
-
-
-def test_pictures_survive_packing():
-    x = np.random.default_rng(0).random((3, 49)).astype(np.float32)
-    assert (
-        np.abs(network_module.unpack(network_module.pack(x)) - x).max() <= 0.5 / 255 + 1e-6
-        and network_module.unpack(network_module.pack(x)).dtype == np.float32
-    )
-    np.testing.assert_array_equal(
-        network_module.unpack(network_module.pack(np.array([[-1.0, 2.0]]))), [[0, 1]]
-    )
 
 
 # ---- runs ----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,18 @@ def _destination(out):
     return Path(staging) if staging and Path(staging).parent == Path(out).resolve() else Path(out)
 
 
+@contextmanager
+def _workshop(out, name):
+    "A folder in `out` for the files of a record until they are whole; an OSError names the record."
+    try:
+        with tempfile.TemporaryDirectory(dir=out, prefix=f".{name}-") as folder:
+            yield Path(folder)
+    except OSError as e:
+        if e.errno is None or f".{name}-" not in str(e.filename):
+            raise  # of something else in the block
+        raise OSError(e.errno, e.strerror, str(out / f"{name}.json")) from e
+
+
 def _draw(fig, name, folder):
     "Write `fig` as <name>.png, .svg and, an Animation, .gif to `folder`: {file name: SHA-256}."
     if fig is None:
@@ -205,10 +218,10 @@ def record(
         made_by = {"key": made_by}
     to_json(values, f"{name}.json")  # what JSON cannot hold is refused before anything is drawn
     out = _destination(out)
-    with tempfile.TemporaryDirectory(dir=out, prefix=f".{name}-") as work:
-        files = _draw(fig, name, Path(work))
+    with _workshop(out, name) as work:
+        files = _draw(fig, name, work)
         made = Record(name, caption, tuple(claims), as_plain(values), as_plain(made_by), files)
-        staged = Path(work) / f"{name}.json"
+        staged = work / f"{name}.json"
         write_text(staged, to_json(made, staged.name))
         adopt_record(staged, out)
     return made

@@ -8,6 +8,7 @@ __all__ = ['PARAMETERS', 'CELL_LIMIT', 'UnknownNotebook', 'notebook_problems', '
 
 # %% ../../nbs/46_figures.ipynb #5170c753
 import ast
+import logging
 import os
 import platform
 import re
@@ -391,7 +392,9 @@ def _execute(path, executed, parameters, *, env, stderr, limit):
 
     if ensure_event_loop().get_exception_handler() is None:
         ensure_event_loop().set_exception_handler(_quiet_loop)
-    kept = executed.parent.parent / "notebooks"
+    kept, log = executed.parent.parent / "notebooks", logging.getLogger("papermill")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())  # what it would warn of is in our own message
     try:
         with kernel_home() as (home, config):
             papermill.execute_notebook(

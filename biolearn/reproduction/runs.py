@@ -251,14 +251,16 @@ def locked(path: str | Path, busy: str, *, wait: bool) -> Iterator[None]:
 # %% ../../nbs/44_runs.ipynb #9559181e
 def _finish(profile, dataset, rng, folder):
     "Have the finished run in `folder`: train it unless it is there, and leave nothing else behind."
-    if (folder / "run.json").is_file() and not _unfinished(folder).exists():
+    finished, unfinished = folder / "run.json", _unfinished(folder)
+    lock = folder.with_name(f"{folder.name}.lock")
+    if finished.is_file() and not unfinished.exists() and not lock.exists():
         return
     busy = f"Another process is training {folder.name}: waiting for its model."
-    with locked(f"{folder}.lock", busy, wait=True):
-        if not (folder / "run.json").is_file():
+    with locked(lock, busy, wait=True):
+        if not finished.is_file():
             _train(profile, dataset, rng, folder)
-        if _unfinished(folder).exists():
-            shutil.rmtree(_unfinished(folder))
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
 
 # %% ../../nbs/44_runs.ipynb #a1c0de24
 def _read_run(profile, folder):
