@@ -31,9 +31,9 @@ from biolearn.cli.pictures import (
     read_png,
     write_png,
 )
-from ..core.arrays import _gpu_problem, check_array, to_numpy, use_device
+from ..core.arrays import gpu_problem, check_array, to_numpy, use_device
 from ..core.checkpoints import load_model, save_model
-from ..core.data import MNIST_FILES, Dataset, _find, _places, load_dataset
+from ..core.data import Dataset, load_dataset, mnist_folder
 from ..core.files import UsageError, as_plain, target_file, to_json, write_whole
 from ..core.generation import generate, inpaint_steps
 from ..core.learning import fit
@@ -183,13 +183,13 @@ def blas() -> dict[str, Any]:
 
 def _mnist_place():
     "Where the files of MNIST were found, or None. Nothing is read or downloaded."
-    found = [_find(name, _places(None))[0] for name in MNIST_FILES]
-    return str(found[0].parent) if all(found) else None
+    folder = mnist_folder()
+    return folder and str(folder)
 
 
 def _device():
     "Which device is used and why."
-    problem = _gpu_problem()
+    problem = gpu_problem()
     if problem:
         return f"cpu ({problem})"
     import array_api_compat.cupy as cupy

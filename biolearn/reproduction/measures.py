@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RULES', 'Size', 'parzen_score', 'sample_quality', 'measure_spikes', 'train_under_dale', 'measure_dale', 'LateralSize',
-           'draw_tops', 'measure_lateral', 'NoiseLevels', 'measure_noisy_samples', 'measure_noisy_inference',
-           'measure_ways', 'learn_labels', 'error_rate', 'label_errors', 'put_labels_on_top', 'imagine_classes',
-           'recognised', 'BanditSize', 'measure_bandit']
+           'measure_lateral', 'NoiseLevels', 'measure_noisy_samples', 'measure_noisy_inference', 'measure_ways',
+           'learn_labels', 'error_rate', 'label_errors', 'put_labels_on_top', 'imagine_classes', 'recognised',
+           'BanditSize', 'measure_bandit']
 
 # %% ../../nbs/57_measures.ipynb #f2d514b1
 import math
@@ -297,7 +297,7 @@ class LateralSize:
     components: int
 
 
-def draw_tops(
+def _draw_tops(
     codes: Array, size: LateralSize, *, rng: Random
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Draws of the top layer from every prior that is decoded once, and what is to be told of the
@@ -351,7 +351,7 @@ def measure_lateral(
     chain
         The inference of GENERATE.
     """
-    drawn, told = draw_tops(codes, size, rng=rng)
+    drawn, told = _draw_tops(codes, size, rng=rng)
     pictures = {
         "paper": sample_directed(model, size.samples, rng=rng.stream("samples")),
         "chain": generate(model, size.samples, inference=chain, rng=rng.stream("samples")),
