@@ -791,5 +791,6 @@ def test_completion_without_shtab_says_what_to_do(command, monkeypatch):
     assert command("completion", "zsh") == (
         1,
         "",
-        "biolearn: completion needs the package shtab, which is not installed: pip install shtab\n",
+        "biolearn: this needs the package shtab, which is not installed: pip install shtab "
+        "(or all of biolearn's extra completion)\n",
     )
