@@ -399,7 +399,7 @@ def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
     import biolearn.core.optimizers as optimizers
     import biolearn.kernels.cuda as cuda
     from biolearn.core.data import minibatches
-    from biolearn.core.inference import infer
+    from biolearn.core.inference import Inference, infer
     from biolearn.core.layers import corrupt
     from biolearn.core.rng import Random
     from biolearn.kernels.threads import use_threads
@@ -429,7 +429,7 @@ def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
         def run(n):
             with use_threads(x) as threads:
                 for _ in range(n):
-                    infer(model, x[:batch], threads=threads, **recipe.inference)
+                    infer(model, x[:batch], recipe.inference, threads=threads)
 
         return run
     else:

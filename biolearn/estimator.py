@@ -34,7 +34,7 @@ from biolearn.core.arrays import (
 from .core.checkpoints import load_model, save_model
 from .core.data import minibatches
 from .core.generation import generate, inpaint
-from .core.inference import infer
+from .core.inference import Inference, infer
 from .core.layers import Dense, LayerPair
 from .core.learning import TrainConfig, copy_model, train_step
 from .core.model import Model, TopPrior, decode, init_model, log_p_joint
@@ -494,7 +494,9 @@ class _Reader(_Learner):
         return xp.astype(
             xp.concat(
                 [
-                    what(model, infer(model, self._inside(block, "float64"), **settings))
+                    what(
+                        model, infer(model, self._inside(block, "float64"), Inference(), **settings)
+                    )
                     for block in blocks
                 ]
             ),

@@ -25,7 +25,7 @@ import numpy as np
 
 from biolearn.core.data import load_dataset
 from biolearn.core.generation import generate
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.learning import fit
 from biolearn.core.model import encode, init_model, log_p_joint
 from biolearn.core.rng import Random
@@ -74,8 +74,8 @@ def measured(model, data, rng):
     "Every way of WAYS and OTHER, on the same digits and the same directed samples: {way: numbers}."
     x, found = data.test[:N_DIGITS], {}
     rest, locked = (
-        infer(model, x, alpha=RECIPE.alpha, n_steps=500, delta=RECIPE.delta),
-        infer(model, x, **RECIPE.inference),
+        infer(model, x, Inference(alpha=RECIPE.alpha, n_steps=500, delta=RECIPE.delta)),
+        infer(model, x, RECIPE.inference),
     )
     far = lambda h, other: float(np.sqrt(np.mean((h[1] - other[1]) ** 2)))
     for name, settings in (WAYS | OTHER).items():

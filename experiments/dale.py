@@ -28,7 +28,7 @@ import numpy as np
 from biolearn.cli.reproduction import seed_list
 from biolearn.core.data import load_dataset
 from biolearn.core.generation import generate, half_masks, inpaint, sample_directed
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.learning import DivergenceError, fit
 from biolearn.core.model import encode, init_model, log_p_joint
 from biolearn.core.rng import Random
@@ -93,7 +93,7 @@ def measured(model, signs, unseen, image_shape, rng):
     x, n = unseen[: SETTINGS["digits"]], SETTINGS["filled"]
     before, after = (
         log_p_joint(model, encode(model, x)),
-        log_p_joint(model, infer(model, x, n_steps=20)),
+        log_p_joint(model, infer(model, x, Inference(n_steps=20))),
     )
     masks = np.stack(list(half_masks(image_shape, rng.backend).values()))[np.arange(n) % 4]
     filled = inpaint(model, x[:n], masks, rng=rng.stream("in-painting"))

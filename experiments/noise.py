@@ -110,14 +110,7 @@ def decoded(
         if T in COLD:
             found["last round cold"][str(T)] = judge(shaken(T, cold=1))
     for sd in chain:
-        *_, x = inference_chain(
-            model,
-            sample_directed(model, n, rng=rng.stream("directed")),
-            rounds=3,
-            noise=sd,
-            rng=rng.stream("painting"),
-            **STEPS,
-        )
+        *_, x = inference_chain(model, sample_directed(model, n, rng=rng.stream("directed")), rounds=3, noise=sd, rng=rng.stream("painting"), **STEPS)
         found["noise on the painting"][str(sd)] = judge(x)
     return found
 

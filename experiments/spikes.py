@@ -30,7 +30,7 @@ import numpy as np
 from biolearn.cli.reproduction import seed_list
 from biolearn.core.data import load_dataset
 from biolearn.core.generation import inference_chain
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.learning import fit
 from biolearn.core.model import decode, encode, init_model, log_p_joint
 from biolearn.core.priors import sample_prior
@@ -115,7 +115,7 @@ def without(model, data, rng, samples=SAMPLES):
     return {
         "GENERATE": score(np.concatenate([c[-1] for c in chains])),
         "directed": score(np.concatenate([c[0] for c in chains])),
-        **inferred(model, x, infer(model, x, n_steps=20), log_p_joint(model, encode(model, x))),
+        **inferred(model, x, infer(model, x, Inference(n_steps=20)), log_p_joint(model, encode(model, x))),
     }
 
 

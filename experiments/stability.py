@@ -22,7 +22,7 @@ import numpy as np
 
 from biolearn.core.arrays import to_numpy, use_device
 from biolearn.core.data import load_dataset, load_digits
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.learning import DivergenceError, TrainConfig, copy_model, fit
 from biolearn.core.model import init_model
 from biolearn.core.rng import Random
@@ -170,7 +170,7 @@ def measure(network, x, knobs, seed, backend=None):
         return row | dict(gain="", stretch="")
     model, few = now["model"], x[:2000]
     v, r = directions(few, knobs["sigma_x"])
-    h = infer(model, there[:2000, :], **recipe.inference)[1]
+    h = infer(model, there[:2000, :], recipe.inference)[1]
     seen = (few - few.mean(0)) @ v
     along = lambda a: seen @ to_numpy(a) / (seen @ seen)  # each unit's regression on v'x
     return row | dict(

@@ -313,9 +313,7 @@ def with_names(data, run, sheet):
             "given": np.empty_like(x),
         }
         for c in range(10):
-            filled["given"][truth == c] = inpaint(
-                told(whole, eye[c]), x[truth == c], visible, rng=rng.stream("fill"), **settings
-            )
+            filled["given"][truth == c] = inpaint(told(whole, eye[c]), x[truth == c], visible, rng=rng.stream("fill"), **settings)
         found[f"{half} half seen"] = {
             name: {
                 "error": float(np.mean(inpainting_error(x, f, visible))),

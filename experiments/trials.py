@@ -26,7 +26,7 @@ import numpy as np
 from biolearn.core.arrays import to_numpy, use_device
 from biolearn.core.data import load_dataset
 from biolearn.core.generation import generate, half_masks, inpaint, sample_directed
-from biolearn.core.inference import inference_steps
+from biolearn.core.inference import Inference
 from biolearn.core.learning import DivergenceError, TrainConfig, fit
 from biolearn.core.model import init_model, log_p_joint
 from biolearn.core.rng import Random
@@ -53,7 +53,7 @@ def measure(model, history, data, backend, rng):
             np.stack(
                 [
                     to_numpy(log_p_joint(model, h))
-                    for h in inference_steps(model, valid[i : i + 1000], n_steps=20)
+                    for h in Inference(n_steps=20).steps(model, valid[i : i + 1000])
                 ]
             )
             for i in range(0, len(data.valid), 1000)
@@ -80,7 +80,7 @@ def measure(model, history, data, backend, rng):
             (
                 m,
                 to_numpy(
-                    inpaint(model, backend.asarray(few), m, rng=Random(0, backend), alpha=alpha)
+                    inpaint(model, backend.asarray(few), m, rng=Random(0, backend), inference=Inference(alpha=alpha))
                 ),
             )
             for m in half_masks(data.image_shape, backend).values()

@@ -93,7 +93,7 @@ def backend(request):
 import numpy as np
 
 from biolearn.core.data import load_dataset
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair
 from biolearn.core.model import init_model
 from biolearn.core.priors import fit_top_prior
@@ -109,7 +109,7 @@ def digits():
 def small_network(digits):
     "An untrained network for the small digits, with a top prior."
     model = init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
-    return replace(model, prior=fit_top_prior(infer(model, digits.train, n_steps=3)[-1]))
+    return replace(model, prior=fit_top_prior(infer(model, digits.train, Inference(n_steps=3))[-1]))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from biolearn.core.generation import generate
-from biolearn.core.inference import infer, inference_steps
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair
 from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import Model, init_model
@@ -32,7 +32,7 @@ def echo(n):
 def test_if_everybody_moves_it_is_inference_bit_for_bit(small_network, digits, of):
     x = digits.test[:30]
     for a, b in zip(
-        inference_steps(small_network, x, n_steps=7, alpha=0.2),
+        Inference(n_steps=7, alpha=0.2).steps(small_network, x),
         C.ticks(small_network, x, p=1, n_ticks=7, alpha=0.2, of=of, rng=Random(0)),
         strict=True,
     ):

@@ -15,7 +15,7 @@ import pytest
 
 import biolearn.kernels.dispatch as dispatch
 from biolearn.core import layers
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, corrupt, local_gradient
 from biolearn.core.learning import TrainConfig, copy_model, fit, train_step
 from biolearn.core.model import init_model
@@ -160,11 +160,11 @@ def test_inference_with_and_without(sizes, units, masked, threads, monkeypatch):
     visible, threads = (x > 0.4 if masked else None), Threads(threads)
     settings = dict(n_steps=9, delta=0.2, alpha=0.1, visible=visible, threads=threads)
     called = spy(monkeypatch)
-    fast = infer(model, x, **settings)
+    fast = infer(model, x, Inference(), **settings)
     assert called == {"rates", "climb"} | ({"pull"} if len(sizes) > 2 else set())
     without(monkeypatch)
     called.clear()
-    for a, b in zip(fast, infer(model, x, **settings), strict=True):
+    for a, b in zip(fast, infer(model, x, Inference(), **settings), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
     assert not called
 

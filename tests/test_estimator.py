@@ -26,7 +26,7 @@ from biolearn.core.arrays import DeviceError, to_numpy, use_device
 from biolearn.core.checkpoints import save_model
 from biolearn.core.data import load_digits, minibatches
 from biolearn.core.generation import generate, inpaint
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.learning import DivergenceError, TrainConfig, copy_model, train_step
 from biolearn.core.model import decode, encode, init_model, log_p_joint
 from biolearn.core.optimizers import new_optimizer_state
@@ -196,7 +196,7 @@ def test_other_depths(x, hidden):
 
 def test_each_method_is_what_the_core_computes(x):
     model, _, recipe = core_fit(x)
-    mine, h = small().fit(x), infer(model, x, **recipe.inference)
+    mine, h = small().fit(x), infer(model, x, recipe.inference)
     close = dict(rtol=0, atol=1e-4)  # float32 against double, 15 steps
     np.testing.assert_allclose(mine.transform(x), h[-1], **close)
     np.testing.assert_allclose(mine.score_samples(x), log_p_joint(model, h), **close)

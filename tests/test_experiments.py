@@ -23,7 +23,7 @@ import biolearn.reproduction.runs as runs
 from biolearn.core.arrays import Backend, to_numpy
 from biolearn.core.data import load_digits
 from biolearn.core.generation import generate, inpaint, sample_directed
-from biolearn.core.inference import infer, inference_steps
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import exact_gradient
 from biolearn.core.learning import DivergenceError, TrainConfig
 from biolearn.core.model import encode, log_p_joint
@@ -107,10 +107,10 @@ def test_variants_are_complete_and_their_models_have_names_of_their_own():
 
 def test_inference_of_a_variant_is_what_the_variant_says(run):
     x = run.dataset.test[:5]
-    settle = lambda v: infer(run.model, x, **ablations.variant_profile(TINY, v).recipe.inference)
+    settle = lambda v: infer(run.model, x, ablations.variant_profile(TINY, v).recipe.inference)
     for a, b in zip(settle("no inference"), encode(run.model, x)):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    want = infer(run.model, x, n_steps=2, direction=exact_gradient)[1]
+    want = infer(run.model, x, Inference(n_steps=2, direction=exact_gradient))[1]
     np.testing.assert_array_equal(settle("exact gradient")[1], want)
     assert np.abs(want - settle("paper")[1]).max() > 1e-3
 
@@ -127,7 +127,7 @@ def test_one_chain_gives_directed_sampling_generate_and_the_rest(run):
     for rounds in (1, 3):
         np.testing.assert_allclose(
             chain[rounds],
-            generate(run.model, 60, rounds=rounds, rng=rng, n_steps=2),
+            generate(run.model, 60, rounds=rounds, rng=rng, inference=Inference(alpha=0.3, n_steps=2)),
             rtol=1e-5,
             atol=1e-6,
         )
@@ -146,14 +146,14 @@ def test_more_samples_than_a_block(run, monkeypatch):
 
 def _trace(run):
     return [
-        log_p_joint(run.model, h) for h in inference_steps(run.model, run.dataset.test, n_steps=20)
+        log_p_joint(run.model, h) for h in Inference(n_steps=20).steps(run.model, run.dataset.test)
     ]
 
 
 def test_scores_are_parzen_and_variety(run, measured):
     test = run.dataset.test
     assert list(measured["rounds"]) == ["0", "1", "3", "10", "100"]
-    x = generate(run.model, 60, rng=run.rng.stream("experiments", "samples"), n_steps=2)
+    x = generate(run.model, 60, rng=run.rng.stream("experiments", "samples"), inference=Inference(alpha=0.3, n_steps=2))
     values = parzen_log_likelihood(test, x, 0.2)
     assert measured["rounds"]["3"]["mean"] == pytest.approx(values.mean(), rel=1e-5)
     assert measured["rounds"]["3"]["stderr"] == pytest.approx(
@@ -203,7 +203,7 @@ def test_completing_is_inpaint(run):
     got = network_module.complete(run, x, visible, rng=run.rng.stream("x"))
     np.testing.assert_allclose(
         got,
-        inpaint(run.model, x, visible, rng=run.rng.stream("x"), n_steps=2),
+        inpaint(run.model, x, visible, rng=run.rng.stream("x"), inference=Inference(n_steps=2)),
         rtol=1e-5,
         atol=1e-6,
     )
@@ -221,13 +221,7 @@ def test_inpainting_errors_and_leads(run, measured):
     for kind, visible in network_module.missing_halves(run, 300).items():
         ours = inpainting_error(
             x,
-            inpaint(
-                run.model,
-                x,
-                visible,
-                rng=run.rng.stream("experiments", "in-painting", kind),
-                n_steps=2,
-            ),
+            inpaint(run.model, x, visible, rng=run.rng.stream("experiments", "in-painting", kind), inference=Inference(n_steps=2)),
             visible,
         )
         mean = inpainting_error(x, impute_mean(x, visible, train), visible)

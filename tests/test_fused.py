@@ -27,7 +27,7 @@ import biolearn.kernels.dispatch as dispatch
 from biolearn.core import inference, layers
 from biolearn.core.arrays import _gpu_problem, to_numpy, use_device
 from biolearn.core.ensembles import stack_models
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.learning import TrainConfig, train_step
 from biolearn.core.model import init_model
 from biolearn.core.optimizers import new_optimizer_state
@@ -424,7 +424,7 @@ def test_steps_that_read_their_numbers_from_arrays_are_the_same_steps(
     start = init_model((12, 9, 5), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
 
     def settle(model, rows, *, rng):
-        return infer(model, rows * (rng.uniform(rows.shape) < 0.9), **recipe.inference)
+        return infer(model, rows * (rng.uniform(rows.shape) < 0.9), recipe.inference)
 
     settle.recordable = steady
     train = lambda: learning.fit(

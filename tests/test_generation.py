@@ -17,7 +17,7 @@ from biolearn.core.generation import (
     joint_step,
     sample_directed,
 )
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair, corrupt
 from biolearn.core.model import Model, TopPrior, decode, encode, init_model
 from biolearn.core.priors import fit_top_prior, sample_prior
@@ -45,7 +45,7 @@ def test_generate_as_printed(backend, which):
         to_numpy(sample_directed(model, 8, rng=Random(3, backend))), to_numpy(x)[:8]
     )
     for _ in range(3):
-        x = model.g(1, infer(model, x, n_steps=15, delta=0.1, alpha=0.3)[1])
+        x = model.g(1, infer(model, x, Inference(n_steps=15, delta=0.1, alpha=0.3))[1])
     np.testing.assert_allclose(
         to_numpy(generate(model, 8, rng=Random(3, backend))), to_numpy(x)[:8], atol=1e-6
     )

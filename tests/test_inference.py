@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biolearn.core.arrays import to_numpy
-from biolearn.core.inference import infer, inference_steps
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import target_step
 from biolearn.core.model import Model, init_model, log_p_joint
 from biolearn.core.rng import Random
@@ -76,12 +76,7 @@ def test_against_plain_loops(backend, sizes, units, masked):
         dict(n_steps=7, delta=0.3, alpha=0.3),
         dict(n_steps=0, delta=0.1, alpha=0.1),
     ):
-        h = infer(
-            model,
-            backend.asarray(x),
-            visible=None if visible is None else backend.asarray(visible, "bool"),
-            **settings_,
-        )
+        h = infer(model, backend.asarray(x), Inference(), visible=None if visible is None else backend.asarray(visible, "bool"), **settings_)
         for i in range(3):
             expected = loops(
                 model, x[i].tolist(), visible=None if visible is None else visible[i], **settings_
@@ -103,17 +98,17 @@ def test_needs_nothing_but_the_two_maps():
     for _ in range(15):
         h1 = h1 + 0.1 * (opaque.f(x) - opaque.f(opaque.g(h1)))
     np.testing.assert_allclose(
-        [*inference_steps(model, x)][-1][1], h1, rtol=1e-6
+        [*Inference().steps(model, x)][-1][1], h1, rtol=1e-6
     )  # infer is tested to be the same
 
 
 def test_steps_are_those_of_infer_and_never_change_what_was_handed_out():
     model = init_model(*NETWORKS[1], rng=Random(0))
     x = Random(1).uniform((2, 5))
-    states = list(inference_steps(model, x, n_steps=6))
+    states = list(Inference(n_steps=6).steps(model, x))
     assert len(states) == 7
     for t, state in enumerate(states):
-        for a, b in zip(state, infer(model, x, n_steps=t)):
+        for a, b in zip(state, infer(model, x, Inference(n_steps=t))):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
     assert (states[0][0] == x).all()
 
@@ -128,7 +123,7 @@ def test_direction_target_step_is_the_default_spelled_out(backend, masked):
     )
     for a, b in zip(
         *(
-            infer(model, backend.asarray(x), visible=visible, alpha=0.1, **kw)
+            infer(model, backend.asarray(x), Inference(alpha=0.1), visible=visible, **kw)
             for kw in ({}, {"direction": target_step})
         )
     ):
@@ -137,7 +132,7 @@ def test_direction_target_step_is_the_default_spelled_out(backend, masked):
 
 def test_defaults_are_the_papers():
     model, x = init_model(*NETWORKS[1], rng=Random(0)), Random(1).uniform((2, 5))
-    for a, b in zip(infer(model, x), infer(model, x, n_steps=15, delta=0.1, alpha=0.001)):
+    for a, b in zip(infer(model, x), infer(model, x, Inference(n_steps=15, delta=0.1, alpha=0.001))):
         assert (a == b).all()
 
 
@@ -149,7 +144,7 @@ def test_shapes_and_dtypes(depth, batch, dtype, data):
     model = init_model(sizes, units, rng=Random(0))
     wide = lambda d: type(d)(d.W.astype(dtype), d.b.astype(dtype), d.unit)
     model = Model(tuple(type(p)(wide(p.f), wide(p.g)) for p in model.pairs))
-    h = infer(model, Random(1).uniform((batch, sizes[0]), dtype), n_steps=3)
+    h = infer(model, Random(1).uniform((batch, sizes[0]), dtype), Inference(n_steps=3))
     assert [a.shape for a in h] == [(batch, n) for n in sizes] and all(a.dtype == dtype for a in h)
     assert log_p_joint(model, h).dtype == dtype
 

@@ -16,7 +16,7 @@ import biolearn.core.optimizers as optimizers
 from biolearn.core.arrays import Backend, to_numpy
 from biolearn.core.checkpoints import load_model, save_model
 from biolearn.core.ensembles import fit_many, stack_models, unstack_models
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair, exact_gradient
 from biolearn.core.learning import DivergenceError, TrainConfig, copy_model, fit, train_step
 from biolearn.core.model import init_model
@@ -311,7 +311,7 @@ def test_exact_direction_is_passed_on(monkeypatch):
     model, recipe = network(2, direction="exact")
     x = Random(1).uniform((4, 6))
     h = one_step(model, recipe, x)[1]
-    for a, b in zip(h, infer(model, x, direction=exact_gradient)):
+    for a, b in zip(h, infer(model, x, Inference(direction=exact_gradient))):
         assert (a == b).all()
     assert np.abs(h[1] - infer(model, x)[1]).max() > 1e-4
     with pytest.raises(ValueError, match="direction"):
@@ -628,17 +628,9 @@ def test_threads_share_the_examples_of_several_networks(threads):
         Random(1).uniform((3, 90, 6)),
     )
     for visible in (None, x > 0.4):
-        together = infer(
-            stack_models(models), x, alpha=0.05, visible=visible, threads=Threads(threads)
-        )
+        together = infer(stack_models(models), x, Inference(alpha=0.05), visible=visible, threads=Threads(threads))
         for s, model in enumerate(models):
-            alone = infer(
-                model,
-                x[s],
-                alpha=0.05,
-                visible=visible if visible is None else visible[s],
-                threads=Threads(1),
-            )
+            alone = infer(model, x[s], Inference(alpha=0.05), visible=visible if visible is None else visible[s], threads=Threads(1))
             for a, b in zip(together, alone, strict=True):
                 np.testing.assert_allclose(a[s], b, rtol=2e-6, atol=2e-6)
 
@@ -694,7 +686,7 @@ def test_inference_handed_in_as_e_step_changes_nothing():
         Random(1).uniform((130, 12)).astype(np.float32),
         TrainConfig(epochs=2, batch_size=20, n_steps=3),
     )
-    settle = lambda model, rows, rng: infer(model, rows, **recipe.inference)
+    settle = lambda model, rows, rng: infer(model, rows, recipe.inference)
     (a, told_a), (b, told_b) = (
         fit(model, x, recipe, rng=Random(2), progress=False, **hook)
         for hook in ({}, {"e_step": settle})
@@ -733,7 +725,7 @@ def test_e_step_draws_from_streams_of_its_own_and_they_go_on():
 
     def settle(model, rows, rng):
         seen.append(float(rng.normal((1,))[0]))
-        return infer(model, rows, n_steps=0)
+        return infer(model, rows, Inference(n_steps=0))
 
     model, x, recipe = (
         init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)),

@@ -13,7 +13,7 @@ from scipy.stats import kstest, multivariate_normal
 
 from biolearn.core.arrays import to_numpy
 from biolearn.core.data import load_dataset
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair, angle, exact_gradient, target_step
 from biolearn.core.model import Model, TopPrior, encode, init_model
 from biolearn.core.rng import Random
@@ -145,7 +145,7 @@ def test_decoder_of_a_model_is_its_generative_half():
         and d.sigmas == (0.1, 0.2)
         and isinstance(d.sigmas[0], float)
     )
-    h = infer(model, x, n_steps=3)
+    h = infer(model, x, Inference(n_steps=3))
     want = tuple(np.sqrt(np.mean((h[k - 1] - model.g(k, h[k])).astype(float) ** 2)) for k in (2, 1))
     assert lk.fit_sigmas(model, x, n_steps=3) == pytest.approx(want, rel=1e-5)
     z = whiten(d, h)

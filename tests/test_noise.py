@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import solve_discrete_lyapunov
 
 from biolearn.core.generation import generate
-from biolearn.core.inference import infer, inference_steps
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair
 from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import Model, init_model
@@ -36,7 +36,7 @@ def close(states, mean, cov):
 def test_without_noise_it_is_inference_bit_for_bit(small_network, digits):
     x = digits.test[:30]
     for a, b in zip(
-        inference_steps(small_network, x, n_steps=7, alpha=0.2),
+        Inference(n_steps=7, alpha=0.2).steps(small_network, x),
         N.noisy_steps(
             small_network,
             x,
@@ -181,7 +181,7 @@ def test_the_same_seed_walks_the_same_way_and_another_does_not(small_network, di
 def test_only_the_layers_with_a_unit_are_shaken(small_network, digits):
     rng, x = Random(7), digits.test[:20]
     still, shaken = (
-        infer(small_network, x, n_steps=1, alpha=0.0),
+        infer(small_network, x, Inference(n_steps=1, alpha=0.0)),
         N.noisy_infer(
             small_network, x, temperature=1.0, sigmas=(0.0, 0.1), n_steps=1, alpha=0.0, rng=rng
         ),

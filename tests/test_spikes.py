@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom, chisquare, poisson
 
 from biolearn.core.generation import generate
-from biolearn.core.inference import infer, inference_steps
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import UNITS, Dense, LayerPair, corrupt, target_step
 from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import Model, TopPrior, decode, init_model
@@ -144,13 +144,7 @@ def test_inference_leaves_of_the_noise_what_the_recursion_says():
     """
     one = Dense(np.ones((1, 1), "float32"), np.zeros(1, "float32"), "relu")
     n, x, delta, v, draws = 50, 2.0, 0.3, 2.0 / 50, 20_000
-    states = inference_steps(
-        spiking(Model((LayerPair(one, one),)), n, rng=RNG.stream("v")),
-        np.full((draws, 1), x, "float32"),
-        n_steps=8,
-        delta=delta,
-        direction=target_step,
-    )
+    states = Inference(n_steps=8, delta=delta, direction=target_step).steps(spiking(Model((LayerPair(one, one),)), n, rng=RNG.stream("v")), np.full((draws, 1), x, "float32"))
     for h in states:
         assert (
             abs(h[1].var() / v - 1) < 5 * (2 / draws) ** 0.5 * 1.1

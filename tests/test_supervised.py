@@ -9,7 +9,7 @@ import pytest
 
 from biolearn.core.arrays import Backend
 from biolearn.core.generation import inpaint
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair
 from biolearn.core.learning import TrainConfig, copy_model, fit
 from biolearn.core.model import Model, encode, init_model
@@ -141,7 +141,7 @@ def test_clamped_moves_only_what_is_known():
     babble = fixed_feedback(model, rng=Random(4))
     h, free = (
         clamped(model, x, y, babble, n_steps=4, delta=0.05),
-        infer(model, x, n_steps=4, delta=0.05),
+        infer(model, x, Inference(n_steps=4, delta=0.05)),
     )
     assert h[0] is x
     for k in (1, 2, 3):
@@ -154,7 +154,7 @@ def test_clamped_moves_only_what_is_known():
 def test_the_strength_of_a_label_scales_its_pull_and_zero_is_none():
     model, (x, y) = network(hidden=(7,)), some(6)
     push = fixed_feedback(model, rng=Random(4))
-    h = infer(model, x, n_steps=0)[1]
+    h = infer(model, x, Inference(n_steps=0))[1]
     one, two, none = (
         clamped(model, x, y, push, beta=beta, n_steps=0)[1] - h for beta in (0.1, 0.2, 0.0)
     )
@@ -221,13 +221,13 @@ def test_hidden_pixels_are_the_share_that_was_asked_for():
 def test_a_told_network_says_its_label_whatever_it_sees_and_shares_its_other_weights():
     model, (x, y) = network(top="linear"), some(6)
     t = told(model, y[1])
-    h = infer(t, x, n_steps=5)
+    h = infer(t, x, Inference(n_steps=5))
     assert (
         np.allclose(h[3], y[1])
         and t.pairs[:2] == model.pairs[:2]
         and t.pairs[2].g is model.pairs[2].g
     )
-    pulled, free = (infer(m, x, n_steps=15, alpha=0.3) for m in (t, model))
+    pulled, free = (infer(m, x, Inference(n_steps=15, alpha=0.3)) for m in (t, model))
     target = model.g(3, y[1:2])
     assert np.linalg.norm(pulled[2] - target) < np.linalg.norm(free[2] - target)
     filled = inpaint(t, x, np.arange(5) < 2, rng=Random(0), rounds=2)

@@ -15,7 +15,7 @@ from scipy.stats import multivariate_normal
 from biolearn.core.arrays import Backend
 from biolearn.core.data import load_dataset
 from biolearn.core.generation import generate, inpaint
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense
 from biolearn.core.model import TopPrior, init_model
 from biolearn.core.priors import fit_top_prior
@@ -46,7 +46,7 @@ def features(digits):
 @pytest.fixture(scope="module")
 def network(digits):
     model = init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
-    model = replace(model, prior=fit_top_prior(infer(model, digits.train, n_steps=3)[-1]))
+    model = replace(model, prior=fit_top_prior(infer(model, digits.train, Inference(n_steps=3))[-1]))
     return Y.Network("network", model, INFERENCE, 2, (0.3, 0.3))
 
 
@@ -106,11 +106,11 @@ def test_the_network_answers_as_its_functions_do(digits, network):
     rng, x, seen = Random(3), digits.test[:5], np.arange(64) < 32
     assert (
         network.sample(7, rng=rng.stream("s"))
-        == generate(network.model, 7, rounds=2, rng=rng.stream("s"), n_steps=3)
+        == generate(network.model, 7, rounds=2, rng=rng.stream("s"), inference=Inference(alpha=0.3, n_steps=3))
     ).all()
     assert (
         network.inpaint(x, seen, rng=rng.stream("i"))
-        == inpaint(network.model, x, seen, rng=rng.stream("i"), n_steps=3)
+        == inpaint(network.model, x, seen, rng=rng.stream("i"), inference=Inference(n_steps=3))
     ).all()
     maps, prior, sigmas = network.decoder()
     assert (
@@ -219,7 +219,7 @@ def test_rising_is_the_share_of_test_digits_that_end_higher_after_twenty_steps(
         model, x, **settings
     ):  # an inference that explains every third digit fully, and the others not at all
         asked.append((len(x), settings["n_steps"]))
-        h2 = infer(model, x, **settings)[2]
+        h2 = infer(model, x, Inference(), **settings)[2]
         good = (np.arange(len(x)) % 3 == 0)[:, None]
         h1 = model.g(2, h2) + np.where(good, 0, 100).astype(np.float32)
         return [np.where(good, model.g(1, h1), x), h1, h2]

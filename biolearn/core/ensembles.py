@@ -13,24 +13,22 @@ from dataclasses import replace
 from typing import Any
 
 from .arrays import Array, array_namespace
-from .checkpoints import _maps, _state
 from .layers import Dense, LayerPair
 from biolearn.core.learning import (
+    ActivityWatch,
     DivergenceError,
     TrainConfig,
-    _advice,
-    _check_input,
-    _epoch_of_training,
-    _measure,
-    _progress_bar,
-    _rms,
-    _top_rows,
-    _Watch,
+    TrainSession,
+    check_training,
+    measure_epoch,
+    new_train_state,
+    progress_bar,
+    rms,
+    training_advice,
 )
 from .model import Model
-from .optimizers import new_optimizer_state
 from .priors import fit_top_prior
-from .rng import Random, Seeds
+from .rng import Random, Seeds, as_random
 from ..kernels.threads import use_threads
 
 # %% ../../nbs/40_ensembles.ipynb #1b1a3a3a
@@ -66,64 +64,84 @@ def unstack_models(model: Model) -> list[Model]:
 def fit_many(
     models: Sequence[Model],
     x: Array,
-    recipe: TrainConfig = TrainConfig(),
+    config: TrainConfig | None = None,
     *,
-    rngs: Sequence[Random],
+    rngs: Sequence[int | Random],
     progress: bool = True,
 ) -> list[tuple[Model, list[dict[str, Any]]]]:
-    """TRAIN of several networks at once: [fit(models[s], x, recipe, rng=rngs[s]) for all s], to
-    float32 round-off.
+    """TRAIN of several networks at once, each as `fit` trains it alone, to float32 round-off.
 
-    The networks must have the same sizes and units. Memory grows with their number. There are no
-    checkpoints: a run that must survive a kill is one for `fit`. Raises what `fit` does; if one
-    network diverges, all of them stop, and the DivergenceError says which it was.
+    There are no checkpoints: a run that must survive a kill is one for `fit`. Memory grows with
+    the number of networks.
+
+    Parameters
+    ----------
+    models
+        Networks of the same sizes and units; they are not changed.
+    x
+        Pictures (n, n_0), the same for all.
+    config
+        The settings; by default the paper's.
+    rngs
+        A seed or a `Random` for each network.
+    progress
+        Whether a bar is shown.
+
+    Returns
+    -------
+    list
+        (model, history) for each, as `fit` returns them.
+
+    Raises
+    ------
+    What `fit` does. If one network diverges all of them stop; the DivergenceError says which.
     """
     if not models or len(models) != len(rngs):
         raise ValueError(
             f"`fit_many` needs networks and one rng for each, got {len(models)} and {len(rngs)}."
         )
-    model, rng = stack_models(models), Seeds(tuple(rngs))
-    each, books = (
-        unstack_models(model),
-        [new_optimizer_state(dense, recipe.optimizer) for dense in _maps(model).values()],
-    )
-    for network in models:
-        _check_input(network, x, recipe)
-    first = x[: min(recipe.batch_size, x.shape[0]), :]
-    watches, histories, arrays = (
-        [_Watch(network, first) for network in each],
-        [[] for _ in each],
-        _state(model, books),
-    )
+    config = (config or TrainConfig()).for_model(models[0])
+    for model in models:
+        check_training(model, x, config.inference)
+    seeds = Seeds(tuple(as_random(rng, x) for rng in rngs))
+    state = new_train_state(stack_models(models), config.optimizer)
+    with use_threads(x) as threads:
+        run = TrainSession(state, x, config, seeds, config.inference, threads)
+        with training_advice(x, config):
+            histories = _train_side_by_side(run, progress)
+            rows = run.top_prior_rows()
+    trained = unstack_models(state.model)
+    priors = [fit_top_prior(rows[s, ...]) for s in range(len(trained))]
+    return [(replace(m, prior=p), h) for m, p, h in zip(trained, priors, histories)]
+
+
+def _train_side_by_side(run, progress):
+    "All epochs of several networks; returns the history of each."
+    config, arrays, each = run.config, run.state.arrays(), unstack_models(run.state.model)
+    first = run.x[: min(config.batch_size, run.x.shape[0]), :]
+    watches = [ActivityWatch(network, first) for network in each]
+    histories = [[] for _ in each]
 
     def look(h, epoch):
         for s, watch in enumerate(watches):
-            with _said_of(s):
-                watch([_rms(layer[s, ...]) for layer in h], epoch)
+            with _named(s):
+                watch([rms(layer[s, ...]) for layer in h], epoch)
 
-    total = recipe.epochs * math.ceil(x.shape[0] / recipe.batch_size)
-    with (
-        use_threads(x) as threads,
-        _advice(x, recipe, None),
-        _progress_bar(total, f"training {len(each)} networks", progress) as bar,
-    ):
-        for epoch in range(recipe.epochs):
-            losses = _epoch_of_training(model, books, x, recipe, epoch, rng, threads, look, bar)
+    total = config.epochs * math.ceil(run.x.shape[0] / config.batch_size)
+    with progress_bar(total, f"training {len(each)} networks", progress) as bar:
+        for epoch in range(config.epochs):
+            losses = run.epoch(epoch, look, bar)
             for s, (network, history) in enumerate(zip(each, histories)):
-                history.append(_measure(network, first, recipe, epoch, losses[:, s]))
-                with _said_of(s):
-                    watches[s].end(
-                        history[-1], {name: a[s, ...] for name, a in arrays.items()}, epoch
-                    )
-        rows = _top_rows(model, x, recipe, threads)
-        return [
-            (replace(network, prior=fit_top_prior(rows[s, ...])), history)
-            for s, (network, history) in enumerate(zip(each, histories))
-        ]
+                mine = losses[:, s]
+                history.append(measure_epoch(network, first, run.inference, epoch, mine))
+                with _named(s):
+                    own = {name: a[s, ...] for name, a in arrays.items()}
+                    watches[s].end(history[-1], own, epoch)
+    return histories
 
 
 @contextmanager
-def _said_of(s):
+def _named(s):
     "A DivergenceError in the block says that it is of network `s`."
     try:
         yield

@@ -26,9 +26,9 @@ from biolearn.core.arrays import (
     to_numpy,
 )
 from ..core.files import write_whole
-from ..core.generation import _in_blocks
+from ..core.generation import in_blocks
 from ..core.layers import UNITS, Dense, init_dense
-from ..core.learning import DivergenceError, _progress_bar, _rms, local_step
+from ..core.learning import DivergenceError, progress_bar, rms, local_step
 from ..core.model import TopPrior, log_gaussian
 from ..core.optimizers import new_optimizer_state
 from ..core.priors import fit_top_prior, log_prior, sample_prior
@@ -308,7 +308,7 @@ class PredictiveCoding(Baseline):
         return layers + [self.maps[-1](layers[-1])]
 
     def sample(self, n: int, *, rng: Random) -> Array:
-        return _in_blocks(lambda size, rng: self.dream(size, rng=rng)[-1], n, rng)
+        return in_blocks(lambda size, rng: self.dream(size, rng=rng)[-1], n, rng)
 
     def decoder(self) -> Generator:
         return self.maps, self.prior, self.sigmas
@@ -469,7 +469,7 @@ def fit_predictive_coding(
         0,
     )
     n_batches = -(-x.shape[0] // recipe.batch_size)
-    with _progress_bar(recipe.epochs * n_batches, "training", progress) as bar:
+    with progress_bar(recipe.epochs * n_batches, "training", progress) as bar:
         for epoch in range(recipe.epochs):
             noise, order, visits, sums = (
                 rng.stream("epoch", epoch, "noise"),
@@ -501,7 +501,7 @@ def _measured(net, h, losses):
     errors = [
         math.sqrt(2 * float(loss) / dense.W.shape[1]) for loss, dense in zip(losses, net.maps)
     ]
-    rms = [_rms(layer) for layer in h]
+    rms = [rms(layer) for layer in h]
     if not all(value < 1e3 for value in errors + rms):
         raise DivergenceError(
             f"Langevin inference diverges: errors {errors} and activities {rms} (rms, from the top down). Take smaller deltas or larger sds."

@@ -18,7 +18,7 @@ from ..core.arrays import Array, Backend
 from ..core.data import Dataset
 from ..core.files import write_whole
 from ..core.generation import generate, inpaint
-from ..core.inference import infer
+from ..core.inference import Inference, infer
 from ..core.model import Model, encode, log_p_joint
 from ..core.rng import Random
 from .baselines import Generator, Baseline, BaselineResult
@@ -143,8 +143,9 @@ class Network(Baseline):
             n,
             rounds=self.rounds,
             rng=rng,
-            n_steps=self.inference["n_steps"],
-            delta=self.inference["delta"],
+            inference=Inference(
+                alpha=0.3, n_steps=self.inference["n_steps"], delta=self.inference["delta"]
+            ),
         )
 
     def inpaint(self, x: Array, visible: Array, *, rng: Random) -> Array:
@@ -293,7 +294,7 @@ def judge_network(
         {},
     )
     for name, settle in (
-        ("around INFERENCE(x)", lambda x: infer(network.model, x, **network.inference)),
+        ("around INFERENCE(x)", lambda x: infer(network.model, x, network.inference)),
         ("around f(x)", lambda x: encode(network.model, x)),
     ):
         one, most = judge_inference(
@@ -304,7 +305,7 @@ def judge_network(
         log_p_joint(network.model, settle)
         for settle in (
             encode(network.model, data.test),
-            infer(network.model, data.test, **network.inference | dict(n_steps=20)),
+            infer(network.model, data.test, Inference(), **network.inference | dict(n_steps=20)),
         )
     ]
     found |= {

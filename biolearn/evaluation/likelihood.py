@@ -23,9 +23,9 @@ from biolearn.core.arrays import (
     is_numpy_array,
     to_numpy,
 )
-from ..core.inference import infer
+from ..core.inference import Inference, infer
 from ..core.layers import UNITS, Dense, angle, exact_gradient, target_step
-from ..core.learning import _progress_bar
+from ..core.learning import progress_bar
 from ..core.model import Model, TopPrior
 from ..core.priors import log_components, log_prior, sample_prior
 from ..core.rng import Random
@@ -331,7 +331,7 @@ def _chains(decoder, x, z, betas, steps, n_leapfrog, n_chains, rng, progress, si
     )
     per_block = max(1, room // (n_chains * widest))
     blocks = list(_blocks(n, per_block))
-    with use_threads(x) as threads, _progress_bar(T * len(blocks), "annealing", progress) as bar:
+    with use_threads(x) as threads, progress_bar(T * len(blocks), "annealing", progress) as bar:
 
         def one(block):
             stream = rng.stream("chains", block.start)
@@ -461,7 +461,7 @@ def fit_sigmas(model: Model, x: Array, **settings: Any) -> tuple[float, ...]:
     rows of x (n, n_0) after `infer(model, x, **settings)`.
     """
     check_array(x, "x", width=model.sizes[0])
-    h, xp = infer(model, x, **settings), array_namespace(x)
+    h, xp = infer(model, x, Inference(**settings)), array_namespace(x)
     return tuple(
         float(xp.sqrt(xp.mean((h[k - 1] - model.g(k, h[k])) ** 2)))
         for k in range(len(model.pairs), 0, -1)

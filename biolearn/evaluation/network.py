@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core.arrays import Array, array_namespace, to_numpy
 from ..core.generation import half_masks, inference_chain, sample_directed
-from ..core.inference import infer, inference_steps
+from ..core.inference import Inference, infer
 from ..core.model import log_p_joint
 from ..core.rng import Random
 from .completion import impute_mean, impute_nearest, impute_pca, inpainting_error
@@ -84,7 +84,7 @@ def climb(run: Run, n_steps: int = 20) -> dict[str, Any]:
             np.stack(
                 [
                     to_numpy(log_p_joint(run.model, h))
-                    for h in inference_steps(run.model, x, **settings)
+                    for h in Inference().steps(run.model, x, **settings)
                 ]
             )
         )
@@ -105,7 +105,7 @@ def complete(run: Run, x: Array, visible: Array, *, rng: Random, rounds: int = 2
     xp = array_namespace(x)
     x = xp.where(visible, x, xp.astype(rng.uniform(x.shape), x.dtype))
     for _ in range(rounds):
-        h = infer(run.model, x, visible=visible, **run.profile.recipe.inference)
+        h = infer(run.model, x, run.profile.recipe.inference, visible=visible)
         x = xp.where(visible, x, run.model.g(1, h[1]))
     return x
 

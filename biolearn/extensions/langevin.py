@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core.arrays import Array, array_namespace, check_array, check_number
 from ..core.generation import generate_by
-from ..core.inference import infer
+from ..core.inference import Inference, infer
 from ..core.layers import corrupt
 from ..core.learning import TrainConfig
 from ..core.model import Model, encode
@@ -24,7 +24,7 @@ def noise_units(model: Model, x: Array, **settings: Any) -> tuple[float, ...]:
     needs, over the rows of x (n, n_0) after `infer(model, x, **settings)`.
     """
     check_array(x, "x", width=model.sizes[0])
-    h, xp = infer(model, x, **settings), array_namespace(x)
+    h, xp = infer(model, x, Inference(), **settings), array_namespace(x)
     return tuple(
         float(xp.sqrt(xp.mean((h[k] - model.f(k, h[k - 1])) ** 2))) for k in range(1, len(h))
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.arrays import Array, array_namespace, check_choice, check_number, to_numpy
 from ..core.generation import _in_blocks
-from ..core.inference import inference_steps
+from ..core.inference import Inference
 from ..core.layers import Dense, LayerPair, target_step
 from ..core.learning import TrainConfig
 from ..core.model import Model, decode
@@ -120,8 +120,8 @@ def infer_spikes(
     where every activity is heard in windows of `n`. The settings are those of `infer`.
     """
     heard = spiking(model, n, rng=rng)
-    for h in inference_steps(
-        heard, x, n_steps=n_steps, delta=delta, alpha=alpha, direction=target_step
+    for h in Inference(n_steps=n_steps, delta=delta, alpha=alpha, direction=target_step).steps(
+        heard, x
     ):
         pass
     return h
@@ -147,8 +147,8 @@ def spike_chain(
     h = decode(heard, sample_prior(model.prior, size, rng=rng))
     yield h
     for _ in range(rounds):
-        for h in inference_steps(
-            heard, h[0], n_steps=n_steps, delta=delta, alpha=alpha, direction=target_step
+        for h in Inference(n_steps=n_steps, delta=delta, alpha=alpha, direction=target_step).steps(
+            heard, h[0]
         ):
             pass
         h = [heard.g(1, h[1]), *h[1:]]

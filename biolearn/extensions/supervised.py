@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..core.arrays import Array, Backend, array_namespace, check_number
-from ..core.inference import infer
+from ..core.inference import Inference, infer
 from ..core.layers import UNITS, Dense, LayerPair, angle, target_step
 from ..core.learning import TrainConfig
 from ..core.model import Model, TopPrior, encode
@@ -111,7 +111,7 @@ def clamped(
     is all zeros the label is free, and nothing is added to INFERENCE.
     """
     # settings of infer
-    h, xp, M = infer(model, x, **inference), array_namespace(x), len(model.pairs)  # type: ignore[arg-type]
+    h, xp, M = infer(model, x, Inference(), **inference), array_namespace(x), len(model.pairs)  # type: ignore[arg-type]
     known = xp.any(y != 0, axis=1)[:, None]
     h[M], known = (
         xp.where(known, y + (h[M] - softmax(h[M]) if competing else 0), h[M]),

@@ -133,7 +133,7 @@ def _unfinished(folder):
 
 def _with_mixture(model, x, profile, rng):
     "`model` with a mixture as its top prior, learnt from h_M after INFERENCE on all rows of `x`."
-    h_top = array_namespace(x).concat(list(top_states(model, x, profile.recipe)))
+    h_top = array_namespace(x).concat(list(top_states(model, x, profile.recipe.inference)))
     return replace(model, prior=fit_mixture_prior(h_top, profile.components, rng=rng))
 
 
