@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from biolearn.core.arrays import Backend, to_numpy
 from biolearn.core.generation import (
+    GENERATE,
     generate,
     half_masks,
     inference_chain,
@@ -80,6 +81,28 @@ def test_directed_samples_have_the_priors_moments():
         (cov**2 + np.outer(np.diag(cov), np.diag(cov))) / len(x)
     )  # standard error of a Gaussian sample covariance
     assert np.abs((np.cov(x.T) - cov) / mean_and_sd).max() < 5
+
+
+@pytest.mark.parametrize("draw", [sample_directed, generate])
+def test_a_few_samples_cost_a_few(draw, monkeypatch):
+    "No product has more rows than there are pictures, and the pictures are those of a larger call."
+    model, rows = network(1), []
+    call = Dense.__call__
+    monkeypatch.setattr(Dense, "__call__", lambda self, h: rows.append(h.shape[0]) or call(self, h))
+    few = draw(model, 3, rng=4)
+    assert max(rows) == 3
+    np.testing.assert_allclose(few, draw(model, 1000, rng=4)[:3], atol=1e-6)
+
+
+def test_one_inference_for_each_round():
+    "A sequence is taken in turn: with alpha 0 in the last round, that round is the chain's own."
+    model = network(1)
+    each = [GENERATE, Inference(alpha=0.0)]
+    *_, before = inference_chain(model, sample_directed(model, 5, rng=1), rounds=1)
+    *_, after = inference_chain(model, before, rounds=1, inference=each[1])
+    np.testing.assert_allclose(
+        generate(model, 5, rounds=2, inference=each, rng=1), after, atol=1e-6
+    )
 
 
 def test_chain_noise_needs_rng():
@@ -177,9 +200,13 @@ def test_inpaint_refuses(x, visible, message):
 
 def test_generate_refuses():
     model = network(1)
-    for bad in (dict(n=0), dict(n=2.5), dict(n=3, rounds=-1), dict(n=3, alpha=2.0)):
+    two = [Inference(), Inference()]
+    for bad in (dict(n=0), dict(n=2.5), dict(n=3, rounds=-1), dict(n=3, inference=two)):
         with pytest.raises((ValueError, TypeError)):
-            generate(model, rng=Random(0), **bad)
+            generate(model, **bad)
+    for rng in (-1, 1.5, True, "0"):
+        with pytest.raises((ValueError, TypeError), match="rng|seed"):
+            generate(model, 3, rng=rng)
     with pytest.raises(ValueError, match="no top prior yet"):
         generate(replace(model, prior=None), 3, rng=Random(0))
     with pytest.raises(ValueError, match="one entry per layer"):

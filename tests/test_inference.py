@@ -76,7 +76,8 @@ def test_against_plain_loops(backend, sizes, units, masked):
         dict(n_steps=7, delta=0.3, alpha=0.3),
         dict(n_steps=0, delta=0.1, alpha=0.1),
     ):
-        h = infer(model, backend.asarray(x), Inference(), visible=None if visible is None else backend.asarray(visible, "bool"), **settings_)
+        seen = None if visible is None else backend.asarray(visible, "bool")
+        h = infer(model, backend.asarray(x), Inference(**settings_), visible=seen)
         for i in range(3):
             expected = loops(
                 model, x[i].tolist(), visible=None if visible is None else visible[i], **settings_
@@ -123,7 +124,7 @@ def test_direction_target_step_is_the_default_spelled_out(backend, masked):
     )
     for a, b in zip(
         *(
-            infer(model, backend.asarray(x), Inference(alpha=0.1), visible=visible, **kw)
+            infer(model, backend.asarray(x), Inference(alpha=0.1, **kw), visible=visible)
             for kw in ({}, {"direction": target_step})
         )
     ):
@@ -132,7 +133,9 @@ def test_direction_target_step_is_the_default_spelled_out(backend, masked):
 
 def test_defaults_are_the_papers():
     model, x = init_model(*NETWORKS[1], rng=Random(0)), Random(1).uniform((2, 5))
-    for a, b in zip(infer(model, x), infer(model, x, Inference(n_steps=15, delta=0.1, alpha=0.001))):
+    for a, b in zip(
+        infer(model, x), infer(model, x, Inference(n_steps=15, delta=0.1, alpha=0.001))
+    ):
         assert (a == b).all()
 
 

@@ -2,7 +2,8 @@
 
 import math
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import biolearn.core.checkpoints as checkpoints
-import biolearn.core.ensembles as ensembles
 import biolearn.core.learning as learning
 import biolearn.core.optimizers as optimizers
 from biolearn.core.arrays import Backend, to_numpy
@@ -18,9 +18,9 @@ from biolearn.core.checkpoints import load_model, save_model
 from biolearn.core.ensembles import fit_many, stack_models, unstack_models
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair, exact_gradient
-from biolearn.core.learning import DivergenceError, TrainConfig, copy_model, fit, train_step
-from biolearn.core.model import init_model
-from biolearn.core.optimizers import OPTIMIZERS, new_optimizer_state
+from biolearn.core.learning import DivergenceError, TrainConfig, fit, new_train_state, train_step
+from biolearn.core.model import copy_model, init_model
+from biolearn.core.optimizers import OPTIMIZERS
 from biolearn.core.priors import fit_mixture_prior
 from biolearn.core.rng import Random
 from biolearn.kernels.threads import Threads
@@ -48,22 +48,31 @@ def arrays(model):
     return [to_numpy(a) for p in model.pairs for d in (p.f, p.g) for a in (d.W, d.b)]
 
 
-def one_step(model, recipe, x, seed=5):
+@dataclass(frozen=True)
+class Settled(Inference):
+    "An inference that returns what it was given, or what a function makes of the rows."
+
+    h: Any = field(default=None, compare=False)
+    draws: ClassVar[bool] = True
+
+    def __call__(self, model, x, *, visible=None, rng=None, threads=None):
+        return self.h(model, x, rng) if callable(self.h) else self.h
+
+
+class Beside(Settled):
+    "One whose rows hold more than pixels."
+
+    pixels_only: ClassVar[bool] = False
+
+
+def one_step(model, config, x, seed=5, inference=None):
     """One step from `model`, which is left alone: the trained model, its settled h and the losses
     of f_1, g_1, f_2, ...
     """
-    trained = copy_model(model)
-    books = [
-        new_optimizer_state(dense, recipe.optimizer) for p in model.pairs for dense in (p.f, p.g)
-    ]
-    return trained, *train_step(
-        trained,
-        books,
-        x,
-        recipe,
-        t=1,
-        rngs=[Random(seed).stream(k) for k in range(len(model.sizes))],
-    )
+    state = new_train_state(model, config.optimizer)
+    rngs = [Random(seed).stream(k) for k in range(len(model.sizes))]
+    config = config.for_model(model)
+    return state.model, *train_step(state, x, config, rngs=rngs, inference=inference)
 
 
 @pytest.mark.parametrize("depth", NETWORKS)
@@ -106,7 +115,7 @@ def test_each_update_descends_its_own_local_objective(depth, monkeypatch):
 
 
 @pytest.mark.parametrize("k", [0, 1, 2])
-def test_distant_layers_are_not_seen(k, monkeypatch):
+def test_distant_layers_are_not_seen(k):
     """Given its own h[k], h[k+1], a pair's update is bit for bit the same whatever the other layers
     do and whatever the other pairs' weights are.
     """
@@ -115,8 +124,7 @@ def test_distant_layers_are_not_seen(k, monkeypatch):
     settled = infer(model, x)
 
     def update(h, m):
-        monkeypatch.setattr(learning, "infer", lambda *a, **kw: h)
-        trained, *_ = one_step(m, recipe, x)
+        trained, *_ = one_step(m, recipe, x, inference=Settled(h=h))
         return arrays(replace(m, pairs=trained.pairs[k : k + 1]))
 
     before = update(settled, model)
@@ -137,15 +145,15 @@ def test_distant_layers_are_not_seen(k, monkeypatch):
 
 
 @pytest.mark.parametrize("learner, other", [("f", "g"), ("g", "f")])
-def test_f_and_g_do_not_read_each_others_weights(learner, other, monkeypatch):
+def test_f_and_g_do_not_read_each_others_weights(learner, other):
     model, recipe = network(2)
     pair, stranger = model.pairs[0], init_model(*NETWORKS[2], rng=Random(7)).pairs[0]
     x = Random(1).uniform((4, 6))
     settled = infer(model, x)
-    monkeypatch.setattr(learning, "infer", lambda *a, **kw: settled)
 
     def step(p):
-        trained, *_ = one_step(replace(model, pairs=(p, model.pairs[1])), recipe, x)
+        other = replace(model, pairs=(p, model.pairs[1]))
+        trained, *_ = one_step(other, recipe, x, inference=Settled(h=settled))
         return getattr(trained.pairs[0], learner).W
 
     assert (step(pair) == step(replace(pair, **{other: getattr(stranger, other)}))).all()
@@ -205,7 +213,7 @@ def test_optimisers_synapse_by_synapse(name, by_hand):
         grads = Random(0).normal((20, *shape), "float64")
         w, books = np.ones(shape), [np.zeros(shape) for _ in range(n)]
         for t, g in enumerate(grads, 1):
-            optimizers._update(name, w, g.copy(), books, 0.01, t)
+            optimizers.update_weights(name, w, g.copy(), books, 0.01, t)
         for i in (
             [*np.ndindex(3, 2)]
             if shape == (3, 2)
@@ -228,7 +236,7 @@ def test_weights_that_lie_column_by_column_learn_too(optimizer, dtype):
     for w in (by_rows, by_columns):
         books = [np.zeros_like(w) for _ in range(OPTIMIZERS[optimizer][1])]
         for t, grad in enumerate(grads, 1):
-            optimizers._update(optimizer, w, grad.copy(), books, 0.01, t)
+            optimizers.update_weights(optimizer, w, grad.copy(), books, 0.01, t)
     np.testing.assert_allclose(by_columns, by_rows, rtol=1e-6)
     assert (by_columns != 1).all()
 
@@ -280,7 +288,7 @@ def test_threads_do_not_change_the_numbers(depth, n, monkeypatch):
     x, runs = Random(1).uniform((2 * n, 6)), []
     for threads in (1, 4, 4):
         with monkeypatch.context() as patch:
-            patch.setattr(learning, "workers", lambda a: nullcontext(Threads(threads)))
+            patch.setattr(learning, "use_threads", lambda a: nullcontext(Threads(threads)))
             runs.append(arrays(fit(model, x, recipe, rng=Random(3), progress=False)[0]))
     for one, four, again in zip(*runs):
         np.testing.assert_allclose(one, four, rtol=1e-4, atol=1e-5)
@@ -346,10 +354,8 @@ def test_losses_fall():
 
 def test_losses_are_means_over_the_batches_of_an_epoch(monkeypatch):
     model, recipe = network(2, epochs=1, batch_size=8)
-    seen, train = [], learning.train_step
-    monkeypatch.setattr(
-        learning, "train_step", lambda *a, **kw: seen.append(train(*a, **kw)) or seen[-1]
-    )
+    seen, step = [], learning._Step.__call__
+    monkeypatch.setattr(learning._Step, "__call__", lambda *a: seen.append(step(*a)) or seen[-1])
     _, history = fit(model, Random(1).uniform((20, 6)), recipe, rng=Random(2), progress=False)
     assert len(seen) == 3
     for d, name in enumerate(("loss_f", "loss_g")):
@@ -369,9 +375,9 @@ def test_divergence_is_noticed_before_nan(monkeypatch):
         rate_g=(1e-4, 1e-4),
         decay=False,
     )
-    steps, train = [], learning.train_step
+    steps, step = [], learning._Step.__call__
     monkeypatch.setattr(
-        learning, "train_step", lambda *a, **kw: steps.append(kw["t"]) or train(*a, **kw)
+        learning._Step, "__call__", lambda self, *a: steps.append(a[-1]) or step(self, *a)
     )
     with (
         np.errstate(over="raise", invalid="raise"),
@@ -383,15 +389,12 @@ def test_divergence_is_noticed_before_nan(monkeypatch):
     )  # within the first epoch: it looks every 50 steps
 
 
-def test_nan_in_training_is_divergence(monkeypatch):
+def test_nan_in_training_is_divergence():
     model, recipe = network(2)
-    monkeypatch.setattr(
-        learning,
-        "infer",
-        lambda model, x, **kw: [x] + [layer * float("nan") for layer in infer(model, x)[1:]],
-    )
+    spoilt = lambda model, x, rng: [x] + [layer * float("nan") for layer in infer(model, x)[1:]]
     with pytest.raises(DivergenceError, match="nan"):
-        fit(model, Random(1).uniform((10, 6)), recipe, rng=Random(2), progress=False)
+        x = Random(1).uniform((10, 6))
+        fit(model, x, recipe, rng=Random(2), inference=Settled(h=spoilt), progress=False)
 
 
 @pytest.mark.parametrize(
@@ -445,13 +448,9 @@ def test_recipe_of_another_depth(bad):
 @pytest.mark.parametrize("decay, expected", [(True, [1, 0.75, 0.5, 0.25]), (False, [1, 1, 1, 1])])
 def test_rates_fall_linearly(monkeypatch, decay, expected):
     model, recipe = network(1, decay=decay, noise=(0.2, 0.4), noise_end=(0.0, 0.8))
-    used, train = [], learning.train_step
+    used, at = [], TrainConfig.at
     monkeypatch.setattr(
-        learning,
-        "train_step",
-        lambda model, books, x, recipe, **kw: (
-            used.append(recipe) or train(model, books, x, recipe, **kw)
-        ),
+        TrainConfig, "at", lambda self, done: used.append(at(self, done)) or used[-1]
     )
     fit(model, Random(1).uniform((8, 6)), recipe, rng=Random(2), progress=False)
     for name in ("rate_f", "rate_g"):
@@ -463,17 +462,41 @@ def test_rates_fall_linearly(monkeypatch, decay, expected):
     )  # whether the rates fall or not
 
 
-def test_noise_stays_unless_told_to_change():
-    recipe = TrainConfig()
-    assert (
-        recipe.at(0.5).noise
-        == recipe.noise
-        == replace(recipe, noise_end=recipe.noise).at(1.0).noise
-    )
-    assert replace(recipe, noise=(0.0, 0.0, 0.0)).at(0.5).noise == (0.0, 0.0, 0.0)
+def test_noise_stays_unless_an_end_is_given():
+    given = TrainConfig(noise=(0.5, 0.1, "spikes")).for_layers(2)
+    assert given.noise_end is None and given.at(0.5).noise == given.noise
+    assert replace(given, noise_end=given.noise).at(1.0).noise == given.noise
+    assert replace(given, noise=(0.0, 0.0, 0.0)).at(0.5).noise == (0.0, 0.0, 0.0)
     for bad in ((0.1, 0.1), (0.1, "spikes", 0.1), (0.1, -0.1, "spikes")):
         with pytest.raises(ValueError, match="noise"):
-            TrainConfig(noise_end=bad)
+            TrainConfig(noise=given.noise, noise_end=bad)
+
+
+@pytest.mark.parametrize("M", [1, 2, 3, 4])
+def test_what_is_left_out_is_the_papers_for_any_depth(M):
+    "Two hidden layers: the numbers of the committed runs; others: ends kept, the middle repeated."
+    config = TrainConfig().for_layers(M)
+    assert config.noise == (0.5, *(0.1,) * (M - 1), "spikes")
+    assert config.noise_end == (0.4, *(0.1,) * (M - 1), "spikes")
+    assert config.rate_f == (3e-4, *(1e-3,) * (M - 1))
+    assert config.rate_g == (1e-3, *(2e-3,) * (M - 1))
+    assert config.for_layers(M) == config  # nothing is left to fill in
+    assert TrainConfig().for_layers(M, "tanh").noise[-1] == 0.1  # no spikes below zero
+    own = TrainConfig(rate_f=(0.1,) * M).for_layers(M)
+    assert own.rate_f == (0.1,) * M and own.rate_g == config.rate_g
+    with pytest.raises(ValueError, match=f"noise needs {M + 2} entries"):
+        config.for_layers(M + 1)
+
+
+def test_nothing_said_trains_the_papers_way():
+    "fit(model, x) is fit with every setting written out, bit for bit, for a seed or a `Random`."
+    model = init_model(*NETWORKS[3], rng=Random(0))
+    x = Random(1).uniform((120, 6))
+    quiet = fit(model, x, TrainConfig(epochs=1), progress=False)[0]
+    said = TrainConfig(epochs=1).for_layers(3)
+    for rng in (0, Random(0)):
+        for a, b in zip(arrays(fit(model, x, said, rng=rng, progress=False)[0]), arrays(quiet)):
+            assert (a == b).all()
 
 
 def test_single_row_and_ragged_last_batch():
@@ -628,9 +651,21 @@ def test_threads_share_the_examples_of_several_networks(threads):
         Random(1).uniform((3, 90, 6)),
     )
     for visible in (None, x > 0.4):
-        together = infer(stack_models(models), x, Inference(alpha=0.05), visible=visible, threads=Threads(threads))
+        together = infer(
+            stack_models(models),
+            x,
+            Inference(alpha=0.05),
+            visible=visible,
+            threads=Threads(threads),
+        )
         for s, model in enumerate(models):
-            alone = infer(model, x[s], Inference(alpha=0.05), visible=visible if visible is None else visible[s], threads=Threads(1))
+            alone = infer(
+                model,
+                x[s],
+                Inference(alpha=0.05),
+                visible=visible if visible is None else visible[s],
+                threads=Threads(1),
+            )
             for a, b in zip(together, alone, strict=True):
                 np.testing.assert_allclose(a[s], b, rtol=2e-6, atol=2e-6)
 
@@ -676,48 +711,41 @@ def test_what_fit_many_refuses():
         fit_many(models, x, recipe, rngs=rngs, progress=False)
 
 
-# ---- an E-step of one's own, and a look at the weights after each minibatch ----------------------
+# ---- another inference, and a look at the weights after each minibatch ---------------------------
 
 
-def test_inference_handed_in_as_e_step_changes_nothing():
-    "fit(e_step=infer) is fit: the same weights, history and prior, bit for bit."
-    model, x, recipe = (
-        init_model((12, 9, 5), NETWORKS[2][1], rng=Random(0)),
-        Random(1).uniform((130, 12)).astype(np.float32),
-        TrainConfig(epochs=2, batch_size=20, n_steps=3),
+def test_an_inference_handed_in_changes_nothing_if_it_is_that_of_the_settings():
+    "The same weights, history and prior, bit for bit."
+    model = init_model((12, 9, 5), NETWORKS[2][1], rng=Random(0))
+    x = Random(1).uniform((130, 12)).astype(np.float32)
+    config = TrainConfig(epochs=2, batch_size=20, n_steps=3)
+    (a, history_a), (b, history_b) = (
+        fit(model, x, config, rng=Random(2), progress=False, inference=inference)
+        for inference in (None, Inference(n_steps=3))
     )
-    settle = lambda model, rows, rng: infer(model, rows, recipe.inference)
-    (a, told_a), (b, told_b) = (
-        fit(model, x, recipe, rng=Random(2), progress=False, **hook)
-        for hook in ({}, {"e_step": settle})
-    )
-    assert told_a == told_b and np.array_equal(a.prior.var, b.prior.var)
-    for p, q in zip(a.pairs, b.pairs):
-        assert np.array_equal(p.f.W, q.f.W) and np.array_equal(p.g.b, q.g.b)
+    assert history_a == history_b and np.array_equal(a.prior.var, b.prior.var)
+    for p, q in zip(arrays(a), arrays(b)):
+        assert np.array_equal(p, q)
 
 
-def test_what_e_step_settles_on_is_what_every_map_learns():
+def test_what_an_inference_settles_on_is_what_every_map_learns():
     """Labels beside the pixels: clamped at the top, they are what f learns to say and g hears; the
     prior's mean is theirs.
     """
-    x, model = (
-        np.eye(4, dtype=np.float32)[np.arange(80) % 4],
-        init_model((4, 4), ("sigmoid", "linear"), rng=Random(0)),
-    )
-    clamp = lambda model, rows, rng: [rows[:, :4], rows[:, 4:]]
-    recipe = TrainConfig(
+    x = np.eye(4, dtype=np.float32)[np.arange(80) % 4]
+    model = init_model((4, 4), ("sigmoid", "linear"), rng=Random(0))
+    clamp = Beside(h=lambda model, rows, rng: [rows[:, :4], rows[:, 4:]])
+    config = TrainConfig(
         epochs=200, batch_size=20, noise=(0.0, 0.0), rate_f=(0.03,), rate_g=(0.03,)
     )
-    trained, _ = fit(
-        model, np.hstack([x, 2 * x[:, ::-1]]), recipe, rng=Random(1), progress=False, e_step=clamp
-    )
-    assert (
-        np.abs(trained.f(1, x) - 2 * x[:, ::-1]).max() < 0.02
-    )  # a linear map of four independent inputs: the fit is exact
+    rows = np.hstack([x, 2 * x[:, ::-1]])
+    trained, _ = fit(model, rows, config, rng=Random(1), progress=False, inference=clamp)
+    # a linear map of four independent inputs: the fit is exact
+    assert np.abs(trained.f(1, x) - 2 * x[:, ::-1]).max() < 0.02
     assert np.abs(trained.prior.mean - 0.5).max() < 1e-6  # the mean of 2 in one case of four
 
 
-def test_e_step_draws_from_streams_of_its_own_and_they_go_on():
+def test_an_inference_draws_from_streams_of_its_own_and_they_go_on():
     """Two minibatches never get the same noise, two runs get the same, and the layers' noise is not
     touched.
     """
@@ -727,73 +755,87 @@ def test_e_step_draws_from_streams_of_its_own_and_they_go_on():
         seen.append(float(rng.normal((1,))[0]))
         return infer(model, rows, Inference(n_steps=0))
 
-    model, x, recipe = (
-        init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)),
-        np.full((40, 6), 0.5, np.float32),
-        TrainConfig(
-            epochs=2, batch_size=10, n_steps=0, noise=(0.1, 0.1), rate_f=(1e-3,), rate_g=(1e-3,)
-        ),
+    model = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0))
+    x = np.full((40, 6), 0.5, np.float32)
+    config = TrainConfig(
+        epochs=2, batch_size=10, n_steps=0, noise=(0.1, 0.1), rate_f=(1e-3,), rate_g=(1e-3,)
     )
-    a, _ = fit(model, x, recipe, rng=Random(3), progress=False, e_step=settle)
+    drawing = Settled(h=settle)
+    a, _ = fit(model, x, config, rng=Random(3), progress=False, inference=drawing)
     first, seen[:] = list(seen), []
-    fit(model, x, recipe, rng=Random(3), progress=False, e_step=settle)
-    assert (
-        seen == first and len(set(seen)) == len(seen) == 1 + 2 * (4 + 1) + 1
-    )  # a trial; four minibatches and a measurement, twice; the top prior
-    b, _ = fit(model, x, recipe, rng=Random(3), progress=False)
+    fit(model, x, config, rng=Random(3), progress=False, inference=drawing)
+    # a trial; four minibatches and a measurement, twice; the top prior
+    assert seen == first and len(set(seen)) == len(seen) == 1 + 2 * (4 + 1) + 1
+    b, _ = fit(model, x, config, rng=Random(3), progress=False)
     assert np.array_equal(a.pairs[0].f.W, b.pairs[0].f.W)
 
 
-def test_after_step_may_rewrite_weights_and_they_stay_rewritten():
-    model, x, recipe = (
-        init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)),
-        np.full((40, 6), 0.5, np.float32),
-        TrainConfig(
-            epochs=2, batch_size=10, n_steps=2, noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)
-        ),
+def test_a_projection_may_rewrite_weights_and_sees_what_was_settled():
+    model = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0))
+    x = np.full((40, 6), 0.5, np.float32)
+    config = TrainConfig(
+        epochs=2, batch_size=10, n_steps=2, noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)
     )
     calls = []
 
-    def bounded(model):
+    def bounded(model, h):
+        assert [layer.shape for layer in h] == [(10, 6), (10, 5)]
         calls.append(abs(model.pairs[0].f.W).max())
         np.clip(model.pairs[0].f.W, -0.25, 0.25, out=model.pairs[0].f.W)
 
-    trained, _ = fit(model, x, recipe, rng=Random(1), progress=False, projection=bounded)
-    assert (
-        len(calls) == 8
-        and min(calls) > 0.25
-        and abs(trained.pairs[0].f.W).max() == 0.25
-        and abs(model.pairs[0].f.W).max() > 0.25
-    )
+    trained, _ = fit(model, x, config, rng=Random(1), progress=False, projection=bounded)
+    assert len(calls) == 8 and min(calls) > 0.25
+    assert abs(trained.pairs[0].f.W).max() == 0.25 and abs(model.pairs[0].f.W).max() > 0.25
 
 
-@pytest.mark.parametrize("hook", ["e_step", "after_step"])
-def test_hooks_keep_no_checkpoint(hook, tmp_path):
+def test_a_projection_keeps_no_checkpoint(tmp_path):
     model = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0))
+    x = np.full((40, 6), 0.5, np.float32)
     with pytest.raises(ValueError, match="keeps no checkpoint"):
-        fit(
-            model,
-            np.full((40, 6), 0.5, np.float32),
-            TrainConfig(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)),
-            rng=Random(1),
-            progress=False,
-            checkpoint=tmp_path / "c",
-            **{hook: lambda *a, **k: None},
-        )
+        fit(model, x, checkpoint=tmp_path / "c", projection=lambda model, h: None)
     assert not (tmp_path / "c").exists()
 
 
-def test_an_e_step_that_returns_something_else_is_refused_before_training():
-    model, recipe = (
-        init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0)),
-        TrainConfig(noise=(0.1, 0.1), rate_f=(0.1,), rate_g=(0.1,)),
-    )
+@dataclass(frozen=True)
+class Halved(Inference):
+    "An inference with a setting of its own."
+
+    half: float = 0.5
+
+    def __call__(self, model, x, **more):
+        return [x] + [self.half * layer for layer in Inference(n_steps=self.n_steps)(model, x)[1:]]
+
+
+def test_a_checkpoint_knows_which_inference_it_was_made_with(tmp_path):
+    "Another setting, or another kind, is refused; the same goes on, to the same bits."
+    model = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0))
+    x, config = Random(1).uniform((40, 6)), TrainConfig(epochs=3, batch_size=10)
+
+    class Stop(Exception):
+        pass
+
+    def train(inference, **more):
+        return fit(model, x, config, rng=1, progress=False, inference=inference, **more)
+
+    def stop(model, history):
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(Halved(), checkpoint=tmp_path, on_epoch=stop)
+    for other in (Halved(half=0.4), Inference(), None):
+        with pytest.raises(checkpoints.CheckpointError, match="inference.* there"):
+            train(other, checkpoint=tmp_path)
+    resumed, whole = train(Halved(), checkpoint=tmp_path), train(Halved())
+    assert resumed[1] == whole[1]
+    for a, b in zip(arrays(resumed[0]), arrays(whole[0])):
+        assert (a == b).all()
+
+
+def test_an_inference_that_returns_something_else_is_refused_before_training():
+    model = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0))
+    x = np.full((40, 6), 0.5, np.float32)
+    odd = Settled(h=lambda model, rows, rng: [rows])
     with pytest.raises(ValueError, match=r"widths \(6, 5\) for 40 rows, got shapes \[\(40, 6\)\]"):
-        fit(
-            model,
-            np.full((40, 6), 0.5, np.float32),
-            recipe,
-            rng=Random(1),
-            progress=False,
-            e_step=lambda model, rows, rng: [rows],
-        )
+        fit(model, x, rng=Random(1), progress=False, inference=odd)
+    with pytest.raises(TypeError, match="inference must be an Inference"):
+        fit(model, x, progress=False, inference=lambda model, x: [x])

@@ -531,6 +531,9 @@ def check_training(model: Model, x: Array, inference: Inference) -> None:
             "`fit` trains one network, and this model is a stack of several: `fit_many` trains "
             "those (it keeps no checkpoints)."
         )
+    asked = ("draws", "recordable", "pixels_only")
+    if not callable(inference) or not all(hasattr(inference, name) for name in asked):
+        raise TypeError(f"inference must be an Inference, or act like one, got {inference!r}.")
     if not inference.pixels_only:
         check_array(x, "x")
         return
