@@ -650,7 +650,13 @@ def test_train_on_pictures_of_ones_own_then_sample_and_evaluate(tmp_path, comman
     recipe = networks.read_notes("a.safetensors")["recipe"]
     assert np.array_equal(
         np.load("x.npy"),
-        generate(trained[0], 7, rounds=0, rng=Random(0).stream("command", "samples"), inference=Inference(alpha=0.3, n_steps=recipe["n_steps"], delta=recipe["delta"])),
+        generate(
+            trained[0],
+            7,
+            rounds=0,
+            rng=Random(0).stream("command", "samples"),
+            inference=Inference(alpha=0.3, n_steps=recipe["n_steps"], delta=recipe["delta"]),
+        ),
     )
     code, printed, errors = command(
         "evaluate", "--model", "a.safetensors", "--samples", "60", "--json", "--device", "cpu"

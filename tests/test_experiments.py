@@ -127,7 +127,9 @@ def test_one_chain_gives_directed_sampling_generate_and_the_rest(run):
     for rounds in (1, 3):
         np.testing.assert_allclose(
             chain[rounds],
-            generate(run.model, 60, rounds=rounds, rng=rng, inference=Inference(alpha=0.3, n_steps=2)),
+            generate(
+                run.model, 60, rounds=rounds, rng=rng, inference=Inference(alpha=0.3, n_steps=2)
+            ),
             rtol=1e-5,
             atol=1e-6,
         )
@@ -153,7 +155,12 @@ def _trace(run):
 def test_scores_are_parzen_and_variety(run, measured):
     test = run.dataset.test
     assert list(measured["rounds"]) == ["0", "1", "3", "10", "100"]
-    x = generate(run.model, 60, rng=run.rng.stream("experiments", "samples"), inference=Inference(alpha=0.3, n_steps=2))
+    x = generate(
+        run.model,
+        60,
+        rng=run.rng.stream("experiments", "samples"),
+        inference=Inference(alpha=0.3, n_steps=2),
+    )
     values = parzen_log_likelihood(test, x, 0.2)
     assert measured["rounds"]["3"]["mean"] == pytest.approx(values.mean(), rel=1e-5)
     assert measured["rounds"]["3"]["stderr"] == pytest.approx(
@@ -221,7 +228,13 @@ def test_inpainting_errors_and_leads(run, measured):
     for kind, visible in network_module.missing_halves(run, 300).items():
         ours = inpainting_error(
             x,
-            inpaint(run.model, x, visible, rng=run.rng.stream("experiments", "in-painting", kind), inference=Inference(n_steps=2)),
+            inpaint(
+                run.model,
+                x,
+                visible,
+                rng=run.rng.stream("experiments", "in-painting", kind),
+                inference=Inference(n_steps=2),
+            ),
             visible,
         )
         mean = inpainting_error(x, impute_mean(x, visible, train), visible)

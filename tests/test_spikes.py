@@ -144,7 +144,10 @@ def test_inference_leaves_of_the_noise_what_the_recursion_says():
     """
     one = Dense(np.ones((1, 1), "float32"), np.zeros(1, "float32"), "relu")
     n, x, delta, v, draws = 50, 2.0, 0.3, 2.0 / 50, 20_000
-    states = Inference(n_steps=8, delta=delta, direction=target_step).steps(spiking(Model((LayerPair(one, one),)), n, rng=RNG.stream("v")), np.full((draws, 1), x, "float32"))
+    states = Inference(n_steps=8, delta=delta, direction=target_step).steps(
+        spiking(Model((LayerPair(one, one),)), n, rng=RNG.stream("v")),
+        np.full((draws, 1), x, "float32"),
+    )
     for h in states:
         assert (
             abs(h[1].var() / v - 1) < 5 * (2 / draws) ** 0.5 * 1.1

@@ -46,7 +46,9 @@ def features(digits):
 @pytest.fixture(scope="module")
 def network(digits):
     model = init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
-    model = replace(model, prior=fit_top_prior(infer(model, digits.train, Inference(n_steps=3))[-1]))
+    model = replace(
+        model, prior=fit_top_prior(infer(model, digits.train, Inference(n_steps=3))[-1])
+    )
     return Y.Network("network", model, INFERENCE, 2, (0.3, 0.3))
 
 
@@ -106,7 +108,13 @@ def test_the_network_answers_as_its_functions_do(digits, network):
     rng, x, seen = Random(3), digits.test[:5], np.arange(64) < 32
     assert (
         network.sample(7, rng=rng.stream("s"))
-        == generate(network.model, 7, rounds=2, rng=rng.stream("s"), inference=Inference(alpha=0.3, n_steps=3))
+        == generate(
+            network.model,
+            7,
+            rounds=2,
+            rng=rng.stream("s"),
+            inference=Inference(alpha=0.3, n_steps=3),
+        )
     ).all()
     assert (
         network.inpaint(x, seen, rng=rng.stream("i"))

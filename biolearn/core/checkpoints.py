@@ -47,7 +47,7 @@ def _sha256(arrays):
 # (tests/test_golden.py)
 ALGORITHM = 1
 
-
+# %% ../../nbs/39_checkpoints.ipynb #2f88657b
 def run_identity(
     model: Model, x: Array, config: Any, rng: Random, inference: Any = None
 ) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def run_identity(
     # tuples become lists, NumPy's numbers Python's, functions their names
     return json.loads(json.dumps(about, default=_as_json))
 
-
+# %% ../../nbs/39_checkpoints.ipynb #2003f9bb
 def _as_json(value):
     "What JSON can hold of a NumPy number or of a function."
     return value.item() if hasattr(value, "item") else getattr(value, "__name__", repr(value))
@@ -86,7 +86,7 @@ def _flat(settings, above=""):
         )
     return flat
 
-
+# %% ../../nbs/39_checkpoints.ipynb #99648b37
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """What differs between two (nested) dicts of settings, as a list of texts like 'recipe.delta is
     0.1 there and 0.2 here'.
@@ -125,7 +125,7 @@ def _seal(told):
         ).encode()
     ).hexdigest()
 
-
+# %% ../../nbs/39_checkpoints.ipynb #ce0de1a7
 def _write_arrays(path, arrays, **told):
     """Write named arrays and the texts `told` as safetensors to `path`, whole or not at all; the
     same contents give the same bytes.
@@ -144,7 +144,7 @@ def _write_arrays(path, arrays, **told):
     with write_whole(path) as part:
         part.write_bytes(len(head).to_bytes(8, "little") + head + data[8 + size :])
 
-
+# %% ../../nbs/39_checkpoints.ipynb #ff9be639
 def _told(file, *formats):
     """The texts in the header of an open safetensors file.
 
@@ -176,7 +176,7 @@ def _write_checkpoint(path, arrays, state):
         state=json.dumps(state, allow_nan=False),
     )
 
-
+# %% ../../nbs/39_checkpoints.ipynb #baebecf3
 def _read_checkpoint(path, about, arrays, backend):
     """Fill `arrays` from the checkpoint at `path` and return its state.
 
@@ -206,7 +206,7 @@ def _read_checkpoint(path, about, arrays, backend):
         a[...] = backend.asarray(found[name], None)
     return state
 
-
+# %% ../../nbs/39_checkpoints.ipynb #f24092e3
 def _epoch(path):
     "The epoch after which the checkpoint at `path` was made; None if it has not the name of one."
     match = re.fullmatch(r"epoch-(\d{5,})\.safetensors", path.name)
@@ -217,7 +217,7 @@ def _epoch(path):
 # between two is at most five minutes longer than an epoch
 _SHARE, _LONGEST_GAP = 20, 300.0
 
-
+# %% ../../nbs/39_checkpoints.ipynb #5419e9ac
 class Checkpoints:
     """The checkpoints of the run `about` in `folder`, one file each, like epoch-00007.safetensors;
     the newest two are kept. `made_by`: what makes its last bits.
@@ -379,7 +379,7 @@ def load_model(path: str | Path, backend: Backend = Backend()) -> Model:
     ) as e:
         raise ValueError(f"{path} is not a saved biolearn model: {e}") from e
 
-
+# %% ../../nbs/39_checkpoints.ipynb #423bf4ca
 def _model_from(arrays, units, backend):
     """Put a model together from named arrays; ValueError or KeyError if one is missing or does not
     fit.

@@ -33,13 +33,14 @@ from ..kernels.threads import use_threads
 
 # %% ../../nbs/40_ensembles.ipynb #1b1a3a3a
 def stack_models(models: Sequence[Model]) -> Model:
-    """S networks as one `Model` whose arrays have a leading axis, W (S, n_in, n_out) and b (S,
-    n_out); priors are left out. ValueError unless all have the same sizes and units.
+    """S networks as one `Model` whose arrays have a leading axis; priors are left out.
+
+    W becomes (S, n_in, n_out) and b (S, n_out). ValueError unless all have the same sizes and
+    units.
     """
-    if len({(model.sizes, model.units) for model in models}) != 1:
-        raise ValueError(
-            f"networks side by side must have the same sizes and units, got {[(model.sizes, model.units) for model in models]}."
-        )
+    kinds = [(model.sizes, model.units) for model in models]
+    if len(set(kinds)) != 1:
+        raise ValueError(f"networks side by side must have the same sizes and units, got {kinds}.")
     xp = array_namespace(models[0].pairs[0].f.W)
     join = lambda maps: Dense(
         xp.stack([dense.W for dense in maps]), xp.stack([dense.b for dense in maps]), maps[0].unit
@@ -51,7 +52,7 @@ def stack_models(models: Sequence[Model]) -> Model:
         )
     )
 
-
+# %% ../../nbs/40_ensembles.ipynb #45aaa342
 def unstack_models(model: Model) -> list[Model]:
     "The networks of a `stack_models`, on views of its arrays (with namespaces that have views)."
     part = lambda dense, s: Dense(dense.W[s, ...], dense.b[s, ...], dense.unit)
@@ -114,7 +115,7 @@ def fit_many(
     priors = [fit_top_prior(rows[s, ...]) for s in range(len(trained))]
     return [(replace(m, prior=p), h) for m, p, h in zip(trained, priors, histories)]
 
-
+# %% ../../nbs/40_ensembles.ipynb #f6515531
 def _train_side_by_side(run, progress):
     "All epochs of several networks; returns the history of each."
     config, arrays, each = run.config, run.state.arrays(), unstack_models(run.state.model)
@@ -139,7 +140,7 @@ def _train_side_by_side(run, progress):
                     watches[s].end(history[-1], own, epoch)
     return histories
 
-
+# %% ../../nbs/40_ensembles.ipynb #d8feaad5
 @contextmanager
 def _named(s):
     "A DivergenceError in the block says that it is of network `s`."

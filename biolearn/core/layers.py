@@ -56,7 +56,7 @@ def _overwrite_sigmoid(a, spare):
 def _overwrite_tanh(a, spare):
     array_namespace(a).tanh(a, out=a)
 
-
+# %% ../../nbs/04_layers.ipynb #c33ea1df
 def _overwrite_relu(a, spare):
     array_namespace(a).abs(a, out=spare)
     a += spare
@@ -65,18 +65,24 @@ def _overwrite_relu(a, spare):
 # %% ../../nbs/04_layers.ipynb #bf803214
 @dataclass(frozen=True)
 class Unit:
-    """A kind of neuron: its `rate` as a function of its summed input, and its `slope` as a function
-    of that rate.
+    """A kind of neuron.
 
-    `overwrite(a, spare)` replaces `a` by `rate(a)`, on NumPy and CuPy arrays; `spare` has the shape
-    of `a`.
+    Parameters
+    ----------
+    rate
+        Its activity as a function of its summed input.
+    slope
+        The derivative of `rate`, as a function of the activity.
+    overwrite
+        overwrite(a, spare) replaces `a` by `rate(a)` on NumPy and CuPy arrays; `spare` has the shape
+        of `a`.
     """
 
     rate: Callable[[Array], Array]
     slope: Callable[[Array], Array]
     overwrite: Callable[[Array, Array], None]
 
-
+# %% ../../nbs/04_layers.ipynb #f11fe7ba
 UNITS = {
     "softplus": Unit(softplus, lambda y: 1 - array_namespace(y).exp(-y), _overwrite_softplus),
     "sigmoid": Unit(sigmoid, lambda y: y * (1 - y), _overwrite_sigmoid),
@@ -88,8 +94,16 @@ UNITS = {
 # %% ../../nbs/04_layers.ipynb #613dc713
 @dataclass(frozen=True)
 class Dense:
-    """One direction between two layers: `rate(h @ W + b)` with W (n_in, n_out), b (n_out,) and a
-    unit's name. Of S networks at once: W (S, n_in, n_out), b (S, n_out), h (S, batch, n_in).
+    """One direction between two layers: `rate(h @ W + b)`.
+
+    Parameters
+    ----------
+    W
+        Weights (n_in, n_out); of S networks side by side (S, n_in, n_out).
+    b
+        Biases (n_out,), or (S, n_out).
+    unit
+        The kind of unit it leads to, a name in `UNITS`.
     """
 
     W: Any
@@ -100,7 +114,8 @@ class Dense:
         check_choice(self.unit, "unit", tuple(UNITS))
         if self.W.ndim not in (2, 3) or self.b.shape != (*self.W.shape[:-2], self.W.shape[-1]):
             raise ValueError(
-                f"W must be (n_in, n_out) and b (n_out,), both with one more axis for several networks, got {self.W.shape} and {self.b.shape}."
+                "W must be (n_in, n_out) and b (n_out,), both with one more axis for several "
+                f"networks, got {self.W.shape} and {self.b.shape}."
             )
 
     def __call__(self, h: Array) -> Array:
@@ -108,9 +123,9 @@ class Dense:
         return UNITS[self.unit].rate(product(h, self.W) + self.b[..., None, :])
 
     def into(self, h: Array, out: Array, spare: Array, kernels: Any = None) -> None:
-        """The same rates written to `out` (batch, n_out), on NumPy and CuPy arrays.
+        """The same rates, written to `out` (batch, n_out), on NumPy and CuPy arrays.
 
-        `spare` is a flat array with room for `out`; `kernels`: `find_kernels` that serve `out`
+        `spare` is a flat array with room for `out`; `kernels` are those of `find_kernels` for `out`
         and b.
         """
         product(h, self.W, out)
@@ -124,12 +139,22 @@ class Dense:
 def local_gradient(
     dense: Dense, inputs: Array, targets: Array, out: Array | None = None
 ) -> tuple[Array, Array, Array]:
-    """Gradient of the local loss ½|dense(inputs) - targets|², averaged over the batch: the M-step
-    of Algorithm 2.
+    """The gradient of the local loss ½|dense(inputs) - targets|², the M-step of Algorithm 2.
 
-    inputs (batch, n_in), targets (batch, n_out); returns dW (n_in, n_out), written to `out` if it
-    is given (NumPy and CuPy), db (n_out,) and the loss, a 0-d array. Of S networks: all with a
-    leading axis.
+    Parameters
+    ----------
+    dense
+        The map that learns.
+    inputs, targets
+        The activities at its two ends, (batch, n_in) and (batch, n_out); of S networks side by side
+        with a leading axis.
+    out
+        Where dW is written, if it is given (NumPy and CuPy).
+
+    Returns
+    -------
+    dW, db, loss
+        Averages over the batch: (n_in, n_out), (n_out,) and 0-d.
     """
     xp, a, n = array_namespace(inputs), product(inputs, dense.W), inputs.shape[-2]
     kernels = find_kernels(a, dense.b, targets)
@@ -141,17 +166,21 @@ def local_gradient(
         error = y - targets
         delta = error * UNITS[dense.unit].slope(y) / n
         db, squares = xp.sum(delta, axis=-2), error * error
-    return (
-        product(xp.matrix_transpose(inputs), delta, out),
-        db,
-        0.5 * xp.sum(squares, axis=tuple(range(dense.W.ndim - 2, squares.ndim))) / n,
-    )
+    dW = product(xp.matrix_transpose(inputs), delta, out)
+    loss = 0.5 * xp.sum(squares, axis=tuple(range(dense.W.ndim - 2, squares.ndim))) / n
+    return dW, db, loss
 
 # %% ../../nbs/04_layers.ipynb #736c6ad7
 @dataclass(frozen=True)
 class LayerPair:
-    """The two maps between layers k-1 and k: `f` up, the mean of q(h_k | h_{k-1}), and `g` down,
-    the mean of p(h_{k-1} | h_k).
+    """The two maps between layers k-1 and k.
+
+    Parameters
+    ----------
+    f
+        Up: the mean of q(h_k | h_{k-1}).
+    g
+        Down: the mean of p(h_{k-1} | h_k).
     """
 
     f: Dense
@@ -166,39 +195,58 @@ class LayerPair:
 
 # %% ../../nbs/04_layers.ipynb #5ee9b9c2
 def init_dense(n_in: int, n_out: int, unit: str, *, rng: Random, gain: float = 1.0) -> Dense:
-    """A map with `gain` × Glorot-uniform weights, drawn from `rng` (its backend decides where they
-    live), and zero biases.
+    """A map before it has learnt: Glorot-uniform weights and zero biases.
+
+    Parameters
+    ----------
+    n_in, n_out
+        Numbers of units.
+    unit
+        The kind of unit it leads to.
+    rng
+        Draws the weights, on its backend.
+    gain
+        A factor on the weights.
     """
     for n in (n_in, n_out):
         check_number(n, "number of units", integer=True, low=1)
     limit = gain * (6 / (n_in + n_out)) ** 0.5
-    return Dense(
-        (2 * rng.uniform((n_in, n_out)) - 1) * limit, rng.backend.asarray([0.0] * n_out), unit
-    )
+    W = (2 * rng.uniform((n_in, n_out)) - 1) * limit
+    return Dense(W, rng.backend.asarray([0.0] * n_out), unit)
 
-
+# %% ../../nbs/04_layers.ipynb #8d4c07c4
 def init_pair(
     n_below: int, n_above: int, unit_below: str, unit_above: str, *, rng: Random
 ) -> LayerPair:
-    """An untrained pair between layers of `n_below` and `n_above` units; each map has the unit of
-    the layer it leads to. f to sigmoid units starts with gain 4.
+    """A pair before it has learnt; each map has the unit of the layer it leads to.
+
+    Parameters
+    ----------
+    n_below, n_above
+        Numbers of units.
+    unit_below, unit_above
+        Kinds of unit. f to sigmoid units starts with gain 4.
+    rng
+        Draws the weights, on its backend.
     """
-    return LayerPair(
-        init_dense(
-            n_below,
-            n_above,
-            unit_above,
-            rng=rng.stream("f"),
-            gain=4.0 if unit_above == "sigmoid" else 1.0,
-        ),
-        init_dense(n_above, n_below, unit_below, rng=rng.stream("g")),
-    )
+    gain = 4.0 if unit_above == "sigmoid" else 1.0
+    f = init_dense(n_below, n_above, unit_above, rng=rng.stream("f"), gain=gain)
+    g = init_dense(n_above, n_below, unit_below, rng=rng.stream("g"))
+    return LayerPair(f, g)
 
 # %% ../../nbs/04_layers.ipynb #fef1535f
 def corrupt(h: Array, noise: float | str | Array, *, rng: Random) -> Array:
-    """A noisy copy of the activities `h` (Algorithm 2): `noise` is the standard deviation of added
-    Gaussian noise (a number, or a 0-d array where `h` is), or 'spikes' for the mean of three
-    Bernoulli(h) draws (values outside [0, 1] count as 0 and 1).
+    """A noisy copy of the activities `h` (Algorithm 2).
+
+    Parameters
+    ----------
+    h
+        Activities (batch, n).
+    noise
+        The standard deviation of added Gaussian noise (a number, or a 0-d array where `h` is), or
+        'spikes' for the mean of three Bernoulli(h) draws; values outside [0, 1] count as 0 and 1.
+    rng
+        Draws the noise.
     """
     if isinstance(noise, str) and noise == "spikes":
         xp = array_namespace(h)
@@ -214,18 +262,20 @@ def corrupt(h: Array, noise: float | str | Array, *, rng: Random) -> Array:
 
 # %% ../../nbs/04_layers.ipynb #fceb2e91
 def target_step(pair: LayerPair, below: Array, h: Array) -> Array:
-    """The direction f(below) - f(g(h)) in which `h` explains the layer `below` better (Eq. 12 times
-    its noise variance).
+    """The direction f(below) - f(g(h)) in which `h` explains the layer `below` better.
+
+    Eq. 12 times its noise variance; `below` is (batch, n_below), `h` and the result (batch,
+    n_above).
     """
     return pair.f(below) - pair.f(pair.g(h))
 
 # %% ../../nbs/04_layers.ipynb #179f4059
 def exact_gradient(pair: LayerPair, below: Array, h: Array) -> Array:
-    """DIAGNOSTIC: the exact gradient of log p(below | h) in h (batch, n_above), for unit variance:
-    the term of Eq. 8 that Eq. 12 stands in for.
+    """DIAGNOSTIC: the exact gradient of log p(below | h) in h, for unit variance.
 
-    Not biologically plausible: it reads the transposed weights of g and the slopes of the layer
-    below. No default path calls it.
+    It is the term of Eq. 8 that Eq. 12 stands in for. Not biologically plausible: it reads the
+    transposed weights of g and the slopes of the layer below. No default path calls it.
+    `below` is (batch, n_below), `h` and the result (batch, n_above).
     """
     y = pair.g(h)
     return product(
@@ -234,8 +284,9 @@ def exact_gradient(pair: LayerPair, below: Array, h: Array) -> Array:
 
 
 def angle(a: Array, b: Array) -> Array:
-    """The angle in degrees (batch,) between rows of `a` and `b` (batch, n); 90 where one of them
-    has no length: it does not help to climb.
+    """The angle in degrees (batch,) between rows of `a` and `b` (batch, n).
+
+    It is 90 where one of them has no length: that does not help to climb.
     """
     xp = array_namespace(a, b)
     lengths = xp.sqrt(xp.sum(a * a, axis=-1) * xp.sum(b * b, axis=-1))

@@ -9,14 +9,26 @@ __all__ = ['TrainConfig', 'local_step', 'TrainState', 'new_train_state', 'train_
 
 # %% ../../nbs/07_learning.ipynb #52963d9d
 import math
+
+
 from collections.abc import Callable, Iterator, Sequence
+
+
 from contextlib import contextmanager
+
+
 from dataclasses import dataclass, replace
+
+
 from pathlib import Path
+
+
 from typing import Any
+
 
 import numpy as np
 
+# %% ../../nbs/07_learning.ipynb #bb3dbe34
 from biolearn.core.arrays import (
     Array,
     array_namespace,
@@ -28,11 +40,23 @@ from biolearn.core.arrays import (
     stacked,
     to_numpy,
 )
+
+
 from .checkpoints import open_checkpoints, run_identity
+
+
 from .data import minibatches
+
+
 from .inference import Inference
+
+
 from .layers import Dense, corrupt, exact_gradient, local_gradient
+
+# %% ../../nbs/07_learning.ipynb #cb58b626
 from .model import Model, copy_model, encode, log_p_joint, maps_of, weights_of
+
+
 from biolearn.core.optimizers import (
     OPTIMIZERS,
     OptimizerState,
@@ -40,9 +64,17 @@ from biolearn.core.optimizers import (
     new_optimizer_state,
     update_weights,
 )
+
+
 from .priors import fit_top_prior
+
+
 from .rng import Random, Seeds, as_random
+
+
 from ..kernels.cuda import CudaGraph, graph_stream
+
+
 from ..kernels.threads import Threads, use_threads
 
 # %% ../../nbs/07_learning.ipynb #f07c4fd5
@@ -159,7 +191,7 @@ def _as_python(number):
     "A NumPy number as Python's own; anything else as it is."
     return number.item() if hasattr(number, "item") else number
 
-
+# %% ../../nbs/07_learning.ipynb #59ea7ee9
 def _check_config(config):
     "Refuse settings that cannot be meant."
     for name in ("epochs", "batch_size"):
@@ -247,7 +279,7 @@ class TrainState:
         }
         return weights_of(self.model) | memories
 
-
+# %% ../../nbs/07_learning.ipynb #be15931e
 def new_train_state(model: Model, optimizer: str = "adam") -> TrainState:
     "The state before the first step: a copy of `model`, and synapses that remember nothing."
     own = copy_model(model)
@@ -276,7 +308,7 @@ class _Step:
         )
         return h, self.threads.map(learn, jobs, self.state.optimizers, rates)  # M-step
 
-
+# %% ../../nbs/07_learning.ipynb #ad9dd228
 def train_step(
     state: TrainState,
     x: Array,
@@ -311,61 +343,6 @@ def train_step(
     state.t += 1
     step = _Step(state, config.optimizer, inference or config.inference, rngs, threads)
     return step(x, config.rates, config.noise, state.t)
-
-# %% ../../nbs/07_learning.ipynb #5a1c0b07
-class _RecordedStep:
-    """A `_Step` whose launches a GPU records once and replays.
-
-    What changes from step to step lies in arrays that stay: the minibatch, and one row of numbers,
-    for each map the two that Adam multiplies with (other optimisers use one, the rate), and the
-    noise of each layer.
-    """
-
-    def __init__(self, step, config):
-        model = step.state.model
-        W, maps = model.pairs[0].f.W, 2 * len(model.pairs)
-        self.step, self.config, self.graph = step, config, None
-        self.numbers = array_namespace(W).empty((2 * maps + len(model.sizes),), dtype=W.dtype)
-        pairs = [(self.numbers[2 * i, ...], self.numbers[2 * i + 1, ...]) for i in range(maps)]
-        self.rates = pairs if config.optimizer == "adam" else [rate for rate, _ in pairs]
-        fades = zip(config.noise, config.noise_end or config.noise)
-        self.noise = [
-            self.numbers[2 * maps + k, ...] if n != "spikes" and (n or end) else n
-            for k, (n, end) in enumerate(fades)
-        ]
-
-    def __call__(self, batch, now):
-        if batch.shape[-2] != self.config.batch_size:  # the last of an epoch may be smaller
-            return _launched(self.step, batch, now)
-        if self.graph is None:
-            self.room = array_namespace(batch).empty_like(batch)
-            self.graph = CudaGraph(self._job)
-        self.room[...] = batch
-        self.numbers.set(self._numbers(now))
-        return self.graph()
-
-    def _job(self):
-        h, losses = self.step(self.room, self.rates, self.noise, None)
-        return h, stacked(losses)
-
-    def _numbers(self, now):
-        t, adam = self.step.state.t, self.config.optimizer == "adam"
-        pairs = [adam_scales(rate, t) if adam else (rate, 0.0) for rate in now.rates]
-        noise = [0.0 if level == "spikes" else level for level in now.noise]
-        return to_numpy([n for pair in pairs for n in pair] + noise).astype("float32")
-
-
-def _launched(step, batch, now):
-    "The settled h and the losses, in one array, of a step that is launched as it is."
-    h, losses = step(batch, now.rates, now.noise, step.state.t)
-    return h, stacked(losses)
-
-
-def _stepper(step, config, recordable):
-    "step(batch, config now), recorded where a GPU can."
-    if recordable and is_cupy_array(step.state.model.pairs[0].f.W):
-        return _RecordedStep(step, config)
-    return lambda batch, now: _launched(step, batch, now)
 
 # %% ../../nbs/07_learning.ipynb #bd252700
 @dataclass
@@ -489,7 +466,7 @@ def fit(  # noqa: PLR0913  # the face of training: what is not said keeps the pa
                 prior = fit_top_prior(run.top_prior_rows())
     return replace(run.state.model, prior=prior), history
 
-
+# %% ../../nbs/07_learning.ipynb #48db10ce
 def _train(run, first, watch, kept, on_epoch, progress):
     "All epochs that are left of a run; returns its history."
     config, arrays = run.config, run.state.arrays()
@@ -519,7 +496,7 @@ _REACH = {
     "linear": (None, None),
 }  # of the rates of each kind of unit
 
-
+# %% ../../nbs/07_learning.ipynb #96e9cc48
 def check_training(model: Model, x: Array, inference: Inference) -> None:
     """Raise ValueError or TypeError unless `x` is data for `model`.
 
@@ -541,7 +518,7 @@ def check_training(model: Model, x: Array, inference: Inference) -> None:
     low, high = _REACH[model.units[0]]
     check_array(x, f"x, which {model.units[0]} units are to reconstruct,", low=low, high=high)
 
-
+# %% ../../nbs/07_learning.ipynb #475507a4
 def trial_state(run: TrainSession, rows: Array) -> list[Array]:
     "What the inference of a run makes of `rows`; ValueError unless it is a state of its model."
     model = run.state.model
@@ -562,7 +539,7 @@ def progress_bar(total: int, what: str, shown: bool, done: int = 0) -> Any:
     style = {"unit": "step", "dynamic_ncols": True, "mininterval": 0.5}
     return tqdm(total=total, initial=done, desc=what, disable=not shown, **style)
 
-
+# %% ../../nbs/07_learning.ipynb #162e24ad
 def _in_words(epoch):
     "The losses of one epoch's measurements, and log p(x, h) before and after inference."
     losses = (
@@ -577,7 +554,7 @@ def rms(layer: Array) -> float:
     xp = array_namespace(layer)
     return float(xp.sqrt(xp.mean(layer * layer)))
 
-
+# %% ../../nbs/07_learning.ipynb #8905b7fb
 def measure_epoch(
     model: Model,
     x: Array,
@@ -601,7 +578,7 @@ def measure_epoch(
         "rms": [rms(layer) for layer in h],
     }
 
-
+# %% ../../nbs/07_learning.ipynb #dec16112
 def top_states(
     model: Model, x: Array, infer: Callable[..., list[Array]], threads: Threads | None = None
 ) -> Iterator[Array]:
@@ -613,7 +590,7 @@ def top_states(
     for i in range(0, x.shape[0], 1000):
         yield infer(model, x[i : min(i + 1000, x.shape[0]), :], threads=threads)[-1]
 
-
+# %% ../../nbs/07_learning.ipynb #fbb50556
 def top_moments(
     model: Model, x: Array, infer: Callable[..., list[Array]], threads: Threads | None = None
 ) -> Array:
@@ -640,7 +617,7 @@ _STEADY = (
     "moderate noise on h_1 (0.1 or less), smaller rate_f relative to rate_g, smaller delta, or larger alpha."
 )
 
-
+# %% ../../nbs/07_learning.ipynb #3cbdaad2
 class ActivityWatch:
     """Raises DivergenceError when a layer's rms activity is not finite or exceeds 30 times the
     larger of 1 and its start, or when training's state is not finite.
@@ -658,7 +635,7 @@ class ActivityWatch:
                 )
 
     def end(self, measured, arrays, epoch):
-        """Look at what was `measured` of an epoch, and at the weights and books in `arrays`, by
+        """Look at what was `measured` of an epoch, and at the weights and memories in `arrays`, by
         name.
         """
         self(measured["rms"], epoch)
@@ -694,3 +671,58 @@ def training_advice(x: Array, config: TrainConfig, kept: Any = None) -> Iterator
             f"out of memory in training, with minibatches of {config.batch_size} rows of {x.shape[1]} numbers ({e}). "
             f"Use a smaller batch_size, or a narrower network.{left()}"
         ) from e
+
+# %% ../../nbs/07_learning.ipynb #5a1c0b07
+class _RecordedStep:
+    """A `_Step` whose launches a GPU records once and replays.
+
+    What changes from step to step lies in arrays that stay: the minibatch, and one row of numbers,
+    for each map the two that Adam multiplies with (other optimisers use one, the rate), and the
+    noise of each layer.
+    """
+
+    def __init__(self, step, config):
+        model = step.state.model
+        W, maps = model.pairs[0].f.W, 2 * len(model.pairs)
+        self.step, self.config, self.graph = step, config, None
+        self.numbers = array_namespace(W).empty((2 * maps + len(model.sizes),), dtype=W.dtype)
+        pairs = [(self.numbers[2 * i, ...], self.numbers[2 * i + 1, ...]) for i in range(maps)]
+        self.rates = pairs if config.optimizer == "adam" else [rate for rate, _ in pairs]
+        fades = zip(config.noise, config.noise_end or config.noise)
+        self.noise = [
+            self.numbers[2 * maps + k, ...] if n != "spikes" and (n or end) else n
+            for k, (n, end) in enumerate(fades)
+        ]
+
+    def __call__(self, batch, now):
+        if batch.shape[-2] != self.config.batch_size:  # the last of an epoch may be smaller
+            return _launched(self.step, batch, now)
+        if self.graph is None:
+            self.room = array_namespace(batch).empty_like(batch)
+            self.graph = CudaGraph(self._job)
+        self.room[...] = batch
+        self.numbers.set(self._numbers(now))
+        return self.graph()
+
+    def _job(self):
+        h, losses = self.step(self.room, self.rates, self.noise, None)
+        return h, stacked(losses)
+
+    def _numbers(self, now):
+        t, adam = self.step.state.t, self.config.optimizer == "adam"
+        pairs = [adam_scales(rate, t) if adam else (rate, 0.0) for rate in now.rates]
+        noise = [0.0 if level == "spikes" else level for level in now.noise]
+        return to_numpy([n for pair in pairs for n in pair] + noise).astype("float32")
+
+# %% ../../nbs/07_learning.ipynb #037314b9
+def _launched(step, batch, now):
+    "The settled h and the losses, in one array, of a step that is launched as it is."
+    h, losses = step(batch, now.rates, now.noise, step.state.t)
+    return h, stacked(losses)
+
+
+def _stepper(step, config, recordable):
+    "step(batch, config now), recorded where a GPU can."
+    if recordable and is_cupy_array(step.state.model.pairs[0].f.W):
+        return _RecordedStep(step, config)
+    return lambda batch, now: _launched(step, batch, now)

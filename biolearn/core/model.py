@@ -14,13 +14,19 @@ from dataclasses import dataclass
 from .arrays import Array, array_namespace
 from .layers import Dense, LayerPair, init_pair
 from .priors import TopPrior, log_prior
-from .rng import Random
+from .rng import Random, as_random
 
 # %% ../../nbs/05_model.ipynb #9cfad13a
 @dataclass(frozen=True)
 class Model:
-    """The deep generative model of Eq. 7: `pairs[k-1]` joins layers k-1 and k; `prior` is p(h_M),
-    None until it is fitted.
+    """The deep generative model of Eq. 7.
+
+    Parameters
+    ----------
+    pairs
+        pairs[k-1] joins layers k-1 and k.
+    prior
+        p(h_M); None until it is fitted.
     """
 
     pairs: tuple[LayerPair, ...]
@@ -32,7 +38,8 @@ class Model:
         for k, (low, high) in enumerate(zip(self.pairs, self.pairs[1:]), start=1):
             if low.f.W.shape[-1] != high.f.W.shape[-2]:
                 raise ValueError(
-                    f"pair {k} ends in {low.f.W.shape[-1]} units, pair {k + 1} starts from {high.f.W.shape[-2]}."
+                    f"pair {k} ends in {low.f.W.shape[-1]} units, "
+                    f"pair {k + 1} starts from {high.f.W.shape[-2]}."
                 )
 
     @property
@@ -54,20 +61,36 @@ class Model:
         return self.pairs[k - 1].g(h)
 
 # %% ../../nbs/05_model.ipynb #cbdeca65
-def init_model(sizes: Sequence[int], units: Sequence[str], *, rng: Random) -> Model:
-    """An untrained model with `sizes` (n_0, ..., n_M) and one kind of unit per layer, e.g. (784,
-    1000, 100), ('sigmoid', 'softplus', 'sigmoid').
+def init_model(sizes: Sequence[int], units: Sequence[str], *, rng: int | Random = 0) -> Model:
+    """A network before it has learnt.
+
+    Parameters
+    ----------
+    sizes
+        Numbers of units (n_0, ..., n_M), such as (784, 1000, 100).
+    units
+        One kind of unit for each layer, such as ('sigmoid', 'softplus', 'sigmoid').
+    rng
+        A seed or a `Random`, on whose backend the weights are made.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two layers, or another number of units than of sizes.
     """
     if len(sizes) < 2 or len(sizes) != len(units):
         raise ValueError(
-            f"need at least two layers and one unit per layer, got sizes {tuple(sizes)} and units {tuple(units)}."
+            "need at least two layers and one unit per layer, "
+            f"got sizes {tuple(sizes)} and units {tuple(units)}."
         )
+    rng = as_random(rng)
+    layers = list(zip(sizes, units))
     return Model(
         tuple(
-            init_pair(*sizes[k - 1 : k + 1], *units[k - 1 : k + 1], rng=rng.stream("pair", k))
-            for k in range(1, len(sizes))
+            init_pair(n_below, n_above, below, above, rng=rng.stream("pair", k))
+            for k, ((n_below, below), (n_above, above)) in enumerate(zip(layers, layers[1:]), 1)
         )
-    )  # type: ignore[arg-type]  # two numbers, two names
+    )
 
 # %% ../../nbs/05_model.ipynb #79e8c824
 def encode(model: Model, x: Array) -> list[Array]:
@@ -79,7 +102,7 @@ def encode(model: Model, x: Array) -> list[Array]:
 
 
 def decode(model: Model, h_top: Array) -> list[Array]:
-    "The picture painted from the top: h with h[M] = h_top (batch, n_M) and h[k-1] = g_k(h[k])."
+    "What the top layer stands for: h with h[M] = h_top (batch, n_M) and h[k-1] = g_k(h[k])."
     h = [h_top]
     for k in range(len(model.sizes) - 1, 0, -1):
         h.insert(0, model.g(k, h[0]))
@@ -101,7 +124,7 @@ def weights_of(model: Model) -> dict[str, Array]:
         for part in "Wb"
     }
 
-
+# %% ../../nbs/05_model.ipynb #21417b5c
 def copy_model(model: Model) -> Model:
     "`model` with weight arrays of its own."
 
@@ -114,26 +137,39 @@ def copy_model(model: Model) -> Model:
 
 # %% ../../nbs/05_model.ipynb #38ad4989
 def log_gaussian(h: Array, mean: Array, constants: bool = False) -> Array:
-    """Log density (batch,) in nats of the rows of `h` under N(mean, 1); without `constants`, minus
-    half the squared error.
+    """The log density (batch,) of the rows of `h` under N(mean, 1), in nats.
+
+    Without `constants` it is minus half the squared error. `h` and `mean` are (batch, n).
     """
     xp = array_namespace(h)
     half_square = -0.5 * xp.sum((h - mean) ** 2, axis=-1)
     return half_square - 0.5 * h.shape[-1] * math.log(2 * math.pi) if constants else half_square
 
-
+# %% ../../nbs/05_model.ipynb #ec3c82d3
 def log_p_joint(
     model: Model, h: Sequence[Array], *, constants: bool = False, prior: bool = False
 ) -> Array:
-    """log p(x, h) in nats (batch,), Eq. 7, for h from the pixels up; with log p(h_M) if `prior`,
-    and log 2π terms if `constants`.
+    """log p(x, h) in nats (batch,), Eq. 7.
+
+    Parameters
+    ----------
+    model
+        The network.
+    h
+        The layers (batch, n_k), from the pixels up.
+    constants
+        Whether the terms log 2π count; the paper leaves them out.
+    prior
+        Whether log p(h_M) counts.
     """
     total = sum(log_gaussian(h[k - 1], model.g(k, h[k]), constants) for k in range(1, len(h)))
     return total + log_prior(model.prior, h[-1]) if prior else total
 
-
+# %% ../../nbs/05_model.ipynb #a30b951e
 def log_q(model: Model, h: Sequence[Array], *, constants: bool = False) -> Array:
     """log q(h | x) in nats (batch,), Eq. 7: how far each layer is from the feedforward guess below
     it.
+
+    `h` are the layers (batch, n_k), from the pixels up; `constants` counts the terms log 2π.
     """
     return sum(log_gaussian(h[k], model.f(k, h[k - 1]), constants) for k in range(1, len(h)))

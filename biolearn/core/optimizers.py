@@ -7,8 +7,9 @@ __all__ = ['OPTIMIZERS', 'adam_scales', 'update_weights', 'OptimizerState', 'new
 
 # %% ../../nbs/38_optimizers.ipynb #d71a4f42
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .arrays import Array, array_namespace, is_cupy_array, is_numpy_array
 from .layers import Dense
@@ -34,10 +35,9 @@ def _rmsprop(w, grad, rate, t, v, mean, m):
     m += grad / array_namespace(w).sqrt(v - mean * mean + 1e-3)
     w -= rate * m
 
-
-def _adam(
-    w, grad, rate, t, m, v
-):  # m and v are kept as sums, 10 m and 1000 v of the table: two passes fewer
+# %% ../../nbs/38_optimizers.ipynb #45044eef
+def _adam(w, grad, rate, t, m, v):
+    # m and v are kept as sums, 10 m and 1000 v of the table: two passes fewer
     rate, small = adam_scales(rate, t)
     m *= 0.9
     m += grad
@@ -50,36 +50,56 @@ def _adam(
     w -= step
 
 
-def adam_scales(rate, t):
-    """The rate and the 1e-8 of the table for books kept as sums, at step `t`; if that is None,
-    `rate` is this pair, on a GPU.
+def adam_scales(rate: Any, t: int | None) -> tuple[Any, Any]:
+    """The rate and the 1e-8 of the table, for memories kept as sums, at step `t`.
+
+    Where `t` is None, in a recorded step on a GPU, `rate` is this pair already.
     """
     if t is None:
         return rate
     v_scale = math.sqrt((1 - 0.999**t) / 0.001)
     return rate * 0.1 / (1 - 0.9**t) * v_scale, 1e-8 * v_scale
 
-
+# %% ../../nbs/38_optimizers.ipynb #bad51dfc
 OPTIMIZERS: dict[str, tuple[Callable[..., None], int]] = {
     "sgd": (_sgd, 0),
     "momentum": (_momentum, 1),
     "rmsprop": (_rmsprop, 3),
     "adam": (_adam, 2),
-}  # rule, arrays in its books
+}  # rule, number of arrays it remembers
 
 # %% ../../nbs/38_optimizers.ipynb #3e697d2b
-def update_weights(optimizer, w, grad, books, rate, t):
-    "Rewrite `w` and its `books` by one step of `optimizer`, the `t`-th, counted from 1."
-    rule, arrays = OPTIMIZERS[optimizer][0], (w, grad, *books)
+def update_weights(
+    optimizer: str, w: Array, grad: Array, memory: Sequence[Array], rate: Any, t: int | None
+) -> None:
+    """One step of an optimiser; rewrites `w` and its `memory`.
+
+    Parameters
+    ----------
+    optimizer
+        A name in `OPTIMIZERS`.
+    w, grad
+        Weights and their gradient, of one shape.
+    memory
+        Arrays of that shape, as many as the optimiser keeps.
+    rate
+        The learning rate; in a recorded step of Adam the two numbers of `adam_scales`.
+    t
+        The number of this step, from 1; None in a recorded step.
+    """
+    rule, arrays = OPTIMIZERS[optimizer][0], (w, grad, *memory)
     if not all((is_numpy_array(a) or is_cupy_array(a)) and a.flags.c_contiguous for a in arrays):
-        return rule(w, grad, rate, t, *books)
+        rule(w, grad, rate, t, *memory)
+        return
     flat = [a.reshape(-1) for a in arrays]  # views: these arrays lie in one piece
-    kernels, piece = find_kernels(*flat), 32_768 if is_numpy_array(w) else w.size
+    kernels = find_kernels(*flat)
     if kernels and optimizer == "adam":
-        return kernels.adam(*flat, *adam_scales(rate, t))
+        kernels.adam(*flat, *adam_scales(rate, t))
+        return
+    piece = 32_768 if is_numpy_array(w) else w.size
     for i in range(0, w.size, piece):
-        w_, grad_, *books_ = (a[i : i + piece] for a in flat)
-        rule(w_, grad_, rate, t, *books_)
+        w_, grad_, *memory_ = (a[i : i + piece] for a in flat)
+        rule(w_, grad_, rate, t, *memory_)
 
 # %% ../../nbs/38_optimizers.ipynb #a798c512
 @dataclass(frozen=True)

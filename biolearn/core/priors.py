@@ -16,9 +16,14 @@ from .rng import Random
 # %% ../../nbs/37_priors.ipynb #a566fdc8
 @dataclass(frozen=True)
 class TopPrior:
-    """p(h_M): a Gaussian with independent units, mean (n_M,) and variance (n_M,), which is the
-    paper's; or a mixture of K of them, mean (K, n_M), variance (K, n_M) and `weight` (K,), which
-    sum to 1 (not in the paper: `fit_mixture_prior`).
+    """p(h_M): independent Gaussian units, as in the paper, or a mixture of K such Gaussians.
+
+    Parameters
+    ----------
+    mean, var
+        (n_M,); of a mixture (K, n_M).
+    weight
+        None, or the weights of a mixture (K,), which sum to 1.
     """
 
     mean: Any
@@ -27,19 +32,22 @@ class TopPrior:
 
 # %% ../../nbs/37_priors.ipynb #e8cf19c3
 def fit_top_prior(h_top: Array, *, widen: float = 4.0) -> TopPrior:
-    """The paper's p(h_M): mean and `widen` × variance of the rows of `h_top` (n, n_M) (end of TRAIN
-    in Algorithm 2).
+    """The paper's p(h_M) (end of TRAIN in Algorithm 2).
+
+    `h_top` are settled top layers (n, n_M); the prior has their mean and `widen` times their
+    variance.
     """
     check_array(h_top, "h_top")
     check_number(widen, "widen", low=0)
     xp = array_namespace(h_top)
     return TopPrior(xp.mean(h_top, axis=0), widen * xp.var(h_top, axis=0))
 
-
+# %% ../../nbs/37_priors.ipynb #f82c6013
 def sample_prior(prior: TopPrior | None, n: int, *, rng: Random) -> Array:
     """`n` draws (n, n_M) from the top prior.
 
-    Not clipped: a draw for a sigmoid unit may lie outside [0, 1].
+    They are not clipped: a draw for a sigmoid unit may lie outside [0, 1]. ValueError where there
+    is no prior yet.
     """
     if prior is None:
         raise ValueError(
@@ -56,9 +64,9 @@ def sample_prior(prior: TopPrior | None, n: int, *, rng: Random) -> Array:
         mean, var = xp.take(mean, which, axis=0), xp.take(var, which, axis=0)
     return mean + xp.sqrt(var) * rng.normal((n, mean.shape[-1]))
 
-
+# %% ../../nbs/37_priors.ipynb #99186537
 def log_prior(prior: TopPrior | None, h_top: Array) -> Array:
-    "log p(h_M) in nats (batch,), constants included."
+    "log p(h_M) in nats (batch,) at the rows of `h_top` (batch, n_M), constants included."
     if prior is None:
         raise ValueError("the model has no top prior yet: train it, or use prior=False.")
     xp = array_namespace(h_top)
@@ -72,8 +80,9 @@ def log_prior(prior: TopPrior | None, h_top: Array) -> Array:
 
 # %% ../../nbs/37_priors.ipynb #e0489234
 def log_components(prior: TopPrior, h_top: Array) -> Array:
-    """log of weight × density of each of the K components of a mixture prior, at the rows of
-    `h_top` (batch, n_M): (batch, K), nats.
+    """log of weight × density of each component of a mixture prior, in nats (batch, K).
+
+    `h_top` are top layers (batch, n_M).
     """
     xp = array_namespace(h_top)
     centre = (
@@ -85,41 +94,45 @@ def log_components(prior: TopPrior, h_top: Array) -> Array:
 
 # %% ../../nbs/37_priors.ipynb #345780b9
 def _compete(prior, h_top, reg_covar):
-    """One round of EM over the rows of `h_top`, in blocks: every component retunes itself to what
-    it won.
-    """
-    xp, won, total, square = (
-        array_namespace(h_top),
-        1e-6,
-        1e-6 * prior.mean,
-        1e-6 * (prior.var + prior.mean**2),
-    )  # who wins nothing stays
+    "One round of EM over the rows of `h_top`, in blocks: components retune to what they won."
+    xp = array_namespace(h_top)
+    won, total = 1e-6, 1e-6 * prior.mean  # a component that wins nothing stays where it is
+    square = 1e-6 * (prior.var + prior.mean**2)
     for i in range(0, h_top.shape[0], 1000):
         h = h_top[i : min(i + 1000, h_top.shape[0]), :]
         logs = log_components(prior, h)
         fraction = xp.exp(logs - xp.max(logs, axis=1, keepdims=True))
         fraction = fraction / xp.sum(fraction, axis=1, keepdims=True)
-        won, total, square = (
-            won + xp.sum(fraction, axis=0),
-            total + fraction.T @ h,
-            square + fraction.T @ (h * h),
-        )
+        won = won + xp.sum(fraction, axis=0)
+        total = total + fraction.T @ h
+        square = square + fraction.T @ (h * h)
     mean = total / won[:, None]
-    return TopPrior(
-        mean,
-        xp.maximum(square / won[:, None] - mean**2, xp.zeros_like(mean)) + reg_covar,
-        won / xp.sum(won),
-    )
+    var = xp.maximum(square / won[:, None] - mean**2, xp.zeros_like(mean)) + reg_covar
+    return TopPrior(mean, var, won / xp.sum(won))
 
-
+# %% ../../nbs/37_priors.ipynb #c797a3f5
 def fit_mixture_prior(
     h_top: Array, n_components: int, *, rng: Random, n_epochs: int = 20, reg_covar: float = 1e-4
 ) -> TopPrior:
-    """A mixture of `n_components` Gaussians with independent units, by `n_epochs` of EM on the rows
-    of `h_top` (n, n_M). Not in the paper.
+    """A mixture of Gaussians with independent units as top prior, by EM. Not in the paper.
 
-    It starts from that many rows, drawn from `rng`; `reg_covar` is added to every variance. Raises
-    ValueError for fewer rows than components.
+    Parameters
+    ----------
+    h_top
+        Settled top layers (n, n_M).
+    n_components
+        The number of Gaussians; it starts from as many rows, drawn from `rng`.
+    rng
+        A `Random`.
+    n_epochs
+        The rounds of EM.
+    reg_covar
+        Added to every variance.
+
+    Raises
+    ------
+    ValueError
+        For fewer rows than components.
     """
     check_array(h_top, "h_top")
     check_number(reg_covar, "reg_covar", low=0)
