@@ -28,10 +28,8 @@ from ..kernels.dispatch import find_kernels
 from ..kernels.threads import Threads, use_threads
 
 # %% ../../nbs/06_inference.ipynb #be8c8882
+# (pair, below, h) -> the direction in which h moves: `target_step`, or `exact_gradient`
 Direction = Callable[[LayerPair, Array, Array], Array]
-
-
-"(pair, below, h) -> the direction in which h moves: `target_step`, or `exact_gradient`"
 
 # %% ../../nbs/06_inference.ipynb #1af1242e
 @dataclass(frozen=True)

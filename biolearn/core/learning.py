@@ -9,26 +9,14 @@ __all__ = ['TrainConfig', 'local_step', 'TrainState', 'new_train_state', 'train_
 
 # %% ../../nbs/07_learning.ipynb #52963d9d
 import math
-
-
 from collections.abc import Callable, Iterator, Sequence
-
-
 from contextlib import contextmanager
-
-
 from dataclasses import dataclass, replace
-
-
 from pathlib import Path
-
-
 from typing import Any
-
 
 import numpy as np
 
-# %% ../../nbs/07_learning.ipynb #bb3dbe34
 from biolearn.core.arrays import (
     Array,
     array_namespace,
@@ -40,23 +28,11 @@ from biolearn.core.arrays import (
     stacked,
     to_numpy,
 )
-
-
 from .checkpoints import open_checkpoints, run_identity
-
-
 from .data import minibatches
-
-
 from .inference import Inference
-
-
 from .layers import Dense, corrupt, exact_gradient, local_gradient
-
-# %% ../../nbs/07_learning.ipynb #cb58b626
 from .model import Model, copy_model, encode, log_p_joint, maps_of, weights_of
-
-
 from biolearn.core.optimizers import (
     OPTIMIZERS,
     OptimizerState,
@@ -64,17 +40,9 @@ from biolearn.core.optimizers import (
     new_optimizer_state,
     update_weights,
 )
-
-
 from .priors import fit_top_prior
-
-
 from .rng import Random, Seeds, as_random
-
-
 from ..kernels.cuda import CudaGraph, graph_stream
-
-
 from ..kernels.threads import Threads, use_threads
 
 # %% ../../nbs/07_learning.ipynb #f07c4fd5
@@ -619,40 +587,36 @@ _STEADY = (
 
 # %% ../../nbs/07_learning.ipynb #3cbdaad2
 class ActivityWatch:
-    """Raises DivergenceError when a layer's rms activity is not finite or exceeds 30 times the
-    larger of 1 and its start, or when training's state is not finite.
+    """Looks whether training explodes; raises DivergenceError as soon as it does.
+
+    It explodes when the rms activity of a layer is not finite or exceeds 30 times the larger of 1
+    and what `model` makes of the rows `x` at the start, or when its state is not finite.
     """
 
-    def __init__(self, model, x):
+    def __init__(self, model: Model, x: Array) -> None:
         self.start = [max(1.0, rms(layer)) for layer in encode(model, x)]
 
-    def __call__(self, rms, epoch):
-        "Look at the rms activity of each layer."
+    def __call__(self, rms: Sequence[float], epoch: int) -> None:
+        "Look at the rms activity of each layer, in epoch number `epoch`, from 0."
         for k, (now, start) in enumerate(zip(rms, self.start)):
             if not now <= 30 * start:
                 raise DivergenceError(
-                    f"layer h_{k} has rms activity {now:.3g} in epoch {epoch + 1} (it began near {start:.3g}): training diverges. {_STEADY}"
+                    f"layer h_{k} has rms activity {now:.3g} in epoch {epoch + 1} (it began near "
+                    f"{start:.3g}): training diverges. {_STEADY}"
                 )
 
-    def end(self, measured, arrays, epoch):
-        """Look at what was `measured` of an epoch, and at the weights and memories in `arrays`, by
-        name.
-        """
+    def end(self, measured: dict[str, Any], arrays: dict[str, Array], epoch: int) -> None:
+        "Look at what was `measured` of an epoch, and at the state of training, `arrays` by name."
         self(measured["rms"], epoch)
-        numbers = {
-            f"{name}[{k}]" if isinstance(v, list) else name: n
-            for name, v in measured.items()
-            for k, n in enumerate(v if isinstance(v, list) else [v])
-        }
-        bad = [name for name, n in numbers.items() if not math.isfinite(n)]
-        bad += [
-            name
-            for name, a in arrays.items()
-            if not bool(array_namespace(a).all(array_namespace(a).isfinite(a)))
-        ]
+        bad = [name for name, value in measured.items() if not np.all(np.isfinite(value))]
+        for name, a in arrays.items():
+            xp = array_namespace(a)
+            if not bool(xp.all(xp.isfinite(a))):
+                bad.append(name)
         if bad:
             raise DivergenceError(
-                f"{', '.join(bad[:3])} {'is' if len(bad) == 1 else 'are'} not finite after epoch {epoch + 1}: training diverges. {_STEADY}"
+                f"{', '.join(bad[:3])} {'is' if len(bad) == 1 else 'are'} not finite after epoch "
+                f"{epoch + 1}: training diverges. {_STEADY}"
             )
 
 # %% ../../nbs/07_learning.ipynb #611c9c36
