@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biolearn.core.inference import Inference
 import biolearn.cli.main as main
 import biolearn.cli.networks as networks
 import biolearn.cli.pictures as pictures
 from biolearn.core.arrays import use_device
-from biolearn.core.checkpoints import load_model, save_model
+from biolearn.core.checkpoints import load_model, read_notes, save_model
 from biolearn.core.data import DataError, load_digits
 from biolearn.core.generation import generate, half_masks, inpaint
+from biolearn.core.inference import Inference
 from biolearn.core.model import TopPrior, init_model
 from biolearn.core.rng import Random
 from biolearn.reproduction.profiles import PROFILES
@@ -647,7 +647,7 @@ def test_train_on_pictures_of_ones_own_then_sample_and_evaluate(tmp_path, comman
         "cpu",
     )
     assert (code, printed, errors) == (0, "x.npy\nx.png\n", "")
-    recipe = networks.read_notes("a.safetensors")["recipe"]
+    recipe = read_notes("a.safetensors")["recipe"]
     assert np.array_equal(
         np.load("x.npy"),
         generate(

@@ -23,7 +23,7 @@ import biolearn.core.checkpoints as checkpoints
 import biolearn.core.learning as learning
 import biolearn.estimator as module
 from biolearn.core.arrays import DeviceError, to_numpy, use_device
-from biolearn.core.checkpoints import save_model
+from biolearn.core.checkpoints import read_notes, save_model
 from biolearn.core.data import load_digits, minibatches
 from biolearn.core.generation import generate, inpaint
 from biolearn.core.inference import infer
@@ -829,7 +829,7 @@ def test_a_checkpoint_that_is_no_folder_is_refused(wrong, error, x, tmp_path, mo
 def test_a_foreign_file_does_not_decide_where_a_later_fit_writes(x, tmp_path):
     mine = small().fit(x)
     mine.save(tmp_path / "a.safetensors")
-    notes = module._notes(tmp_path / "a.safetensors")
+    notes = read_notes(tmp_path / "a.safetensors")
     notes["params"] |= {"checkpoint": str(tmp_path / "theirs"), "callbacks": ["print"]}
     save_model(tmp_path / "b.safetensors", mine.model_, **notes)
     other = DeepDAE.load(tmp_path / "b.safetensors")

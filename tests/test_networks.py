@@ -16,8 +16,9 @@ from PIL import Image
 
 import biolearn.cli.main as main
 import biolearn.cli.networks as networks
+import biolearn.core.checkpoints as checkpoints
 from biolearn.core.arrays import to_numpy
-from biolearn.core.checkpoints import load_model, save_model
+from biolearn.core.checkpoints import load_model, read_notes, save_model
 from biolearn.core.data import load_digits
 from biolearn.core.generation import generate, inpaint
 from biolearn.core.inference import Inference
@@ -302,7 +303,7 @@ def test_another_depth_takes_the_recipe_along(hidden, command):
     found = load_model("m.safetensors")
     assert code == 0 and found.sizes == (64, *widths), errors
     assert found.units == ("sigmoid", *("softplus",) * (len(widths) - 1), "sigmoid")
-    recipe = networks.read_notes("m.safetensors")["recipe"]
+    recipe = read_notes("m.safetensors")["recipe"]
     middle = [0.1] * (len(widths) - 1)
     assert recipe["noise"] == [0.22, *middle, "spikes"] and recipe["rate_f"][0] == 2e-4
 
@@ -344,7 +345,7 @@ def test_a_recipe_in_notes_that_cannot_be_meant_is_refused_with_the_files_name(
 @pytest.mark.parametrize("notes", ["not JSON", "[1]", "[" * 100_000, "3"])
 def test_damaged_notes_are_told_with_the_files_name(notes, command, monkeypatch):
     argv = saved()
-    monkeypatch.setattr(networks, "json", SimpleNamespace(loads=lambda text: json.loads(notes)))
+    monkeypatch.setattr(checkpoints, "json", SimpleNamespace(loads=lambda text: json.loads(notes)))
     code, _, errors = command("sample", *argv, "--to", "x.npy")
     assert code == 1 and "m.safetensors: the notes in its header are damaged" in errors
 
@@ -374,7 +375,7 @@ def test_a_folder_called_digits_is_trained_on_by_its_path(here, command):
     argv = ["train", "--data", "./digits", *TRAIN[3:], *SAVE]
     code, _, errors = command(*argv)
     assert code == 0 and "48 train, 0 valid, 12 test" in errors and "60 PNGs" in errors
-    assert networks.read_notes("m.safetensors")["data"] == str(here / "digits")
+    assert read_notes("m.safetensors")["data"] == str(here / "digits")
 
 
 def test_where_a_network_was_looked_for_is_told(here, command):
