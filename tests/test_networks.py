@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +21,8 @@ from biolearn.core.checkpoints import load_model, read_notes, save_model
 from biolearn.core.data import load_digits
 from biolearn.core.generation import generate, inpaint
 from biolearn.core.inference import Inference
-from biolearn.core.model import TopPrior, init_model
+from biolearn.core.model import init_model, weights_of
+from biolearn.core.priors import TopPrior
 from biolearn.core.rng import Random
 from biolearn.reproduction.profiles import PROFILES
 
@@ -343,10 +343,12 @@ def test_a_recipe_in_notes_that_cannot_be_meant_is_refused_with_the_files_name(
 
 
 @pytest.mark.parametrize("notes", ["not JSON", "[1]", "[" * 100_000, "3"])
-def test_damaged_notes_are_told_with_the_files_name(notes, command, monkeypatch):
-    argv = saved()
-    monkeypatch.setattr(checkpoints, "json", SimpleNamespace(loads=lambda text: json.loads(notes)))
-    code, _, errors = command("sample", *argv, "--to", "x.npy")
+def test_damaged_notes_are_told_with_the_files_name(notes, command):
+    "Under a seal that is whole, as somebody else's program may write it."
+    units = json.dumps(model().units)
+    told = dict(format=checkpoints._MODEL, units=units, notes=notes)
+    checkpoints._write_arrays("m.safetensors", weights_of(model()), **told)
+    code, _, errors = command("sample", "--model", "m.safetensors", "--to", "x.npy")
     assert code == 1 and "m.safetensors: the notes in its header are damaged" in errors
 
 
