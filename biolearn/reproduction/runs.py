@@ -22,10 +22,10 @@ from typing import Any
 
 import biolearn
 from ..core.arrays import Backend, array_namespace, to_numpy, use_device
-from ..core.checkpoints import differences, load_model, save_model
+from ..core.checkpoints import ALGORITHM, differences, load_model, save_model
 from ..core.data import Dataset, load_dataset
 from ..core.files import flush_folder, write_whole
-from ..core.learning import ALGORITHM, fit, top_states
+from ..core.learning import fit, top_states
 from ..core.model import Model, init_model
 from ..core.priors import fit_mixture_prior
 from ..core.rng import Random

@@ -33,7 +33,7 @@ from typing import Any
 
 from ..core.arrays import check_number, use_device
 from ..core.files import write_whole
-from ..core.learning import ALGORITHM
+from ..core.checkpoints import ALGORITHM
 from biolearn.reproduction.figures import (
     find_notebooks,
     kernel_environment,
