@@ -818,10 +818,10 @@ def test_a_folder_with_checkpoints_of_its_own_is_used_as_it_was(x, tmp_path, eve
     assert epochs == [2]
 
 
-@pytest.mark.parametrize("wrong, error", [("", ValueError), (3, TypeError), (True, TypeError)])
-def test_a_checkpoint_that_is_no_folder_is_refused(wrong, error, x, tmp_path, monkeypatch):
+@pytest.mark.parametrize("wrong", ["", 3, True])
+def test_a_checkpoint_that_is_no_folder_is_refused(wrong, x, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(error, match="checkpoint must be"):
+    with pytest.raises(ValueError, match="checkpoint must be"):
         small(checkpoint=wrong).fit(x)
     assert not list(tmp_path.iterdir())
 

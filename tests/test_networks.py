@@ -422,12 +422,6 @@ def test_numbers_beyond_reason_are_not_understood(argv, here, command):
     assert len(errors.splitlines()[-1]) < 200 and everything(here) == before
 
 
-def test_a_network_that_no_memory_would_hold_is_refused_before(here, command, untrained):
-    code, _, errors = command(*TRAIN[:3], "--hidden", "99999,99999", *SAVE)
-    assert code == 2 and "64–99999–99999" in errors and "narrower" in errors
-    assert not (here / "m.checkpoint").exists()
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name")
 @pytest.mark.parametrize(
     "argv",
