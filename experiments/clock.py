@@ -37,7 +37,7 @@ from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
 from experiments.noise import RECIPE, STEPS, asked_of, rounds_of
-from experiments.yardstick import network, save
+from experiments.comparison import network, save
 
 N_SAMPLES, N_DIGITS, ROWS, EPOCHS = 300, 100, 3000, 3
 WAYS = {

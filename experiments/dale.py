@@ -35,11 +35,11 @@ from biolearn.core.rng import Random
 from biolearn.evaluation.completion import inpainting_error
 from biolearn.evaluation.parzen import parzen_log_likelihood
 from biolearn.extensions.dale import dale_rule, dale_signs, dale_start, wrong_signs
-from biolearn.reproduction.ablations import mean_and_sd
+from biolearn.evaluation.statistics import mean_and_sd
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
-from experiments.yardstick import save
+from experiments.comparison import save
 
 PATH = Path(__file__).resolve().parent.parent / "figures" / "paper" / "biology" / "dale.json"
 # (share, share of the pixels); the last is not under the law: it tells the start's part from the

@@ -8,7 +8,7 @@ follows. All priors learn from the codes of the first 20,000 training digits. Wh
 measured again; delete an entry, or the file, to have it made anew.
 
 The rule for the verdict, fixed before a measured seed was looked at. Better and worse are those of
-`experiments.outcome`: means over seeds more than three standard errors of their difference apart.
+`evaluation.statistics.outcome`: means over seeds more than three standard errors of their difference apart.
 1. Closer to the chain: by lateral synapses, painted once, the Fréchet distance to GENERATE's own pictures is better than by the paper's prior, painted once.
 2. Closer to digits: likewise the Parzen score and the Fréchet distance of test digits, both.
    "It works" if 1 and 2 hold, "in part" if one of them does, else "it does not work".
@@ -45,12 +45,18 @@ from biolearn.evaluation.features import (
 )
 from biolearn.evaluation.parzen import parzen_log_likelihood
 from biolearn.evaluation.statistics import mean_and_stderr
-from biolearn.extensions.lateral import correlation_gap, fit_lateral, gaussian_draws, sample_lateral
+from biolearn.extensions.lateral import (
+    LateralConfig,
+    correlation_gap,
+    fit_lateral,
+    gaussian_draws,
+    sample_lateral,
+)
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
-from experiments import yardstick
+from experiments import comparison
 
-OUT = yardstick.runner.ROOT / "figures" / "paper" / "biology" / "lateral.json"
+OUT = comparison.runner.ROOT / "figures" / "paper" / "biology" / "lateral.json"
 LEARNING = dict(
     n_epochs=20, batch_size=100, epsilon=0.05, delta=0.02, n_steps=4, n_chains=500, floor=0.01
 )
@@ -63,7 +69,7 @@ def priors(codes, rng):
     of the lateral one.
     """
     start = time.perf_counter()
-    lateral = fit_lateral(codes, rng=rng.stream("learn"), **LEARNING)
+    lateral = fit_lateral(codes, LateralConfig(**LEARNING), rng=rng.stream("learn"))
     learnt = time.perf_counter() - start
     drawn = {
         "lateral": sample_lateral(lateral, N, rng=rng.stream("lateral"), **DRAWING),
@@ -129,7 +135,7 @@ def measured(x, chain, data, features, rng):
 def measure(seed, data, features, runs):
     "One seed: {'found': {set: {number: estimate}}, 'told': ...}."
     run, rng, start = (
-        yardstick.network(seed, runs),
+        comparison.network(seed, runs),
         Random(seed).stream("lateral"),
         time.perf_counter(),
     )
@@ -173,7 +179,7 @@ def main(argv=None):
     asked = p.parse_args(argv)
     data = load_dataset("mnist")
     features, about = (
-        yardstick.features_of(data),
+        comparison.features_of(data),
         {
             "learning": LEARNING,
             "drawing": DRAWING,
@@ -193,7 +199,7 @@ def main(argv=None):
             "revision": git_revision(),
             "versions": versions(),
         }
-        yardstick.save({"settings": about, "seeds": seeds}, asked.out)
+        comparison.save({"settings": about, "seeds": seeds}, asked.out)
         for name, found in seeds[str(seed)]["found"].items():
             print(seed, f"{name:20}", *(f"{k} {v:.4g}" for k, (v, _) in found.items()), flush=True)
 

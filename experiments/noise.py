@@ -34,7 +34,7 @@ from biolearn.core.generation import generate, inference_chain, sample_directed
 from biolearn.core.learning import fit
 from biolearn.core.model import init_model, log_p_joint
 from biolearn.core.rng import Random
-from biolearn.evaluation.comparison import judge_inference
+from biolearn.evaluation.comparison import score_inference
 from biolearn.evaluation.features import (
     density_coverage,
     frechet_distance,
@@ -49,7 +49,7 @@ from biolearn.extensions.langevin import noise_units, noisy_e_step, noisy_infer
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
-from experiments.yardstick import features_of, network, save
+from experiments.comparison import features_of, network, save
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "figures" / "paper" / "biology"
@@ -131,7 +131,7 @@ def explained(model, sigmas, data, unseen, rng, temperatures=TEMPERATURES, n=N_D
             rng=rng.stream("settle", name),
             **STEPS,
         )
-        one, most = judge_inference(
+        one, most = score_inference(
             decoder,
             x,
             settle(x, "test"),

@@ -41,13 +41,15 @@ import numpy as np
 from biolearn.cli.reproduction import seed_list
 from biolearn.core.data import load_dataset
 from biolearn.core.files import write_whole
-from biolearn.core.layers import angle, exact_gradient, init_dense, target_step
+from biolearn.core.layers import angle, init_dense
 from biolearn.core.learning import local_step
 from biolearn.core.model import encode
 from biolearn.core.optimizers import new_optimizer_state
 from biolearn.core.rng import Random
 from biolearn.extensions.reinforcement import (
+    Bandit,
     RewardConfig,
+    TaskConfig,
     best_actions,
     fit_bandit,
     fit_task,
@@ -56,7 +58,7 @@ from biolearn.extensions.reinforcement import (
     play,
     reward_pull,
 )
-from biolearn.extensions.supervised import swap_roles
+from biolearn.extensions.supervised import exchanged, transported
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
 
@@ -115,12 +117,12 @@ EARLIER = [
 def recipe_of(task, method):
     "The recipe of a method: back-propagation needs no g."
     return replace(
-        TASKS.get(task, OTHER_WORLD), feedback="fixed" if method == "backprop" else method
+        TASKS.get(task, OTHER_WORLD), feedback="exact" if method == "backprop" else method
     )
 
 
-def direction_of(method):
-    return exact_gradient if method == "backprop" else target_step
+def push_of(method):
+    return transported if method == "backprop" else exchanged
 
 
 def bandit(method, seed, data):
@@ -135,21 +137,20 @@ def bandit(method, seed, data):
         return [
             done,
             round(reward, 4),
-            round(float((best_actions(model, data.test) == data.test_labels).mean()), 4),
+            round(
+                float((best_actions(encode(model, data.test)[-1]) == data.test_labels).mean()), 4
+            ),
         ]
 
     start = init_actor(784, size["hidden"], 10, rng=rng.stream("init"))
     model, curve = fit_bandit(
         start,
-        data.train,
-        lambda rows, actions: actions == data.train_labels[rows],
+        Bandit(data.train, lambda rows, a: a == data.train_labels[rows], size["batch_size"]),
         recipe_of("mnist", method),
         trials=size["trials"],
-        batch_size=size["batch_size"],
         rng=rng,
         every=size["every"],
         on_look=look,
-        direction=direction_of(method),
     )
     return dict(
         curve=curve,
@@ -172,16 +173,9 @@ def hidden_angle(model, x, labels, method):
             np.ones(len(x), np.float32),
             replace(BANDIT, tau=0.0, c=0.0),
         ),
-        direction=direction_of(method),
+        push=push_of(method),
     )
-    return round(
-        float(
-            angle(
-                moved[1] - h[1], exact_gradient(swap_roles(model.pairs[1]), moved[2], h[1])
-            ).mean()
-        ),
-        2,
-    )
+    return round(float(angle(moved[1] - h[1], transported(model, 1, moved[2], h[1])).mean()), 2)
 
 
 def linear(seed, data, epsilon=0.1):
@@ -224,13 +218,7 @@ def world(task, method, seed):
     of a running mean of 20, and of 100 fresh ones afterwards.
     """
     rng = Random(seed).stream("world", task)
-    actor = fit_task(
-        task,
-        recipe_of(task, method),
-        rng=rng,
-        direction=direction_of(method),
-        **SIZES.get(task, OTHER),
-    )
+    actor = fit_task(task, recipe_of(task, method), TaskConfig(**SIZES.get(task, OTHER)), rng=rng)
     steps, paid = (np.asarray(c) for c in zip(*actor.episodes))
     running = np.convolve(paid, np.ones(20) / 20, "valid")
     at = np.unique(np.linspace(0, len(running) - 1, 100).astype(int))

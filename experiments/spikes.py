@@ -37,11 +37,11 @@ from biolearn.core.priors import sample_prior
 from biolearn.core.rng import Random
 from biolearn.evaluation.parzen import parzen_log_likelihood
 from biolearn.extensions.spiking import infer_spikes, send, spike_chain, spike_e_step
-from biolearn.reproduction.ablations import mean_and_sd
+from biolearn.evaluation.statistics import mean_and_sd
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import versions
-from experiments.yardstick import network, save
+from experiments.comparison import network, save
 
 PATH = Path(__file__).resolve().parent.parent / "figures" / "paper" / "biology" / "spikes.json"
 WINDOWS, TRAINED = (1, 3, 10, 30, 100, math.inf), (3, 30)

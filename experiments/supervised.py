@@ -49,7 +49,7 @@ from biolearn.extensions.supervised import (
 )
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import checkout, versions
-from experiments.yardstick import features_of, network, save
+from experiments.comparison import features_of, network, save
 
 OUT = checkout() / "figures" / "paper" / "supervised.json"
 BATCH, RATE = 100, 1e-3  # of every map but the one to the labels

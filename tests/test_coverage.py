@@ -172,8 +172,8 @@ def test_placements_count_ties_as_halves():
     )
 
 
-@pytest.mark.parametrize("share", [0, 0.3, 1])
-def test_the_share_of_copies_is_estimated(fraction):
+@pytest.mark.parametrize("fraction", [0, 0.3, 1])
+def test_the_fraction_of_copies_is_estimated(fraction):
     """Uniform points in eight dimensions, of which a known share are training points; train and
     valid are of different sizes.
     """

@@ -147,7 +147,7 @@ def test_decoder_of_a_model_is_its_generative_half():
     )
     h = infer(model, x, Inference(n_steps=3))
     want = tuple(np.sqrt(np.mean((h[k - 1] - model.g(k, h[k])).astype(float) ** 2)) for k in (2, 1))
-    assert lk.fit_sigmas(model, x, n_steps=3) == pytest.approx(want, rel=1e-5)
+    assert lk.fit_sigmas(model, x, Inference(n_steps=3)) == pytest.approx(want, rel=1e-5)
     z = whiten(d, h)
     total = (
         log_likelihood(d, x, z)

@@ -17,11 +17,13 @@ import pytest
 import biolearn.cli.reproduction as reproduction
 import biolearn.evaluation.network as network_module
 import biolearn.reproduction.ablations as ablations
-import biolearn.reproduction.ablations as study
 import biolearn.reproduction.figures as figures
 import biolearn.reproduction.runs as runs
+import biolearn.reproduction.verdicts as verdicts
+from biolearn.cli.main import main
 from biolearn.core.arrays import Backend, to_numpy
 from biolearn.core.data import load_digits
+from biolearn.core.files import as_plain
 from biolearn.core.generation import generate, inpaint, sample_directed
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import exact_gradient
@@ -31,8 +33,11 @@ from biolearn.core.rng import Random
 from biolearn.evaluation.completion import impute_mean, inpainting_error
 from biolearn.evaluation.neighbours import nearest_distance, variety
 from biolearn.evaluation.parzen import parzen_log_likelihood
+from biolearn.evaluation.statistics import mean_and_sd, outcome
+from biolearn.reproduction.ablations import Extent
 from biolearn.reproduction.profiles import PROFILES, Profile
 from biolearn.reproduction.runs import run_key, trained_run
+from biolearn.reproduction.study import Trial, Work
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = Profile(
@@ -97,7 +102,7 @@ def test_a_variant_changes_what_it_says_and_nothing_else(profile, variant):
 
 
 def test_variants_are_complete_and_their_models_have_names_of_their_own():
-    assert set(CHANGES) == set(ablations.VARIANTS) == {"paper", *ablations.QUESTIONS}
+    assert set(CHANGES) == set(ablations.VARIANTS) == {"paper", *verdicts.QUESTIONS}
     assert len(
         {run_key(ablations.variant_profile("paper", v), 0, Backend()) for v in ablations.VARIANTS}
     ) == len(ablations.VARIANTS)
@@ -239,7 +244,7 @@ def test_inpainting_errors_and_leads(run, measured):
         )
         mean = inpainting_error(x, impute_mean(x, visible, train), visible)
         got = measured["inpainting"][kind]
-        assert list(got) == ["network", *ablations.FILLS]
+        assert list(got) == ["network", *verdicts.FILLS]
         assert got["network"]["mean"] == pytest.approx(ours.mean(), rel=1e-5) and got["mean digit"][
             "mean"
         ] == pytest.approx(mean.mean(), rel=1e-6)
@@ -328,8 +333,8 @@ def test_a_broken_model_is_measured_without_a_number(run):
     )
     json.dumps(found, allow_nan=False)
     rows = {
-        t.name: ablations.judge(t, [_result(**found) | {"rms": found["rms"]}] * 3)
-        for t in ablations.TARGETS
+        t.name: verdicts.score_target(t, [_result(**found) | {"rms": found["rms"]}] * 3)
+        for t in verdicts.TARGETS
     }
     assert [row["holds"] for row in rows.values()][2:-1].count(True) == 0
 
@@ -373,7 +378,7 @@ def _result(
     lead=0.01,
     **more,
 ):
-    "A result as `run_experiment` writes it, with numbers of one's own."
+    "A result as `run_experiments` writes it, with numbers of one's own."
     fill = {"mean": 0.08, "stderr": 0.001, "lead": lead, "lead_stderr": 0.002}
     profile = ablations.variant_profile(replace(PROFILES["paper"], dataset=dataset), variant)
     result = {
@@ -382,10 +387,10 @@ def _result(
         "seed": seed,
         "profile": "paper",
         "level": level,
-        "measurement": study.MEASUREMENT,
+        "measurement": ablations.MEASUREMENT,
         "finite": finite,
         "diverged": None if finite else "h_1 exploded: why",
-        "settings": network_module._plain(profile),
+        "settings": as_plain(profile),
         "revision": {"commit": "c" * 40, "dirty": False},
     }
     if finite:
@@ -403,7 +408,7 @@ def _result(
             "inpainting": {
                 kind: {
                     "network": dict(mean=0.06, stderr=0.001),
-                    **dict.fromkeys(ablations.FILLS, fill),
+                    **dict.fromkeys(verdicts.FILLS, fill),
                 }
                 for kind in ("halves", "random")
             },
@@ -419,7 +424,9 @@ def folder(tmp_path):
 
     def fill(*results):
         for r in results:
-            study.result_path(tmp_path, r["variant"], r["seed"]).write_text(json.dumps(r))
+            (tmp_path / "experiments" / Trial(r["variant"], None, r["seed"]).file_name).write_text(
+                json.dumps(r)
+            )
         return tmp_path / "experiments"
 
     (tmp_path / "experiments").mkdir()
@@ -432,7 +439,7 @@ def row(summary, start):
 
 
 def test_mean_sd_and_verdicts_by_hand(folder):
-    summary = ablations.summarise(
+    summary = verdicts.summarise(
         folder(
             *(
                 _result(s, generate=g, directed=d)
@@ -483,17 +490,17 @@ def test_mean_sd_and_verdicts_by_hand(folder):
     ],
 )
 def test_what_must_hold_for_every_seed_fails_by_one(folder, start, spoiled):
-    summary = ablations.summarise(folder(_result(0), _result(1, **spoiled), _result(2)))
+    summary = verdicts.summarise(folder(_result(0), _result(1, **spoiled), _result(2)))
     assert row(summary, start)["holds"] is False and row(summary, start)["note"] == "not for seed 1"
 
 
 def test_too_few_seeds_are_not_judged_and_other_data_neither(folder):
-    summary = ablations.summarise(folder(_result(0), _result(1)))
+    summary = verdicts.summarise(folder(_result(0), _result(1)))
     assert (
         row(summary, "GENERATE, Parzen")["holds"] is None
         and "2 of at least 3" in row(summary, "GENERATE, Parzen")["note"]
     )
-    summary = ablations.summarise(folder(*(_result(s, dataset="digits") for s in range(3))))
+    summary = verdicts.summarise(folder(*(_result(s, dataset="digits") for s in range(3))))
     assert (
         row(summary, "GENERATE, Parzen")["holds"] is None
         and row(summary, "share of")["holds"] is True
@@ -502,12 +509,12 @@ def test_too_few_seeds_are_not_judged_and_other_data_neither(folder):
 
 def test_twenty_finite_seeds_count_and_one_that_is_not_spoils_them(folder):
     seeds = [_result(s, level="full" if s < 5 else "finite") for s in range(20)]
-    summary = ablations.summarise(folder(*seeds))
+    summary = verdicts.summarise(folder(*seeds))
     stays = row(summary, "training stays")
     assert (
         stays["holds"] is True and stays["n"] == 20 and row(summary, "GENERATE, Parzen")["n"] == 5
     )
-    summary = ablations.summarise(folder(_result(7, level="finite", finite=False)))
+    summary = verdicts.summarise(folder(_result(7, level="finite", finite=False)))
     stays = row(summary, "training stays")
     assert (
         stays["holds"] is False
@@ -515,7 +522,7 @@ def test_twenty_finite_seeds_count_and_one_that_is_not_spoils_them(folder):
         and stays["note"] == "not for seed 7"
         and row(summary, "GENERATE, Parzen")["holds"] is True
     )
-    summary = ablations.summarise(folder(_result(1, finite=False)))
+    summary = verdicts.summarise(folder(_result(1, finite=False)))
     assert (
         row(summary, "GENERATE, Parzen")["holds"] is False
         and row(summary, "GENERATE, Parzen")["note"] == "no number for seed 1"
@@ -527,12 +534,12 @@ def test_twenty_finite_seeds_count_and_one_that_is_not_spoils_them(folder):
 def test_results_of_other_settings_or_other_rules_are_left_out_by_name(folder):
     other = _result(1)
     other["settings"]["recipe"]["alpha"] = 0.5
-    place = folder(_result(0), other, _result(2, measurement=study.MEASUREMENT - 1), _result(3))
+    place = folder(_result(0), other, _result(2, measurement=ablations.MEASUREMENT - 1), _result(3))
     (place / "paper-seed4.json").write_text('{"half')
     (place / "paper-seed5.json").write_text("[]")
     with pytest.raises(ValueError, match="different settings"):
-        ablations.summarise(place)
-    summary = ablations.summarise(place, "paper")
+        verdicts.summarise(place)
+    summary = verdicts.summarise(place, "paper")
     assert summary["variants"]["paper"]["seeds"] == [0, 3]
     assert summary["left_out"] == [
         "paper-seed1.json: made with other settings",
@@ -540,7 +547,7 @@ def test_results_of_other_settings_or_other_rules_are_left_out_by_name(folder):
         "paper-seed4.json: not a result",
         "paper-seed5.json: not a result",
     ]
-    assert "left out: paper-seed1.json" in ablations.coverage(summary)
+    assert "left out: paper-seed1.json" in verdicts.coverage(summary)
 
 
 def test_a_result_older_than_a_field_of_the_profile_counts_where_the_field_has_its_default(folder):
@@ -549,11 +556,11 @@ def test_a_result_older_than_a_field_of_the_profile_counts_where_the_field_has_i
         del older["settings"][field]
     place = folder(older, newer)
     assert (
-        ablations.summarise(place, "paper")["variants"]["paper"]["seeds"]
-        == ablations.summarise(place)["variants"]["paper"]["seeds"]
+        verdicts.summarise(place, "paper")["variants"]["paper"]["seeds"]
+        == verdicts.summarise(place)["variants"]["paper"]["seeds"]
         == [0, 1]
     )
-    assert ablations.read_results(place, replace(PROFILES["paper"], components=5))[1] == [
+    assert verdicts.read_results(place, replace(PROFILES["paper"], components=5))[1] == [
         "paper-seed0.json: made with other settings",
         "paper-seed1.json: made with other settings",
     ]
@@ -563,23 +570,23 @@ def test_no_result_is_an_error_that_names_the_command(folder):
     with pytest.raises(
         FileNotFoundError, match="biolearn experiments --profile paper --variants paper --seeds 0-4"
     ):
-        ablations.summarise(folder(_result(0, variant="sgd")))
+        verdicts.summarise(folder(_result(0, variant="sgd")))
     with pytest.raises(FileNotFoundError, match="--profile quick"):
-        ablations.summarise(folder(), "quick")
+        verdicts.summarise(folder(), "quick")
 
 
 def test_outcome_needs_three_standard_errors():
-    base = ablations.mean_and_sd({0: 9.0, 1: 11.0})  # mean 10, sd √2, squared standard error 1
+    base = mean_and_sd({0: 9.0, 1: 11.0})  # mean 10, sd √2, squared standard error 1
     error = (2 / 2 + 2 / 2) ** 0.5
     for apart, want in ((2.9, "same"), (3.1, "better"), (-3.1, "worse")):
-        there = ablations.mean_and_sd({s: v + apart * error for s, v in ((0, 9.0), (1, 11.0))})
-        assert ablations.outcome(there, base) == want and ablations.outcome(there, base, -1) == {
+        there = mean_and_sd({s: v + apart * error for s, v in ((0, 9.0), (1, 11.0))})
+        assert outcome(there, base) == want and outcome(there, base, -1) == {
             "better": "worse",
             "worse": "better",
         }.get(want, want)
     assert (
-        ablations.outcome(ablations.mean_and_sd({0: 5.0}), base) is None
-        and ablations.outcome(base, ablations.mean_and_sd({0: None, 1: 5.0})) is None
+        outcome(mean_and_sd({0: 5.0}), base) is None
+        and outcome(base, mean_and_sd({0: None, 1: 5.0})) is None
     )
 
 
@@ -598,7 +605,7 @@ def test_outcome_needs_three_standard_errors():
     ],
 )
 def test_the_sentence_follows_the_numbers(folder, variant, score, word):
-    summary = ablations.summarise(
+    summary = verdicts.summarise(
         folder(
             *(_result(s, generate=240.0 + s) for s in range(3)),
             *(_result(s, variant=variant, generate=score + s) for s in range(3)),
@@ -607,14 +614,14 @@ def test_the_sentence_follows_the_numbers(folder, variant, score, word):
     said = summary["variants"][variant]["sentence"]
     assert (
         f": {word}" in said
-        and said.startswith(ablations.QUESTIONS[variant].claim)
+        and said.startswith(verdicts.QUESTIONS[variant].claim)
         and f"{score + 1:.1f} against 241.0" in said
         and said.endswith(".")
     )
 
 
 def test_sentences_without_a_verdict(folder):
-    say = lambda *results: ablations.summarise(folder(*results))["variants"]
+    say = lambda *results: verdicts.summarise(folder(*results))["variants"]
     assert say(_result(0))["sgd"]["sentence"].endswith(": not run.")
     assert (
         "not decided by so few seeds (1 and 1 measured)"
@@ -639,14 +646,14 @@ def test_sentences_without_a_verdict(folder):
 
 
 def test_claims_and_texts(folder):
-    summary = ablations.summarise(folder(*(_result(s) for s in range(3))))
-    first = ablations.claims(summary)[0]
+    summary = verdicts.summarise(folder(*(_result(s) for s in range(3))))
+    first = verdicts.claims(summary)[0]
     assert (first.paper, first.measured, first.holds) == (236, "240 ± 0 (3 seeds)", True)
     assert (
         "yes GENERATE, Parzen log-likelihood (nats): 240 ± 0 (3 seeds)  [paper: 236]"
-        in ablations.targets_text(summary)
+        in verdicts.targets_text(summary)
     )
-    assert "paper: seeds 0, 1, 2\nno inference: seeds none" in ablations.coverage(summary)
+    assert "paper: seeds 0, 1, 2\nno inference: seeds none" in verdicts.coverage(summary)
 
 
 def test_pictures_survive_packing():
@@ -663,10 +670,16 @@ def test_pictures_survive_packing():
 # ---- runs ----------------------------------------------------------------------------------------
 
 
-def experiment(out, variant="paper", seed=0, profile=TINY, **more):
-    return study.run_experiment(
-        profile, variant, seed, device="cpu", out=str(out), progress=False, **{"full": False} | more
+HERE = Work(workers=1, threads=None, progress=False)
+
+
+def experiment(out, variant="paper", seed=0, profile=TINY, full=False, **more):
+    "One run in this process, measured at its shorter level."
+    extent = Extent(full_seeds=[seed] if full else (), **more)
+    (result,) = ablations.run_experiments(
+        profile, [variant], [seed], device="cpu", out=out, extent=extent, work=HERE
     )
+    return result
 
 
 def test_a_run_is_written_and_not_repeated(tmp_path, monkeypatch):
@@ -683,7 +696,7 @@ def test_a_run_is_written_and_not_repeated(tmp_path, monkeypatch):
         and made["settings"]["recipe"]["n_steps"] == 2
         and (tmp_path / "runs" / made["key"] / "model.safetensors").is_file()
     )
-    monkeypatch.setattr(study, "_train_and_measure", lambda *a: pytest.fail("repeated"))
+    monkeypatch.setattr(ablations, "_train_and_measure", lambda *a, **k: pytest.fail("repeated"))
     assert (
         experiment(tmp_path)
         == json.loads(path.read_text())
@@ -697,7 +710,7 @@ def test_a_run_is_written_and_not_repeated(tmp_path, monkeypatch):
     ):
         with pytest.raises(pytest.fail.Exception, match="repeated"):
             experiment(tmp_path, **changed)
-    monkeypatch.setattr(ablations, "MEASUREMENT", study.MEASUREMENT + 1)
+    monkeypatch.setattr(ablations, "MEASUREMENT", ablations.MEASUREMENT + 1)
     with pytest.raises(pytest.fail.Exception, match="repeated"):
         experiment(tmp_path)
 
@@ -705,10 +718,6 @@ def test_a_run_is_written_and_not_repeated(tmp_path, monkeypatch):
 def test_more_can_be_measured_later_without_training_again(tmp_path, monkeypatch):
     first = experiment(tmp_path, only_finite=True)
     assert first["level"] == "finite" and "rounds" not in first and first["finite"]
-    import biolearn.cli.reproduction as reproduction
-    import biolearn.evaluation.network as network_module
-    import biolearn.reproduction.ablations as ablations
-    import biolearn.reproduction.ablations as study
 
     monkeypatch.setattr(runs, "fit", lambda *a, **k: pytest.fail("trained again"))
     assert (
@@ -720,12 +729,15 @@ def test_more_can_be_measured_later_without_training_again(tmp_path, monkeypatch
 def test_the_numbers_do_not_depend_on_the_order(tmp_path):
     a = [experiment(tmp_path / "a", seed=s) for s in (0, 1)]
     b = [experiment(tmp_path / "b", seed=s) for s in (1, 0)][::-1]
-    drop = lambda r: {k: v for k, v in r.items() if k not in ("seconds", "peak_memory_mib")}
+    drop = lambda r: {k: v for k, v in r.items() if k not in ("seconds", "peak_memory_mib", "made")}
     assert [drop(r) for r in a] == [drop(r) for r in b] and a[0]["rounds"] != a[1]["rounds"]
 
 
 def test_models_can_be_dropped_but_not_that_of_seed_0(tmp_path):
-    kept, dropped = experiment(tmp_path, keep=False), experiment(tmp_path, seed=1, keep=False)
+    kept, dropped = (
+        experiment(tmp_path, keep_models=False),
+        experiment(tmp_path, seed=1, keep_models=False),
+    )
     assert [p.name for p in (tmp_path / "runs").iterdir()] == [kept["key"]] and dropped["finite"]
 
 
@@ -752,8 +764,11 @@ def test_a_diverging_run_says_so_and_is_not_repeated(tmp_path, monkeypatch):
     unfinished = lambda: list((tmp_path / "runs").glob("*seed1*.unfinished"))
     assert not experiment(tmp_path, profile=wild, seed=1)["finite"] and unfinished()
     (tmp_path / "experiments" / "paper-seed1.json").unlink()
-    assert not experiment(tmp_path, profile=wild, seed=1, keep=False)["finite"] and not unfinished()
-    monkeypatch.setattr(study, "_train_and_measure", lambda *a: pytest.fail("repeated"))
+    assert (
+        not experiment(tmp_path, profile=wild, seed=1, keep_models=False)["finite"]
+        and not unfinished()
+    )
+    monkeypatch.setattr(ablations, "_train_and_measure", lambda *a, **k: pytest.fail("repeated"))
     assert experiment(tmp_path, profile=wild, full=True) == result
     assert "DIVERGED, layer h_" in reproduction.result_line(
         result
@@ -761,9 +776,8 @@ def test_a_diverging_run_says_so_and_is_not_repeated(tmp_path, monkeypatch):
 
 
 def command(out, *argv):
-    return reproduction.main(
-        ["--profile", "quick", "--device", "cpu", "--out", str(out), "--full-seeds", "9", *argv]
-    )
+    asked = ["--profile", "quick", "--device", "cpu", "--out", str(out), "--full-seeds", "9"]
+    return main(["experiments", *asked, "--workers", "1", *argv])
 
 
 def test_the_command_runs_the_list_and_writes_the_results(tiny, tmp_path, capsys):
@@ -787,6 +801,7 @@ def test_the_command_runs_the_list_and_writes_the_results(tiny, tmp_path, capsys
     assert {p.name for p in (tmp_path / "experiments").iterdir()} == {
         "results.json",
         "controls.json",
+        "table.csv",
         *(f"{v}-seed{s}.json" for v in ("paper", "no-inference") for s in range(3)),
     }
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "experiments").glob("*seed*")}
@@ -798,7 +813,7 @@ def test_the_command_runs_the_list_and_writes_the_results(tiny, tmp_path, capsys
 
 
 def test_a_diverged_and_a_broken_run_do_not_stop_the_others(tiny, tmp_path, monkeypatch, capsys):
-    real = study.trained_run
+    real = ablations.trained_run
 
     def trained_run(profile, *, seed, **more):
         if seed == 0:
@@ -807,7 +822,7 @@ def test_a_diverged_and_a_broken_run_do_not_stop_the_others(tiny, tmp_path, monk
             raise ValueError("the file of the model is broken")
         return real(profile, seed=seed, **more)
 
-    monkeypatch.setattr(study, "trained_run", trained_run)
+    monkeypatch.setattr(ablations, "trained_run", trained_run)
     assert command(tmp_path, "--seeds", "0-2") == 1
     printed = capsys.readouterr().out
     assert (
@@ -826,7 +841,7 @@ def test_a_diverged_and_a_broken_run_do_not_stop_the_others(tiny, tmp_path, monk
     )
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_write_that_fails_is_told_and_leaves_the_old_file(tmp_path, monkeypatch):
     first = experiment(tmp_path, only_finite=True)
     monkeypatch.setattr(
         Path,
@@ -836,16 +851,26 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
             (_ for _ in ()).throw(OSError("no space left")),
         )[0],
     )
-    with pytest.raises(OSError, match="no space"):
-        experiment(tmp_path)
-    assert [p.name for p in (tmp_path / "experiments").iterdir()] == ["paper-seed0.json"]
-    assert json.loads((tmp_path / "experiments" / "paper-seed0.json").read_bytes()) == json.loads(
-        json.dumps(first)
-    )
+    assert "no space left" in experiment(tmp_path)["error"]
+    assert {p.name for p in (tmp_path / "experiments").iterdir()} == {
+        "paper-seed0.json",
+        "table.csv",
+    }
+    assert json.loads((tmp_path / "experiments" / "paper-seed0.json").read_bytes()) == first
+
+
+def test_results_stored_before_there_were_studies_are_read():
+    stored = ROOT / "figures" / "paper" / "experiments"
+    results, left_out = verdicts.read_results(stored, "paper")
+    assert len(results) == 35 and not left_out
+    summary = verdicts.summarise(stored, "paper")
+    there = json.loads((ROOT / "figures" / "results.json").read_text(encoding="utf-8"))
+    same = lambda summary: {k: v for k, v in summary.items() if k != "recipe"}
+    assert same(json.loads(json.dumps(summary))) == same(there)
 
 
 CODE = (
-    "import sys\nfrom dataclasses import replace\nimport biolearn.reproduction.runs as R\nfrom biolearn.core.learning import Recipe\nfrom biolearn.reproduction.profiles import PROFILES, Profile\n"
+    "import sys\nfrom dataclasses import replace\nimport biolearn.reproduction.runs as R\nfrom biolearn.core.learning import TrainConfig\nfrom biolearn.reproduction.profiles import PROFILES, Profile\n"
     "fit = R.fit\ndef told(*args, **more):\n    print('training', flush=True)\n    return fit(*args, **more)\nR.fit = told\n"
     "PROFILES['quick'] = {tiny}\nfrom biolearn.cli.main import main\nsys.exit(main(['experiments', *sys.argv[1:]]))"
 )
@@ -883,17 +908,18 @@ def test_two_processes_share_the_work_and_even_the_same_run(tmp_path):
         "controls.json",
         *(f"paper-seed{s}.json" for s in range(3)),
         "results.json",
+        "table.csv",
     ]
     assert (
-        reproduction.main(["--profile", "quick", "--out", str(tmp_path), "--only-results"]) == 1
+        main(["experiments", "--profile", "quick", "--out", str(tmp_path), "--only-results"]) == 1
     )  # today's quick profile is another one
-    summary = ablations.summarise(tmp_path / "experiments")
+    summary = verdicts.summarise(tmp_path / "experiments")
     assert (
         summary["variants"]["paper"]["seeds"] == [0, 1, 2]
         and len(list((tmp_path / "runs").iterdir())) == 3
     )
     alone = experiment(tmp_path / "alone", seed=1)
-    there = study.read_result(
+    there = ablations.read_result(
         tmp_path / "experiments" / "paper-seed1.json"
     )  # made with one thread, here perhaps with more: round-off
     for rounds, found in alone["rounds"].items():
@@ -940,19 +966,15 @@ def test_lists_on_the_command_line(capsys):
 
 
 def test_where_the_results_go(monkeypatch, tmp_path):
-    import biolearn.cli.reproduction as reproduction
-    import biolearn.evaluation.network as network_module
-    import biolearn.reproduction.ablations as ablations
-    import biolearn.reproduction.ablations as study
 
     monkeypatch.setattr(runs, "checkout", lambda: tmp_path)
-    assert ablations.results_path("paper") == tmp_path / "figures" / "results.json"
+    assert verdicts.results_path("paper") == tmp_path / "figures" / "results.json"
     assert (
-        ablations.results_path("quick")
+        verdicts.results_path("quick")
         == tmp_path / "figures" / "quick" / "experiments" / "results.json"
     )
     assert (
-        ablations.results_path("paper", str(tmp_path / "x"))
+        verdicts.results_path("paper", str(tmp_path / "x"))
         == tmp_path / "x" / "experiments" / "results.json"
     )
 
@@ -960,7 +982,13 @@ def test_where_the_results_go(monkeypatch, tmp_path):
 def test_the_module_is_a_program(tmp_path):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-m", "biolearn.experiments", "--help"],
+        [
+            sys.executable,
+            "-c",
+            "from biolearn.cli.main import main; main()",
+            "experiments",
+            "--help",
+        ],
         env=env,
         cwd=tmp_path,
         capture_output=True,

@@ -40,7 +40,7 @@ from biolearn.evaluation.features import load_features, train_features
 from biolearn.evaluation.likelihood import Decoder
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
-from biolearn.reproduction.runs import Run, _with_mixture, trained_run, versions
+from biolearn.reproduction.runs import Run, with_mixture, trained_run, versions
 from experiments import peers as runner
 
 OUT, OURS = runner.ROOT / "figures" / "paper" / "yardstick", ("paper", "directed", "mixture")
@@ -119,7 +119,7 @@ def our_network(model, seed, folder):
         profile = PROFILES["mixture"]
         run = replace(
             run,
-            model=_with_mixture(run.model, run.dataset.train, profile, run.rng.stream("mixture")),
+            model=with_mixture(run.model, run.dataset.train, profile, run.rng.stream("mixture")),
             profile=profile,
         )
     network = network_of(run, model, rounds=0 if model == "directed" else None)
