@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from nbformat import v4
 
 from biolearn.cli.main import main
+from biolearn.cli.reproduction import summary_text
 from biolearn.reproduction import sweep as S
 from biolearn.reproduction.figures import ReproduceError, UnknownNotebook
 from biolearn.reproduction.profiles import PROFILES
@@ -398,7 +399,7 @@ def test_a_waiting_run_is_in_the_table_too():
 
 
 def test_summary_is_for_people(swept):
-    text = S.summary_text(swept[0])
+    text = summary_text(swept[0])
     assert (
         "delta = 0.05: 2 of 2 runs done" in text
         and "00_toy: height: 7 ± 2.8" in text
@@ -507,7 +508,7 @@ def test_a_folder_that_cannot_be_written_fails_its_run_alone(tmp_path):
     ) and "FileExistsError" in blocked["error"]
 
 
-COMMAND = "import sys; from biolearn.command import main; sys.exit(main(['sweep', *sys.argv[1:]]))"
+COMMAND = "import sys; from biolearn.cli.main import main; sys.exit(main(['sweep', *sys.argv[1:]]))"
 
 
 def command(*argv, **more):
