@@ -488,3 +488,16 @@ def test_the_package_runs_as_a_module():
             timeout=60,
         )
         assert done.returncode == code and (done.stdout + done.stderr).startswith(said)
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(here, command, untrained):
+    (here / "file").write_text("x")
+    for argv in (["train"], ["sample"], ["evaluate"], ["reproduce"], ["experiments"]):
+        code, _, errors = command(*argv, "--out", "file")
+        assert code == 2 and "file is a file, and a folder is needed" in errors
+
+
+def test_a_damaged_list_of_a_sweep_is_named(here, command):
+    (here / "sets.json").write_text("{")
+    code, _, errors = command("sweep", "--out", "x", "--list", "sets.json")
+    assert code == 2 and "sets.json" in errors
