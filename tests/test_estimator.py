@@ -130,8 +130,8 @@ def test_no_tag_switches_a_check_off():
 def test_the_defaults_are_the_papers():
     "One home for what is not said: the core's."
     profile = PROFILES["paper"]
-    assert DeepDAE()._config() == TrainConfig() and DeepDAE().hidden == profile.hidden
-    assert DeepDAE()._config().for_layers(2) == profile.recipe
+    assert module._config(DeepDAE()) == TrainConfig() and DeepDAE().hidden == profile.hidden
+    assert module._config(DeepDAE()).for_layers(2) == profile.recipe
 
 
 def test_with_nothing_said_it_trains_the_papers_recipe_for_its_depth(x, monkeypatch):
