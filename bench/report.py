@@ -151,14 +151,17 @@ def busy_lines(other):
     if other is None or other < 0.2:
         return []
     return [
-        f"Other work kept {other:.1f} cores busy meanwhile: times of several threads mean little on a busy machine. Stop it and run this section again."
+        f"Other work kept {other:.1f} cores busy meanwhile: times of several threads mean little on "
+        "a busy machine. Stop it and run this section again."
     ]
 
 
 def machine_lines(machine):
     "What was measured on what."
+    numba = f"numba {machine['numba']}" if machine.get("numba") else "no numba"
     lines = [
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; Python {machine['python']}, NumPy {machine['numpy']}, {'numba ' + machine['numba'] if machine.get('numba') else 'no numba'}",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; "
+        f"Python {machine['python']}, NumPy {machine['numpy']}, {numba}",
         f"BLAS: {'; '.join(machine['blas']) or 'unknown (threadpoolctl is not installed)'}",
     ]
     if machine.get("set_aside"):

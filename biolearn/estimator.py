@@ -33,7 +33,7 @@ from biolearn.core.arrays import (
 )
 from .core.checkpoints import load_model, read_notes, save_model
 from .core.data import minibatches
-from .core.files import write_whole
+from .core.files import as_plain, write_text
 from .core.generation import GENERATE, generate, inpaint
 from .core.inference import Inference, infer
 from .core.layers import Dense, LayerPair
@@ -198,20 +198,13 @@ def _pass(
     return to_numpy(sum(losses)) / len(losses)
 
 # %% ../nbs/15_estimator.ipynb #30a77ed2
-def _check_checkpoint(checkpoint: Any) -> None:
-    "Raise TypeError or ValueError unless `checkpoint` can be a folder, or is None."
-    if checkpoint is not None and not isinstance(checkpoint, (str, Path)):
-        raise TypeError(f"checkpoint must be the name of a folder, or None, got {checkpoint!r}.")
-    if checkpoint is not None and not str(checkpoint):
-        raise ValueError(
-            "checkpoint must be the name of a folder; an empty one would fill this one."
-        )
-
-# %% ../nbs/15_estimator.ipynb #6b25778b
-def _folder_of_fit(checkpoint: str | Path, *told: Any) -> Path:
+def _folder_of_fit(checkpoint: Any, *told: Any) -> Path:
     """The folder below `checkpoint` of the fit that the values `told` describe; `checkpoint` itself
     where it holds checkpoints, as it did when each fit had to be given a folder of its own.
+    ValueError for what is no folder's name.
     """
+    if not isinstance(checkpoint, (str, Path)) or not str(checkpoint):
+        raise ValueError(f"checkpoint must be the name of a folder, or None, got {checkpoint!r}.")
     folder = Path(checkpoint).expanduser()
     if any(folder.glob("epoch-*.safetensors")):
         return folder
@@ -223,8 +216,7 @@ def _remembered_seed(folder: Path, drawn: int) -> int:
     path = folder / "seed"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with write_whole(path) as part:
-            part.write_text(str(drawn))
+        write_text(path, str(drawn))
     return int(path.read_text())
 
 # %% ../nbs/15_estimator.ipynb #3b5b6ce7
@@ -264,7 +256,184 @@ else:
         "What scikit-learn gives to an estimator."
 
 # %% ../nbs/15_estimator.ipynb #1c6032ca
-class DeepDAE(_Sklearn):
+class _Settings(_Sklearn):
+    """What is set, and what `fit` finds: the attributes of `DeepDAE`, and what scikit-learn asks of
+    them.
+    """
+
+    model_: Model
+    history_: History
+    n_iter_: int
+    data_range_: DataRange
+    seed_: int
+    n_features_in_: int
+    _rows: int
+    feature_names_in_: Array
+
+    def __init__(  # noqa: PLR0913  # scikit-learn's way: every setting is a parameter
+        self,
+        hidden: Sequence[int] = (1000, 100),
+        *,
+        units: Sequence[str] | None = None,
+        data_range: Any = "auto",
+        epochs: int = TrainConfig.epochs,
+        batch_size: int = TrainConfig.batch_size,
+        n_steps: int = TrainConfig.n_steps,
+        delta: float = TrainConfig.delta,
+        alpha: float = TrainConfig.alpha,
+        noise: Sequence[Any] | None = None,
+        noise_end: Sequence[Any] | None = None,
+        rate_f: Sequence[float] | None = None,
+        rate_g: Sequence[float] | None = None,
+        optimizer: str = TrainConfig.optimizer,
+        decay: bool = TrainConfig.decay,
+        checkpoint: str | Path | None = None,
+        callbacks: Sequence[Callback] | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.units = units
+        self.data_range = data_range
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.n_steps = n_steps
+        self.delta = delta
+        self.alpha = alpha
+        self.noise = noise
+        self.noise_end = noise_end
+        self.rate_f = rate_f
+        self.rate_g = rate_g
+        self.optimizer = optimizer
+        self.decay = decay
+        self.checkpoint = checkpoint
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _take(self, model: Model, history: History) -> None:
+        "Take over what learning has brought."
+        self.model_ = model
+        self.history_ = list(history)
+        self.n_iter_ = len(history)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.model_.sizes[-1]
+
+# %% ../nbs/15_estimator.ipynb #40a05890
+def _checked(estimator: _Settings, X: Array, *, reset: bool, allow_nan: bool = False) -> Array:
+    """`X` as an array of floats (n, n_features), on its device; `reset` takes its width and its
+    column names over, otherwise they are compared.
+    """
+    if not _stays(X):
+        return _checked_by_sklearn(estimator, _unmasked(X, allow_nan), reset, allow_nan)
+    xp = array_namespace(X)
+    if xp.isdtype(X.dtype, ("integral", "bool")):
+        X = xp.astype(X, xp.float32)
+    known = xp.where(xp.isnan(X), xp.zeros_like(X), X) if allow_nan else X
+    check_array(known, "X", width=None if reset else estimator.n_features_in_)
+    if reset:
+        estimator.__dict__.pop("feature_names_in_", None)
+        estimator.n_features_in_ = X.shape[1]
+    else:
+        _check_device(estimator, X)
+    return X
+
+# %% ../nbs/15_estimator.ipynb #e86f1896
+def _checked_by_sklearn(estimator: _Settings, X: Any, reset: bool, allow_nan: bool) -> Array:
+    finite = "allow-nan" if allow_nan else True
+    types = [np.float64, np.float32]
+    X = validate_data(estimator, X, reset=reset, dtype=types, ensure_all_finite=finite)
+    if not reset:
+        _check_device(estimator, X)
+    return X
+
+
+def _check_device(estimator: _Settings, X: Array) -> None:
+    "Refuse an array from elsewhere than the model."
+    mine, other = (
+        array_namespace(a).__name__.split(".")[-1] for a in (estimator.model_.pairs[0].f.W, X)
+    )
+    if mine != other:
+        raise ValueError(
+            f"the estimator was fitted on arrays of {mine}, but X is one of {other}: convert "
+            "X, or save and load the estimator for the other device."
+        )
+
+# %% ../nbs/15_estimator.ipynb #d71db472
+def _config(estimator: _Settings) -> TrainConfig:
+    "The `TrainConfig` of these parameters. ValueError or TypeError for what cannot be meant."
+    _check_callbacks(estimator.callbacks)
+    names = TrainConfig.__dataclass_fields__.keys() & estimator.get_params(deep=False).keys()
+    return TrainConfig(**{name: getattr(estimator, name) for name in names})
+
+
+def _random(estimator: _Settings, like: Array, random_state: Any = None) -> Random:
+    "Random streams on the device of `like`, for a `random_state`, or those of `fit` for None."
+    return Random(
+        estimator.seed_ if random_state is None else _seed(random_state), backend_of(like)
+    )
+
+# %% ../nbs/15_estimator.ipynb #ec10a041
+def _start(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model, Path | None]:
+    """Forget what was learnt; the config, a new network for the rows of `X`, and the folder of
+    this fit's checkpoints, if there is one.
+    """
+    units = _check_layers(estimator.hidden, estimator.units)
+    config = _config(estimator).for_layers(len(estimator.hidden), units[-1])
+    data_range, seed = _data_range(X, estimator.data_range, units[0]), _seed(estimator.random_state)
+    folder = None
+    if estimator.checkpoint is not None:
+        known = None if estimator.random_state is None else seed
+        settings = (asdict(config), tuple(estimator.hidden), units, tuple(data_range), known)
+        folder = _folder_of_fit(estimator.checkpoint, to_numpy(X), settings)
+        seed = seed if known is not None else _remembered_seed(folder, seed)
+    rng = Random(seed, backend_of(X))
+    model = init_model((X.shape[1], *estimator.hidden), units, rng=rng.stream("init"))
+    for name in ("model_", "history_", "n_iter_", "_stream"):
+        estimator.__dict__.pop(name, None)
+    estimator.seed_, estimator.data_range_ = seed, data_range
+    estimator._rows = 0
+    return config, model, folder
+
+# %% ../nbs/15_estimator.ipynb #7b6a54d7
+def _go_on(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model]:
+    "The config and the network to go on with. ValueError if the layers were set anew."
+    model, units = estimator.model_, _check_layers(estimator.hidden, estimator.units)
+    _data_range(X, estimator.data_range_, model.units[0])
+    if (model.sizes[1:], model.units) != (tuple(estimator.hidden), units):
+        raise ValueError(
+            f"partial_fit goes on with layers {model.sizes[1:]}, {model.units}, but "
+            f"hidden={estimator.hidden!r}, units={estimator.units!r} were set since; `fit` starts anew."
+        )
+    return _config(estimator).for_model(model), model
+
+# %% ../nbs/15_estimator.ipynb #ffd3ce46
+def _read(estimator: _Settings, X: Array, what: Callable[[Model, list[Array]], Array]) -> Array:
+    """`what` of the model and the state after INFERENCE, for the rows of `X`; in double
+    precision, 1,000 rows at a time.
+    """
+    check_is_fitted(estimator)
+    X = _checked(estimator, X, reset=False)
+    xp, model = array_namespace(X), _double(estimator.model_)
+    inference = Inference(estimator.n_steps, estimator.delta, estimator.alpha)
+    parts = []
+    for i in range(0, X.shape[0], 1000):
+        rows = estimator.data_range_.inside(X[i : min(i + 1000, X.shape[0]), :], "float64")
+        parts.append(what(model, infer(model, rows, inference)))
+    return xp.astype(xp.concat(parts), X.dtype)
+
+# %% ../nbs/15_estimator.ipynb #0c73c5cc
+class DeepDAE(_Settings):
     """The deep generative model of Bengio et al. (2015), Algorithm 2, as a scikit-learn
     transformer. The defaults are the paper's experiment.
 
@@ -317,55 +486,6 @@ class DeepDAE(_Sklearn):
         The number of columns, and their names if they had any.
     """
 
-    model_: Model
-    history_: History
-    n_iter_: int
-    data_range_: DataRange
-    seed_: int
-    n_features_in_: int
-    feature_names_in_: Array
-
-    def __init__(  # noqa: PLR0913  # scikit-learn's way: every setting is a parameter
-        self,
-        hidden: Sequence[int] = (1000, 100),
-        *,
-        units: Sequence[str] | None = None,
-        data_range: Any = "auto",
-        epochs: int = TrainConfig.epochs,
-        batch_size: int = TrainConfig.batch_size,
-        n_steps: int = TrainConfig.n_steps,
-        delta: float = TrainConfig.delta,
-        alpha: float = TrainConfig.alpha,
-        noise: Sequence[Any] | None = None,
-        noise_end: Sequence[Any] | None = None,
-        rate_f: Sequence[float] | None = None,
-        rate_g: Sequence[float] | None = None,
-        optimizer: str = TrainConfig.optimizer,
-        decay: bool = TrainConfig.decay,
-        checkpoint: str | Path | None = None,
-        callbacks: Sequence[Callback] | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.units = units
-        self.data_range = data_range
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.n_steps = n_steps
-        self.delta = delta
-        self.alpha = alpha
-        self.noise = noise
-        self.noise_end = noise_end
-        self.rate_f = rate_f
-        self.rate_g = rate_g
-        self.optimizer = optimizer
-        self.decay = decay
-        self.checkpoint = checkpoint
-        self.callbacks = callbacks
-        self.random_state = random_state
-        self.verbose = verbose
-
     def fit(self: _Fitted, X: Array, y: Any = None) -> _Fitted:
         """TRAIN (Algorithm 2) on the rows of `X` (n, n_features), from new weights; `y` is ignored.
 
@@ -374,13 +494,13 @@ class DeepDAE(_Sklearn):
         ValueError or TypeError for what cannot be trained on, DivergenceError when training
         explodes, CheckpointError.
         """
-        X = self._checked(X, reset=True)
-        config, model, folder = self._start(X)
+        X = _checked(self, X, reset=True)
+        config, model, folder = _start(self, X)
         model, history = fit(
             model,
             self.data_range_.inside(X, "float32"),
             config,
-            rng=self._random(X).stream("train"),
+            rng=_random(self, X).stream("train"),
             progress=bool(self.verbose),
             on_epoch=lambda model, history: self._keep(copy_model(model), history),
             checkpoint=folder,
@@ -397,13 +517,13 @@ class DeepDAE(_Sklearn):
         prior follows the last 10,000 rows or so. A call that fails leaves the estimator as it was.
         """
         new = not hasattr(self, "model_")
-        X = self._checked(X, reset=new)
-        config, model = self._start(X)[:2] if new else self._go_on(X)
+        X = _checked(self, X, reset=new)
+        config, model = _start(self, X)[:2] if new else _go_on(self, X)
         history: History = [] if new else self.history_
         config, x, epoch = config.at(0), self.data_range_.inside(X, "float32"), len(history)
         first = x[: min(config.batch_size, x.shape[0]), :]
         stream = _stream_for(model, first, config, self._rows, self.__dict__.get("_stream"))
-        losses = _pass(stream, x, config, self._random(X).stream("partial", epoch), epoch)
+        losses = _pass(stream, x, config, _random(self, X).stream("partial", epoch), epoch)
         model = replace(copy_model(stream.state.model), prior=stream.prior)
         measured = measure_epoch(model, first, config.inference, epoch, losses)
         stream.watch.end(measured, stream.state.arrays(), epoch)
@@ -415,7 +535,7 @@ class DeepDAE(_Sklearn):
         """The codes h_M (n, hidden[-1]) that INFERENCE settles on for the rows of `X`, in the
         floating point type of `X`. With n_steps=0: the feedforward guess.
         """
-        return self._read(X, lambda model, h: h[-1])
+        return _read(self, X, lambda model, h: h[-1])
 
     def score_samples(self, X: Array) -> Array:
         """log p(x, h) (n,) in nats after INFERENCE, Eq. 7, on the axis of Figure 4: half squared
@@ -423,7 +543,7 @@ class DeepDAE(_Sklearn):
         prior, which training ignores. At most 0; not log p(x), and not comparable between networks
         of other sizes.
         """
-        return self._read(X, lambda model, h: log_p_joint(model, h))
+        return _read(self, X, lambda model, h: log_p_joint(model, h))
 
     def score(self, X: Array, y: Any = None) -> float:
         "The mean of `score_samples`; `y` is ignored."
@@ -435,7 +555,7 @@ class DeepDAE(_Sklearn):
         check_is_fitted(self)
         X = X if _stays(X) else sklearn_utils.check_array(X, dtype=[np.float64, np.float32])
         check_array(X, "X", width=self.model_.sizes[-1])
-        self._check_device(X)
+        _check_device(self, X)
         xp = array_namespace(X)
         decoded = decode(_double(self.model_), xp.astype(X, xp.float64))[0]
         return self.data_range_.outside(decoded, X.dtype)
@@ -448,7 +568,7 @@ class DeepDAE(_Sklearn):
         same rows.
         """
         check_is_fitted(self)
-        rng = self._random(self.model_.pairs[0].f.W, random_state).stream("samples")
+        rng = _random(self, self.model_.pairs[0].f.W, random_state).stream("samples")
         chain = replace(GENERATE, n_steps=self.n_steps, delta=self.delta)
         rows = generate(self.model_, n_samples, rounds=rounds, inference=chain, rng=rng)
         return self.data_range_.outside(rows, rows.dtype)
@@ -463,13 +583,13 @@ class DeepDAE(_Sklearn):
         it is neither NaN nor masked.
         """
         check_is_fitted(self)
-        X = self._checked(X, reset=False, allow_nan=True)
+        X = _checked(self, X, reset=False, allow_nan=True)
         xp = array_namespace(X)
         if visible is None:
             visible = ~xp.isnan(X)
         elif not _stays(X):
             visible = np.asarray(visible)
-        rng = self._random(X, random_state).stream("inpaint")
+        rng = _random(self, X, random_state).stream("inpaint")
         x = self.data_range_.inside(X, "float32")
         inference = Inference(self.n_steps, self.delta, self.alpha)
         filled = inpaint(self.model_, x, visible, rounds=rounds, inference=inference, rng=rng)
@@ -490,7 +610,7 @@ class DeepDAE(_Sklearn):
         fitted = {name: getattr(self, name) for name in _SAVED}
         feature_names = None if names is None else list(names)
         notes = {"params": params, "fitted": fitted, "feature_names": feature_names}
-        save_model(path, self.model_, **_plain(notes))
+        save_model(path, self.model_, **as_plain(notes))
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> "DeepDAE":
@@ -519,136 +639,15 @@ class DeepDAE(_Sklearn):
             estimator.feature_names_in_ = np.asarray(names, dtype=object)
         return estimator
 
-    def _config(self) -> TrainConfig:
-        "The `TrainConfig` of these parameters. ValueError or TypeError for what cannot be meant."
-        _check_callbacks(self.callbacks)
-        _check_checkpoint(self.checkpoint)
-        names = TrainConfig.__dataclass_fields__.keys() & self.get_params(deep=False).keys()
-        return TrainConfig(**{name: getattr(self, name) for name in names})
-
-    def _start(self, X: Array) -> tuple[TrainConfig, Model, Path | None]:
-        """Forget what was learnt; the config, a new network for the rows of `X`, and the folder of
-        this fit's checkpoints, if there is one.
-        """
-        units = _check_layers(self.hidden, self.units)
-        config = self._config().for_layers(len(self.hidden), units[-1])
-        data_range, seed = _data_range(X, self.data_range, units[0]), _seed(self.random_state)
-        folder = None
-        if self.checkpoint is not None:
-            known = None if self.random_state is None else seed
-            settings = (asdict(config), tuple(self.hidden), units, tuple(data_range), known)
-            folder = _folder_of_fit(self.checkpoint, to_numpy(X), settings)
-            seed = seed if known is not None else _remembered_seed(folder, seed)
-        rng = Random(seed, backend_of(X))
-        model = init_model((X.shape[1], *self.hidden), units, rng=rng.stream("init"))
-        for name in ("model_", "history_", "n_iter_", "_stream"):
-            self.__dict__.pop(name, None)
-        self.seed_, self.data_range_ = seed, data_range
-        self._rows = 0
-        return config, model, folder
-
-    def _go_on(self, X: Array) -> tuple[TrainConfig, Model]:
-        "The config and the network to go on with. ValueError if the layers were set anew."
-        model, units = self.model_, _check_layers(self.hidden, self.units)
-        _data_range(X, self.data_range_, model.units[0])
-        if (model.sizes[1:], model.units) != (tuple(self.hidden), units):
-            raise ValueError(
-                f"partial_fit goes on with layers {model.sizes[1:]}, {model.units}, but "
-                f"hidden={self.hidden!r}, units={self.units!r} were set since; `fit` starts anew."
-            )
-        return self._config().for_model(model), model
-
-    def _take(self, model: Model, history: History) -> None:
-        "Take over what learning has brought."
-        self.model_ = model
-        self.history_ = list(history)
-        self.n_iter_ = len(history)
-
     def _keep(self, model: Model, history: History) -> None:
         "Take over what an epoch has brought, and tell the callbacks."
         self._take(model, history)
         for callback in self.callbacks or ():
             callback(self, self.history_)
 
-    def _read(self, X: Array, what: Callable[[Model, list[Array]], Array]) -> Array:
-        """`what` of the model and the state after INFERENCE, for the rows of `X`; in double
-        precision, 1,000 rows at a time.
-        """
-        check_is_fitted(self)
-        X = self._checked(X, reset=False)
-        xp, model = array_namespace(X), _double(self.model_)
-        inference = Inference(self.n_steps, self.delta, self.alpha)
-        parts = []
-        for i in range(0, X.shape[0], 1000):
-            rows = self.data_range_.inside(X[i : min(i + 1000, X.shape[0]), :], "float64")
-            parts.append(what(model, infer(model, rows, inference)))
-        return xp.astype(xp.concat(parts), X.dtype)
-
-    def _checked(self, X: Array, *, reset: bool, allow_nan: bool = False) -> Array:
-        """`X` as an array of floats (n, n_features), on its device; `reset` takes its width and its
-        column names over, otherwise they are compared.
-        """
-        if not _stays(X):
-            return self._checked_by_sklearn(_unmasked(X, allow_nan), reset, allow_nan)
-        xp = array_namespace(X)
-        if xp.isdtype(X.dtype, ("integral", "bool")):
-            X = xp.astype(X, xp.float32)
-        known = xp.where(xp.isnan(X), xp.zeros_like(X), X) if allow_nan else X
-        check_array(known, "X", width=None if reset else self.n_features_in_)
-        if reset:
-            self.__dict__.pop("feature_names_in_", None)
-            self.n_features_in_ = X.shape[1]
-        else:
-            self._check_device(X)
-        return X
-
-    def _checked_by_sklearn(self, X: Any, reset: bool, allow_nan: bool) -> Array:
-        finite = "allow-nan" if allow_nan else True
-        types = [np.float64, np.float32]
-        X = validate_data(self, X, reset=reset, dtype=types, ensure_all_finite=finite)
-        if not reset:
-            self._check_device(X)
-        return X
-
-    def _check_device(self, X: Array) -> None:
-        "Refuse an array from elsewhere than the model."
-        mine, other = (
-            array_namespace(a).__name__.split(".")[-1] for a in (self.model_.pairs[0].f.W, X)
-        )
-        if mine != other:
-            raise ValueError(
-                f"the estimator was fitted on arrays of {mine}, but X is one of {other}: convert "
-                "X, or save and load the estimator for the other device."
-            )
-
-    def _random(self, like: Array, random_state: Any = None) -> Random:
-        "Random streams on the device of `like`, for a `random_state`, or those of `fit` for None."
-        return Random(self.seed_ if random_state is None else _seed(random_state), backend_of(like))
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.model_.sizes[-1]
-
 # %% ../nbs/15_estimator.ipynb #5c8be721
 _SAVED = ("seed_", "data_range_", "history_", "_rows")
 _NOT_SAVED = ("callbacks", "checkpoint")
-
-
-def _plain(x: Any) -> Any:
-    "`x` as JSON can hold it: tuples become lists, NumPy's numbers Python's."
-    if isinstance(x, dict):
-        return {key: _plain(value) for key, value in x.items()}
-    if isinstance(x, (list, tuple)):
-        return [_plain(value) for value in x]
-    return x.item() if isinstance(x, np.generic) else x
 
 
 def _tuples(params: dict[str, Any]) -> dict[str, Any]:
@@ -695,7 +694,7 @@ def _writer(folder: str) -> Any:
     """
     return _summary_writer()(folder, flush_secs=1)
 
-
+# %% ../nbs/15_estimator.ipynb #d63d8ff6
 def _to_tensorboard(folder: str, estimator: DeepDAE, history: History) -> None:
     writer = _writer(folder)
     for name, value in scalars(history[-1]).items():

@@ -22,7 +22,7 @@ import biolearn.cli.networks as networks
 import biolearn.cli.pictures as pictures
 from biolearn.core.arrays import use_device
 from biolearn.core.checkpoints import load_model, read_notes, save_model
-from biolearn.core.data import DataError, load_digits
+from biolearn.core.data import MNIST_FILES, DataError, load_digits
 from biolearn.core.generation import generate, half_masks, inpaint
 from biolearn.core.inference import Inference
 from biolearn.core.model import TopPrior, init_model
@@ -367,7 +367,7 @@ def test_info_makes_no_folder_and_finds_mnist(tmp_path, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("BIOLEARN_DATA", str(tmp_path / "data"))
-    for name in networks.MNIST_FILES:
+    for name in MNIST_FILES:
         (tmp_path / "data" / name).touch()
     assert f"mnist            {tmp_path / 'data'}\n" in command("info")[1] and sorted(
         p.name for p in tmp_path.iterdir()

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'MAX_SEED', 'MAX_EPOCHS', 'MAX_ROUNDS', 'MAX_SAMPLES', 'MAX_WIDTH', 'EXTRAS', 'COMPLETION', 'Command',
            'find_command', 'describe', 'whole_number', 'seed_option', 'device_option', 'folder_option', 'make_parser',
-           'one_line', 'WithoutBars', 'patient_streams', 'note', 'suffix_of', 'existing_file', 'Target', 'target_file',
-           'main']
+           'one_line', 'WithoutBars', 'patient_streams', 'note', 'existing_file', 'Target', 'target_file', 'main']
 
 # %% ../../nbs/17_command.ipynb #07a777ed
 import argparse
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import biolearn
-from ..core.files import UsageError, write_whole
+from ..core.files import UsageError, expand_home, real_target, suffix_of, write_whole
 from ..kernels.blas import choose_kernels
 
 # %% ../../nbs/17_command.ipynb #5388c28b
@@ -115,7 +114,7 @@ MAX_SEED = 2**32 - 1
 MAX_EPOCHS = 100_000
 MAX_ROUNDS = 10_000
 MAX_SAMPLES = 1_000_000  # in one call
-MAX_WIDTH = 100_000  # units of one layer
+MAX_WIDTH = 20_000  # units of one layer
 
 
 def whole_number(high: int = MAX_SEED, low: int = 0) -> Callable[[str], int]:
@@ -151,10 +150,21 @@ def device_option(parser: Any) -> None:
     )
 
 
+def _folder(text):
+    "The name of a folder, there or not; '' stays, for the usual one."
+    if text and expand_home(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text} is a file, and a folder is needed")
+    return text
+
+
 def folder_option(parser: Any, what: str) -> None:
     "Add --out, the folder of a profile; `what` it is."
     parser.add_argument(
-        "--out", default="", metavar="DIR", help=f"{what} (default: figures/PROFILE)"
+        "--out",
+        type=_folder,
+        default="",
+        metavar="DIR",
+        help=f"{what} (default: figures/PROFILE)",
     )
 
 # %% ../../nbs/17_command.ipynb #4b9a7493
@@ -294,16 +304,11 @@ def note(text: str) -> None:
     print(f"biolearn: {text}", file=sys.stderr)
 
 
-def suffix_of(path: str | Path) -> str:
-    "The suffix of a file's name in small letters, like '.png': all suffixes are compared by it."
-    return Path(path).suffix.lower()
-
-
 def existing_file(path: str | Path, what: str = "file") -> Path:
     """The `Path` of an ordinary file to read, a `what`. Raises FileNotFoundError where there is
     none, OSError for a folder or a pipe, which could be waited for without end.
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no {what} {path}")
     if not path.is_file():
@@ -328,19 +333,12 @@ class Target:
         and the message ends with what is `kept` of the work.
         """
         with write_whole(self.path) as temporary:
-            part = temporary.with_suffix(suffix_of(temporary))
-            try:
-                yield part
-                if not self.force and os.path.lexists(self.path):
-                    raise FileExistsError(
-                        f"{self.path} has appeared while this command ran, and was left as it is: "
-                        f"--force replaces it{kept}"
-                    )
-                if part != temporary:
-                    os.replace(part, temporary)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
+            yield temporary
+            if not self.force and os.path.lexists(self.path):
+                raise FileExistsError(
+                    f"{self.path} has appeared while this command ran, and was left as it is: "
+                    f"--force replaces it{kept}"
+                )
 
 
 def target_file(path: str | Path, suffixes: Sequence[str], force: bool) -> Target:
@@ -349,7 +347,7 @@ def target_file(path: str | Path, suffixes: Sequence[str], force: bool) -> Targe
     """
     if "://" in str(path):
         raise UsageError(f"{path} is an address; this command writes files on this machine alone")
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if suffix_of(path) not in suffixes:
         raise UsageError(f"{path}: the name must end in {' or '.join(suffixes)}")
     if len(os.fsencode(path.name)) > _LONGEST:
@@ -362,7 +360,7 @@ def target_file(path: str | Path, suffixes: Sequence[str], force: bool) -> Targe
         raise FileExistsError(
             f"{path} exists already; choose another name, or --force to replace it"
         )
-    _check_writable(path.parent)
+    _check_writable(real_target(path).parent)
     return Target(path, force)
 
 

@@ -32,7 +32,6 @@ from biolearn.cli.main import (
     folder_option,
     note,
     seed_option,
-    suffix_of,
     target_file,
     whole_number,
 )
@@ -47,24 +46,21 @@ from biolearn.cli.pictures import (
     size_text,
     write_png,
 )
-from ..core.arrays import _gpu_problem, check_array, check_number, to_numpy, use_device
+from ..core.arrays import check_array, check_number, gpu_problem, to_numpy, use_device
 from ..core.checkpoints import load_model, read_notes, save_model
-from ..core.data import MNIST_FILES, _find, _places, load_dataset
-from ..core.files import UsageError
+from ..core.data import load_dataset, mnist_folder
+from ..core.files import UsageError, as_plain, expand_home, suffix_of, to_json
 from ..core.generation import GENERATE, generate, inpaint_steps
 from ..core.learning import fit
 from ..core.model import init_model
 from ..core.rng import Random
 from ..reproduction.profiles import PROFILES, Profile, get_profile
 from biolearn.reproduction.runs import (
-    Run,
-    _json,
-    _plain,
-    _with_mixture,
     output_path,
     run_key,
     trained_run,
     versions,
+    with_mixture,
 )
 
 # %% ../../nbs/18_networks.ipynb #fb1c8efd
@@ -136,7 +132,7 @@ def _profile_told(known, path, n_0):
     try:
         profile = get_profile(profile, wanted)
         check_number(profile.recipe.n_steps, "n_steps", integer=True, high=_MOST_STEPS)
-    except (TypeError, ValueError, OverflowError) as e:
+    except (TypeError, ValueError) as e:
         raise ValueError(f"{path}: the recipe in its notes cannot be used: {e}") from e
     return profile
 
@@ -216,15 +212,9 @@ def _blas():
     }
 
 
-def _mnist_place():
-    "Where the files of MNIST were found, or None. Nothing is read or downloaded."
-    found = [_find(name, _places(None))[0] for name in MNIST_FILES]
-    return str(found[0].parent) if all(found) else None
-
-
 def _device():
     "Which device is used and why."
-    problem = _gpu_problem()
+    problem = gpu_problem()
     if problem:
         return f"cpu ({problem})"
     import array_api_compat.cupy as cupy
@@ -247,7 +237,7 @@ def _about(find_kernels):
         "cores": cores,
         "device": _device(),
         "blas": _blas() | {"why": find_kernels},
-        "data": {"digits": "inside scikit-learn", "mnist": _mnist_place()},
+        "data": {"digits": "inside scikit-learn", "mnist": mnist_folder()},
         "networks": _networks(),
     }
 
@@ -268,7 +258,7 @@ def _info_arguments(parser):
 def _info(asked):
     told = _about(asked.find_kernels)
     if asked.json:
-        print(_json(told, "info"), end="")
+        print(to_json(told, "info"), end="")
         return 0
     b = told["blas"]
     mnist = told["data"]["mnist"] or (
@@ -422,7 +412,6 @@ def _release_folder(folder: Path) -> None:
 
 # %% ../../nbs/18_networks.ipynb #359c1ec2
 _DATASETS = ("digits", "mnist")
-_MOST_WEIGHTS = 2**28  # in one direction: with what Adam remembers of them, 8 GiB
 
 
 def _train(asked):
@@ -444,7 +433,7 @@ def _notes(profile, dataset, seed, data):
     return dict(
         data=data,
         image_shape=dataset.image_shape,
-        recipe=_plain(profile.recipe),
+        recipe=as_plain(profile.recipe),
         profile=profile.name,
         seed=seed,
     )
@@ -462,13 +451,9 @@ def _train_on(asked, target):
     profile = _profile_asked(asked, get_profile(asked.profile or nearest))
     note(f"recipe of the profile {profile.name}")
     rng = Random(asked.seed, use_device(asked.device))
-    _check_memory(profile, data)
-    _claim_folder(checkpoint)
     model, history = _taught(profile, data, rng, checkpoint)
     with target.writing(f", and need not train again: its state is in {checkpoint}") as part:
-        known = (
-            asked.data if asked.data in _DATASETS else str(Path(asked.data).expanduser().resolve())
-        )
+        known = asked.data if asked.data in _DATASETS else str(expand_home(asked.data).resolve())
         notes = _notes(profile, data, asked.seed, known)
         save_model(part, model, ink=asked.ink, last=history[-1], **notes)
     _release_folder(checkpoint)
@@ -487,27 +472,17 @@ def _check_name(data):
         )
 
 
-def _check_memory(profile, data):
-    "Raise UsageError for a network whose weights no machine of today would hold."
-    sizes = profile.sizes(data.train.shape[1])
-    weights = sum(low * high for low, high in zip(sizes, sizes[1:]))
-    if weights > _MOST_WEIGHTS:
-        raise UsageError(
-            f"layers of {'–'.join(map(str, sizes))} units have {weights:,} weights up and as many "
-            f"down; at most {_MOST_WEIGHTS:,} are trained: take narrower ones with --hidden"
-        )
-
-
 def _taught(profile, data, rng, checkpoint):
     "(model, history) of a training by `profile` on the pictures of `data`."
     x = rng.backend.asarray(data.train)
     with _threads(profile):
         model = init_model(profile.sizes(x.shape[1]), profile.units, rng=rng.stream("init"))
+        _claim_folder(checkpoint)
         model, history = fit(
             model, x, profile.recipe, rng=rng.stream("train"), checkpoint=checkpoint
         )
         if profile.components:
-            model = _with_mixture(model, x, profile, rng.stream("mixture"))
+            model = with_mixture(model, x, profile, rng.stream("mixture"))
     return model, history
 
 
@@ -652,7 +627,7 @@ def _inpaint_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace files that are there")
     _network_arguments(parser)
 
-
+# %% ../../nbs/18_networks.ipynb #18a035ea
 def _inpaint(asked):
     image = existing_file(asked.image, "picture")
     made = asked.to or image.with_name(f"{image.stem}-inpainted.png")
@@ -772,50 +747,39 @@ def _measured(network, dataset, seed, n_samples=None):
     the controls (nats, mean and stderr), `climb` of log p(x,h) (nats), `inpainting` (squared error
     per missing pixel), on the test split of `dataset`.
     """
-    from biolearn.evaluation.controls import control_samples
-    from biolearn.evaluation.network import chain_samples, climb, inpainting, score
+    from biolearn.evaluation.baselines import control_samples
+    from biolearn.evaluation.network import (
+        TrainedNetwork,
+        chain_samples,
+        climb,
+        compare_inpainting,
+        parzen_and_variety,
+    )
 
     if dataset.train.shape[1] != network.model.sizes[0]:
         raise ValueError(
             f"{dataset.name} has pictures of {dataset.train.shape[1]} pixels, the network sees {network.model.sizes[0]}"
         )
-    profile = replace(network.profile, n_samples=n_samples or network.profile.n_samples)
-    run = _as_run(network, dataset, profile, seed)
-    rounds, sigma = profile.rounds, profile.sigma
-    chain = chain_samples(run, sorted({0, rounds}))
-    controls = control_samples(dataset.train, profile.n_samples, rng=Random(0).stream("controls"))
-    test = network.backend.asarray(dataset.test)
-    sets = {"GENERATE": (chain[rounds], test), "directed model": (chain[0], test)}
-    sets |= {f"control: {name}": (x, dataset.test) for name, x in controls.items()}
+    profile, rng = network.profile, Random(seed, network.backend)
+    n, rounds = n_samples or profile.n_samples, profile.rounds
+    trained = TrainedNetwork(network.model, profile.recipe.inference, rounds)
+    chain = chain_samples(trained, sorted({0, rounds}), n, rng=rng)
+    controls = control_samples(dataset.train, n, rng=Random(0).stream("controls"))
+    sets = {"GENERATE": chain[rounds], "directed model": chain[0]}
+    sets |= {f"control: {name}": x for name, x in controls.items()}
+    score = lambda x: parzen_and_variety(x, dataset, profile.sigma)
     return {
         "model": str(network.path),
         "layers": list(network.model.sizes),
         "data": dataset.name,
         "n_test": len(dataset.test),
-        "n_samples": profile.n_samples,
+        "n_samples": n,
         "rounds": rounds,
-        "sigma": sigma,
-        "parzen": {name: score(x, against, sigma) for name, (x, against) in sets.items()},
-        "climb": climb(run),
-        "inpainting": inpainting(run),
+        "sigma": profile.sigma,
+        "parzen": {name: score(x) for name, x in sets.items()},
+        "climb": climb(trained, dataset.test),
+        "inpainting": compare_inpainting(trained, dataset, rng=rng),
     }
-
-
-def _as_run(network, dataset, profile, seed):
-    "A `_Network` as the `Run` that measurements take: it has no history and no folder of its own."
-    folder = network.path.parent
-    return Run(
-        model=network.model,
-        dataset=dataset,
-        history=[],
-        profile=profile,
-        backend=network.backend,
-        rng=Random(seed, network.backend),
-        seed=seed,
-        key="",
-        folder=folder,
-        out=folder,
-    )
 
 # %% ../../nbs/18_networks.ipynb #0551ff96
 def _measured_text(m):
@@ -860,7 +824,7 @@ def _evaluate(asked):
         )
     with _threads(network.profile):
         found = _measured(network, data, asked.seed, asked.samples)
-    print(_json(found, "evaluate") if asked.json else _measured_text(found) + "\n", end="")
+    print(to_json(found, "evaluate") if asked.json else _measured_text(found) + "\n", end="")
     return 0
 
 

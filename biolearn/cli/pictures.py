@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .main import existing_file, suffix_of
+from .main import existing_file
 from ..core.arrays import check_array
 from ..core.data import DataError, Dataset, load_dataset, read_idx
-from ..core.files import UsageError
+from ..core.files import UsageError, expand_home, suffix_of
 from ..core.generation import half_masks
 
 # %% ../../nbs/50_pictures.ipynb #721605a3
@@ -380,7 +380,7 @@ def load_pictures(
         dataset = load_dataset(str(data))
         tell(f"{dataset!r}")
         return dataset
-    path = Path(data).expanduser()
+    path = expand_home(data)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; data is {_ACCEPTED}")
     if not path.is_dir():

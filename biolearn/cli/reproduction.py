@@ -9,7 +9,6 @@ __all__ = ['REPRODUCE', 'EXPERIMENTS', 'SWEEP', 'seed_list', 'variant_list', 're
 import argparse
 import json
 import re
-import sys
 from typing import Any
 
 from biolearn.cli.main import (
@@ -23,21 +22,15 @@ from biolearn.cli.main import (
     whole_number,
 )
 from ..core.files import UsageError
-from biolearn.reproduction.ablations import (
-    METRICS,
-    VARIANTS,
-    results_path,
-    run_controls,
-    run_experiment,
-    targets_text,
-    write_results,
-)
-from ..reproduction.figures import UnknownNotebook, reproduce
+from ..reproduction.ablations import VARIANTS, Extent, run_controls, run_experiments
+from ..reproduction.figures import CELL_LIMIT, UnknownNotebook, reproduce
 from ..reproduction.profiles import PROFILES
 from ..reproduction.report import all_claims, claims_text
 from ..reproduction.runs import output_folder
+from ..reproduction.study import Work
 from ..reproduction.sweep import grid, mean_and_sd_rows, read_axis, read_list, sweep
 from ..reproduction.sweep import result_line as sweep_line
+from ..reproduction.verdicts import METRICS, results_path, targets_text, write_results
 
 # %% ../../nbs/51_commands.ipynb #951676b0
 def _profile_option(parser, what):
@@ -55,6 +48,23 @@ def _notebooks_option(parser):
         metavar="DIR",
         help="run the notebooks of this folder instead of the package's own",
     )
+
+
+def _workers_option(parser, usual):
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1024, low=1),
+        metavar="N",
+        help=f"runs at a time on this machine (default: {usual}; one on a GPU)",
+    )
+
+
+def _hours(text):
+    "A time in hours from the command line, more than none and less than a year."
+    hours = float(text) if re.fullmatch(r"\d{1,5}(\.\d*)?", text) else 0
+    if not 0 < hours < 8760:
+        raise argparse.ArgumentTypeError(f"a number of hours is needed, not {text[:40]!r}")
+    return hours
 
 
 def _figure_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,12 +91,31 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
     seed_option(parser, "of everything random")
     folder_option(parser, "where everything is written")
     _notebooks_option(parser)
+    parser.add_argument(
+        "--remeasure",
+        action="store_true",
+        help="measure again what figures draw from measurements stored with the package; hours",
+    )
+    parser.add_argument(
+        "--cell-limit",
+        type=_hours,
+        default=CELL_LIMIT / 3600,
+        metavar="HOURS",
+        help="the longest that one cell of a notebook may take (default: %(default)g)",
+    )
 
 # %% ../../nbs/51_commands.ipynb #82a2d67b
 def _run_figures(asked: argparse.Namespace) -> int:
     "`biolearn reproduce`: the figures, the claims on standard output; returns 0."
     manifest = reproduce(
-        asked.profile, asked.only, asked.device, asked.seed, asked.out, notebooks=asked.notebooks
+        asked.profile,
+        asked.only,
+        asked.device,
+        asked.seed,
+        asked.out,
+        notebooks=asked.notebooks,
+        remeasure=asked.remeasure,
+        cell_limit=3600 * asked.cell_limit,
     )
     judged = [c.holds for _, c in all_claims(manifest) if c.holds is not None]
     print(claims_text(manifest) + f"\n\n{sum(judged)} of {len(judged)} claims hold.")
@@ -203,48 +232,9 @@ def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run nothing; write the table of results again from the files that are there",
     )
+    _workers_option(parser, "one per core")
     device_option(parser)
     folder_option(parser, "where everything is written")
-
-
-def _run_list(asked, todo):
-    """Run the experiments in `todo`, pairs of (variant, seed), under one bar with a line for each
-    that is finished; returns how many failed.
-    """
-    from tqdm import tqdm
-
-    failed = 0
-    with tqdm(
-        total=len(todo),
-        desc="experiments",
-        unit="run",
-        dynamic_ncols=True,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
-        for n, (variant, seed) in enumerate(todo, 1):
-            try:
-                result = run_experiment(
-                    asked.profile,
-                    variant,
-                    seed,
-                    device=asked.device,
-                    out=asked.out,
-                    only_finite=asked.only_finite,
-                    full=variant == "paper" and seed in asked.full_seeds,
-                    keep=not asked.drop_models,
-                )
-                line = result_line(result)
-            except (
-                RuntimeError,
-                ValueError,
-                OSError,
-                MemoryError,
-            ) as e:  # one broken run does not stop the others
-                failed, line = failed + 1, f"{variant} seed {seed}: FAILED, {type(e).__name__}: {e}"
-            tqdm.write(f"[{n}/{len(todo)}] {line}")
-            sys.stdout.flush()
-            bar.update()
-    return failed
 
 # %% ../../nbs/51_commands.ipynb #368ac979
 def _run_experiments(asked: argparse.Namespace) -> int:
@@ -252,17 +242,22 @@ def _run_experiments(asked: argparse.Namespace) -> int:
 
     What is finished is kept: the same command goes on where it stopped.
     """
-    todo = (
-        []
-        if asked.only_results
-        else [(variant, seed) for seed in asked.seeds for variant in asked.variants]
-    )
-    failed = _run_list(asked, todo)
+    records = []
+    if not asked.only_results:
+        records = run_experiments(
+            asked.profile,
+            asked.variants,
+            asked.seeds,
+            device=asked.device,
+            out=asked.out,
+            extent=Extent(asked.full_seeds, asked.only_finite, not asked.drop_models),
+            work=Work(asked.workers, tell=result_line),
+        )
     if not asked.only_finite:
         run_controls(asked.profile, device=asked.device, out=asked.out)
     summary = write_results(asked.profile, asked.out)
     print(targets_text(summary) + f"\n\nSee {results_path(asked.profile, asked.out)}")
-    return int(failed > 0)
+    return int(any("error" in record for record in records))
 
 
 EXPERIMENTS = Command(_experiment_arguments, _run_experiments)
@@ -277,7 +272,8 @@ def _typed(read):
         try:
             return read(text)
         except (ValueError, OSError) as e:
-            raise argparse.ArgumentTypeError(str(e)) from None
+            named = "" if text in str(e) else f"{text}: "
+            raise argparse.ArgumentTypeError(f"{named}{e}") from None
 
     return typed
 
@@ -355,12 +351,7 @@ def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="of a Dask cluster; without it the runs are processes on this machine",
     )
-    parser.add_argument(
-        "--workers",
-        type=whole_number(1024, low=1),
-        metavar="N",
-        help="runs at a time on this machine (default: cores over threads; one on a GPU)",
-    )
+    _workers_option(parser, "cores over threads")
     parser.add_argument(
         "--threads",
         type=whole_number(1024, low=1),
