@@ -5,7 +5,6 @@ pictures, fixed points that are solved for, and binomial counts; what it refuses
 import numpy as np
 import pytest
 
-from biolearn.core.checkpoints import CheckpointError
 from biolearn.core.generation import generate, inpaint
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair, exact_gradient
@@ -219,36 +218,3 @@ def test_another_direction_is_refused_and_a_stream_is_asked_for(small_network, d
     for ask in (infer, lambda *a: generate(a[0], 5, inference=a[2], rng=None)):
         with pytest.raises((ValueError, TypeError), match="rng"):
             ask(small_network, digits.test[:2], AsynchronousInference(p=0.5))
-
-
-def test_equal_settings_are_equal_and_a_checkpoint_tells_others_apart(digits, tmp_path):
-    """A training that was cut off goes on to the same bits, and not with another p."""
-    assert AsynchronousInference(p=0.5) == AsynchronousInference(p=0.5)
-    assert AsynchronousInference(p=0.5) != AsynchronousInference(p=0.4)
-    start = init_model((64, 8, 4), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
-    config = TrainConfig(epochs=3, noise=(0.2, 0.1, "spikes"))
-
-    class Cut(Exception):
-        pass
-
-    def cut(model, history):
-        if len(history) == 2:
-            raise Cut
-
-    def learn(p, folder=None, on_epoch=None):
-        return fit(
-            start,
-            digits.train[:200],
-            config,
-            rng=1,
-            inference=AsynchronousInference(2, p=p),
-            checkpoint=folder,
-            on_epoch=on_epoch,
-            progress=False,
-        )[0]
-
-    with pytest.raises(Cut):
-        learn(0.5, tmp_path, cut)
-    with pytest.raises(CheckpointError, match="inference.p is 0.5 there and 0.4 here"):
-        learn(0.4, tmp_path)
-    assert (learn(0.5, tmp_path).pairs[0].f.W == learn(0.5).pairs[0].f.W).all()

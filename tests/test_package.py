@@ -190,28 +190,36 @@ def test_the_wheels_metadata(wheel):
     archive = zipfile.ZipFile(wheel)
     meta = next(archive.read(n).decode() for n in archive.namelist() if n.endswith("METADATA"))
     required = [Requirement(r) for r in re.findall(r"^Requires-Dist: (.*)$", meta, re.M)]
-    core = {r.name for r in required if r.marker is None}
-    assert core == {
+
+    def needs(extra):
+        "What the wheel asks for: {name: versions}, of the core or of one extra."
+        asked = [r for r in required if ("extra" in str(r.marker or "")) == bool(extra)]
+        return {
+            canonicalize_name(r.name): str(r.specifier)
+            for r in asked
+            if r.marker is None or r.marker.evaluate({"extra": extra, "python_version": "3.12"})
+        }
+
+    def wanted(key):
+        return {canonicalize_name(r.name): str(r.specifier) for r in requirements(key)}
+
+    assert needs("") == wanted("requirements")
+    assert set(needs("")) == {
         "numpy",
-        "array-api-compat",
-        "tqdm",
-        "safetensors",
-        "platformdirs",
-        "scikit-learn",
         "scipy",
-        "matplotlib",
-        "pillow",
-        "papermill",
-        "ipykernel",
+        "scikit-learn",
+        "array-api-compat",
+        "safetensors",
         "threadpoolctl",
-        "joblib",
+        "tqdm",
+        "platformdirs",
         "filelock",
+        "joblib",
     }
-    assert "nbdev" in {r.name for r in required if r.marker and r.marker.evaluate({"extra": "dev"})}
-    for major in (12, 13):
-        assert [
-            r.name for r in required if r.marker and r.marker.evaluate({"extra": f"cuda{major}"})
-        ] == [f"cupy-cuda{major}x"]
+    extras = {k.removesuffix("_requirements") for k in settings() if k.endswith("_requirements")}
+    assert extras == set(re.findall(r"^Provides-Extra: (.*)$", meta, re.M)) >= {"figures", "rl"}
+    for extra in extras:
+        assert needs(extra) == wanted(f"{extra}_requirements"), extra
     assert "Requires-Python: >=3.10" in meta
     entry = next(
         archive.read(n).decode() for n in archive.namelist() if n.endswith("entry_points.txt")
@@ -274,7 +282,7 @@ def test_the_version_is_the_same_everywhere():
     )
 
 
-@pytest.mark.parametrize("minor", [10, 11, 12, 13])
+@pytest.mark.parametrize("minor", [10, 11, 12, 13, 14])
 def test_constraints_pin_every_requirement_once_for_every_python(minor):
     env, pinned = {"python_version": f"3.{minor}"}, {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
@@ -289,7 +297,10 @@ def test_constraints_pin_every_requirement_once_for_every_python(minor):
             f"{pin.name} is pinned twice for Python 3.{minor}"
         )
         pinned[canonicalize_name(pin.name)] = spec.version
-    for wanted in requirements("requirements") + requirements("dev_requirements"):
+    keys = ("requirements", "figures_requirements", "dev_requirements")
+    for wanted in (r for key in keys for r in requirements(key)):
+        if wanted.marker and not wanted.marker.evaluate(env):
+            continue
         name = canonicalize_name(wanted.name)
         if name == "setuptools" and minor < 12:
             continue  # comes with the virtual environment
@@ -380,7 +391,7 @@ def make(tmp_path):
             """
             ready = f"""case "$*" in
   *ensurepip*) exit {0 if venv else 1};;
-  *"(3, 10) <="*) exit {0 if 10 <= minor <= 13 else 1};;
+  *"(3, 10)"*"(3, 13)"*) echo {"old" if minor < 10 else "tried" if minor <= 13 else "untried"};;
   *print*) echo 3.{minor};;
   -V) echo Python 3.{minor}.0;;
   "-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python; chmod +x .venv/bin/python;;
@@ -412,7 +423,7 @@ def test_without_python_it_says_what_to_install(make):
     done = make("venv")
     assert (
         done.returncode == 2
-        and "Python 3.10 to 3.13 is needed, and none was found" in done.stderr
+        and "Python 3.10 or newer is needed, and none was found" in done.stderr
         and "apt install python3" in done.stderr
     )
     done = make("venv", "PYTHON=/nowhere/python")
@@ -425,6 +436,23 @@ def test_a_python_too_old_is_not_taken(make):
     make.python("python3.11", 11)
     done = make("venv")
     assert done.returncode == 0 and "with python3.11" in done.stdout
+
+
+def test_a_python_that_was_not_tried_is_taken_with_a_word_and_only_where_there_is_no_other(make):
+    make.python("python3", 14)
+    done = make("venv")
+    assert done.returncode == 0 and "with python3 " in done.stdout
+    assert "Python 3.14 is untried: biolearn was tried with Python 3.10 to 3.13" in done.stderr
+    shutil.rmtree(make.tree / ".venv")
+    make.python("python3.12", 12)
+    done = make("venv")
+    assert "with python3.12 " in done.stdout and "untried" not in done.stderr
+
+
+def test_make_and_the_settings_agree_about_the_pythons_that_were_tried():
+    oldest, newest = (settings()[key].split(".")[1] for key in ("min_python", "max_python"))
+    (age,) = re.findall(r"^AGE = (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert re.findall(r"\(3, (\d+)\)", age) == [oldest, newest]
 
 
 def test_without_the_venv_module_it_says_which_package_has_it(make):
@@ -450,7 +478,7 @@ def test_an_interrupted_installation_does_not_count_as_done(make):
     assert make("venv").returncode == 0 and (make.tree / ".venv" / ".ready").exists()
     assert (make.tree / "pip.log").read_text().count(
         "install"
-    ) == 2 and "-e .[dev] -c constraints.txt" in (make.tree / "pip.log").read_text()
+    ) == 2 and "-e .[dev,figures] -c constraints.txt" in (make.tree / "pip.log").read_text()
     assert "Installing" not in make("venv").stdout  # the second time: nothing
     for changed in ("constraints.txt", "settings.ini", "setup.py"):
         os.utime(make.tree / changed, (2e9, 2e9))

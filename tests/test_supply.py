@@ -196,12 +196,10 @@ def known():
 
 HERE = re.escape("https://github.com/biolearn/biolearn")
 COMMAND = re.compile(
-    r"\s*("
-    rf"""%pip install -q(?P<more>( [\w.-]+)*)( \./biolearn| "git\+{HERE}")(?P<others>( [\w.-]+)*)"""
-    rf"|!git clone -q --depth 1 {HERE}"
-    r"|%cd (-q )?[\w./-]+"
-    r"|%(matplotlib|config) [\w. =']+"
-    r")"
+    rf"""\s*(%pip install -q(?P<more>( [\w.-]+)*)"""
+    rf"""( \./biolearn| "\./biolearn\[figures\]"| "(biolearn\[figures\] @ )?git\+{HERE}")"""
+    rf"""(?P<others>( [\w.-]+)*)"""
+    rf"""|!git clone -q --depth 1 {HERE}|%cd (-q )?[\w./-]+|%(matplotlib|config) [\w. =']+)"""
 )
 
 
@@ -261,7 +259,7 @@ def test_a_notebook_runs_only_code_of_the_repository_and_of_known_packages(path)
 # ---- dependencies --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["requirements", "dev_requirements"])
+@pytest.mark.parametrize("key", ["requirements", "figures_requirements", "dev_requirements"])
 def test_every_dependency_says_why_it_is_here(key):
     "In settings.ini each stands below a comment that gives the reason, and there are few."
     lines = re.search(
@@ -271,5 +269,5 @@ def test_every_dependency_says_why_it_is_here(key):
     for before, line in zip(lines, lines[1:]):
         assert line.strip().startswith("#") or not before.strip() == "", line
     assert sum(not line.strip().startswith("#") for line in lines) <= (
-        14 if key == "requirements" else 24
+        10 if key == "requirements" else 24
     )
