@@ -1,27 +1,27 @@
 """The same architecture trained by back-propagation, in PyTorch: a variational auto-encoder and the
 chain of a denoising auto-encoder.
 
-Both are `biolearn.peers.Peer`s whose pictures go in and out as NumPy arrays. Random numbers are
+Both are `Baseline`s whose pictures go in and out as NumPy arrays. Random numbers are
 drawn by the package's `Random`, so that a seed means the same here as there.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn.functional import softplus
 
 from biolearn.core.data import minibatches
-from biolearn.core.generation import _in_blocks
+from biolearn.core.generation import check_mask, in_blocks
 from biolearn.core.layers import Dense, corrupt, init_dense
 from biolearn.core.model import TopPrior
 from biolearn.core.priors import fit_top_prior, sample_prior
 from biolearn.evaluation.baselines import Baseline
-from biolearn.evaluation.completion import _mask
+from biolearn.evaluation.likelihood import Decoder
 
-torch.set_num_threads(
-    1
-)  # seeds may run side by side; and the last bits do not depend on the number of cores
+# seeds may run side by side; and the last bits do not depend on the number of cores
+torch.set_num_threads(1)
 LOG_2_PI = float(np.log(2 * np.pi))
 
 
@@ -35,11 +35,9 @@ class Map(torch.nn.Module):
 
     def __init__(self, dense):
         super().__init__()
-        self.W, self.b, self.unit = (
-            torch.nn.Parameter(torch.tensor(dense.W)),
-            torch.nn.Parameter(torch.tensor(dense.b)),
-            dense.unit,
-        )
+        self.W = torch.nn.Parameter(torch.tensor(dense.W))
+        self.b = torch.nn.Parameter(torch.tensor(dense.b))
+        self.unit = dense.unit
 
     def forward(self, h):
         a = torch.addmm(self.b, h, self.W)
@@ -51,23 +49,32 @@ class Map(torch.nn.Module):
 
 def stack(sizes, units, rng):
     "Maps between layers of `sizes`, a module."
-    return torch.nn.Sequential(
-        *(
-            Map(init_dense(a, b, unit, rng=rng.stream(k)))
-            for k, (a, b, unit) in enumerate(zip(sizes, sizes[1:], units))
-        )
-    )
+    pairs = enumerate(zip(sizes, sizes[1:], units))
+    maps = (Map(init_dense(a, b, unit, rng=rng.stream(k))) for k, (a, b, unit) in pairs)
+    return torch.nn.Sequential(*maps)
 
 
-def train(module, loss, x, *, epochs, batch_size, rate, rng):
+@dataclass(frozen=True)
+class Loop:
+    "How a model is trained, and how long its chain completes pictures."
+
+    epochs: int = 20
+    batch_size: int = 100
+    rate: float = 1e-3  # of Adam; falls linearly to 0
+    inpaint_rounds: int = 20
+
+
+def train(module, loss, x, loop, *, rng):
     """Adam on the mean of `loss(batch, rng)` over the rows of `x`, its rate falling linearly to 0;
     returns the mean loss of each epoch.
     """
-    adam, history, t = torch.optim.Adam(module.parameters(), lr=rate, fused=True), [], 0
-    n_batches = -(-len(x) // batch_size)
+    rate, epochs = loop.rate, loop.epochs
+    adam = torch.optim.Adam(module.parameters(), lr=rate, fused=True)
+    history, t = [], 0
+    n_batches = -(-len(x) // loop.batch_size)
     for epoch in range(epochs):
         noise, losses = rng.stream("epoch", epoch, "noise"), []
-        for batch in minibatches(x, batch_size, rng=rng.stream("epoch", epoch, "order")):
+        for batch in minibatches(x, loop.batch_size, rng=rng.stream("epoch", epoch, "order")):
             adam.param_groups[0]["lr"] = rate * (1 - t / (epochs * n_batches))
             value = loss(torch.from_numpy(batch), noise)
             adam.zero_grad()
@@ -78,17 +85,18 @@ def train(module, loss, x, *, epochs, batch_size, rate, rng):
         history.append(float(np.mean(losses)))
         if not np.isfinite(history[-1]):
             raise ArithmeticError(
-                f"{type(module).__name__}: the loss is not finite in epoch {epoch + 1}; take a smaller rate."
+                f"{type(module).__name__}: the loss is not finite in epoch {epoch + 1}; "
+                f"take a smaller rate."
             )
     return history
 
 
-def fill_chain(step, x, visible, rounds, rng):
+def complete_by_chain(step, x, visible, rounds, rng):
     """`rounds` times x ← step(x, rng) with what is `visible` clamped; the rest starts at random.
 
     The last picture's hidden pixels are means.
     """
-    visible = _mask(visible, x)
+    visible = check_mask(visible, x)
     x = np.where(visible, x, rng.stream("start").uniform(x.shape))
     for i in range(rounds):
         x = np.where(visible, x, step(x, rng.stream("round", i)))
@@ -101,23 +109,20 @@ class Vae(Baseline, torch.nn.Module):
 
     A learnt s becomes small, since most pixels near the border are easy: the density is then high,
     and the codes of digits fill little of the prior, so that samples are poor. A fixed larger s
-    trades one for the other. In-painting: `fill_rounds` rounds of encode, sample z, decode, with
+    trades one for the other. In-painting: `inpaint_rounds` rounds of encode, sample z, decode, with
     the visible pixels clamped (Rezende et al. 2014, without the noise of the pixels).
     """
 
     name = "variational auto-encoder"
 
-    def __init__(self, n_0, hidden, n_z, *, rng, sd=None, fill_rounds=20):
+    def __init__(self, n_0, hidden, n_z, *, rng, sd=None, inpaint_rounds=20):
         super().__init__()
         self.up = stack((n_0, hidden, 2 * n_z), ("softplus", "linear"), rng.stream("up"))
         self.down = stack((n_z, hidden, n_0), ("softplus", "sigmoid"), rng.stream("down"))
-        self.log_sd, self.n_z, self.fill_rounds = (
-            torch.nn.Parameter(
-                torch.tensor(-1.5 if sd is None else math.log(sd)), requires_grad=sd is None
-            ),
-            n_z,
-            fill_rounds,
-        )
+        log_sd = torch.tensor(-1.5 if sd is None else math.log(sd))
+        self.log_sd = torch.nn.Parameter(log_sd, requires_grad=sd is None)
+        self.n_z = n_z
+        self.inpaint_rounds = inpaint_rounds
 
     def elbo_terms(self, x, noise):
         """E log p(x | z) by one draw z = mean + sd × `noise`, and KL(q(z | x) || p(z)) in closed
@@ -142,7 +147,7 @@ class Vae(Baseline, torch.nn.Module):
 
     @torch.no_grad()
     def sample(self, n, *, rng):
-        return _in_blocks(
+        return in_blocks(
             lambda size, rng: self.down(torch.from_numpy(rng.normal((size, self.n_z)))).numpy(),
             n,
             rng,
@@ -156,39 +161,35 @@ class Vae(Baseline, torch.nn.Module):
                 mean + torch.exp(0.5 * log_var) * torch.from_numpy(rng.normal(tuple(mean.shape)))
             ).numpy()
 
-        return fill_chain(step, x, visible, self.fill_rounds, rng)
+        return complete_by_chain(step, x, visible, self.inpaint_rounds, rng)
 
     def decoder(self):
         prior = TopPrior(np.zeros(self.n_z, np.float32), np.ones(self.n_z, np.float32))
-        return (
-            tuple(m.dense() for m in self.down),
-            prior,
-            (0.0, float(torch.exp(self.log_sd.detach()))),
-        )
+        pixels = float(torch.exp(self.log_sd.detach()))
+        return Decoder(tuple(m.dense() for m in self.down), prior, (0.0, pixels))
 
 
 class DaeChain(Baseline, torch.nn.Module):
     """A deep denoising auto-encoder: reconstruct x from x plus Gaussian noise of deviation `noise`.
     Its chain, corrupt and reconstruct by turns, samples (Bengio et al. 2013).
 
-    `start`: 'code', the painting of a code drawn from a Gaussian with the mean and variance of the
+    `start`: 'code', the picture of a code drawn from a Gaussian with the mean and variance of the
     training codes (as GENERATE starts), or 'noise', uniform pixels. A round's picture is the mean,
     without pixel noise.
     """
 
     name = "denoising auto-encoder chain"
 
-    def __init__(self, n_0, hidden, n_code, *, noise, start, rounds, rng, fill_rounds=20):
+    def __init__(self, n_0, config, *, rng):
         super().__init__()
+        hidden, n_code = config.hidden, config.n_code
         self.up = stack((n_0, hidden, n_code), ("softplus", "sigmoid"), rng.stream("up"))
         self.down = stack((n_code, hidden, n_0), ("softplus", "sigmoid"), rng.stream("down"))
-        self.noise, self.start, self.rounds, self.fill_rounds, self.prior = (
-            noise,
-            start,
-            rounds,
-            fill_rounds,
-            None,
-        )
+        self.noise = config.noise
+        self.start = config.start
+        self.rounds = config.rounds
+        self.inpaint_rounds = config.inpaint_rounds
+        self.prior = None
 
     def loss(self, x, rng):
         noisy = torch.from_numpy(corrupt(x.numpy(), self.noise, rng=rng))
@@ -207,60 +208,60 @@ class DaeChain(Baseline, torch.nn.Module):
     def sample(self, n, *, rng):
         def make(size, rng):
             if self.start == "code":
-                x = self.down(
-                    torch.from_numpy(sample_prior(self.prior, size, rng=rng.stream("start")))
-                ).numpy()
+                code = sample_prior(self.prior, size, rng=rng.stream("start"))
+                x = self.down(torch.from_numpy(code)).numpy()
             else:
                 x = rng.stream("start").uniform((size, self.down[-1].b.shape[0]))
             for i in range(self.rounds):
                 x = self.reconstruct(x, rng.stream("round", i))
             return x
 
-        return _in_blocks(make, n, rng)
+        return in_blocks(make, n, rng)
 
     def inpaint(self, x, visible, *, rng):
-        return fill_chain(self.reconstruct, x, visible, self.fill_rounds, rng)
+        return complete_by_chain(self.reconstruct, x, visible, self.inpaint_rounds, rng)
 
 
-def fit_vae(
-    x, *, hidden=1000, n_z=100, sd=None, epochs=20, batch_size=100, rate=1e-3, fill_rounds=20, rng
-):
+@dataclass(frozen=True)
+class VaeConfig(Loop):
+    """The settings of `fit_vae`: units of the hidden layers and of z, and the pixels' noise if
+    given.
+    """
+
+    hidden: int = 1000
+    n_z: int = 100
+    sd: float | None = None
+
+
+def fit_vae(x, config=VaeConfig(), *, rng):
     """A `Vae` trained on the rows of `x` (n, n_0) float32, and its mean loss (minus the bound,
     nats) in each epoch.
     """
-    vae = Vae(x.shape[1], hidden, n_z, sd=sd, rng=rng.stream("init"), fill_rounds=fill_rounds)
-    return vae, train(
-        vae, vae.loss, x, epochs=epochs, batch_size=batch_size, rate=rate, rng=rng.stream("train")
-    )
-
-
-def fit_dae(
-    x,
-    *,
-    hidden=1000,
-    n_code=100,
-    noise=0.5,
-    start="code",
-    rounds=3,
-    epochs=20,
-    batch_size=100,
-    rate=1e-3,
-    fill_rounds=20,
-    rng,
-):
-    "A `DaeChain` trained on the rows of `x` (n, n_0) float32, and its mean loss in each epoch."
-    dae = DaeChain(
+    vae = Vae(
         x.shape[1],
-        hidden,
-        n_code,
-        noise=noise,
-        start=start,
-        rounds=rounds,
-        fill_rounds=fill_rounds,
+        config.hidden,
+        config.n_z,
+        sd=config.sd,
         rng=rng.stream("init"),
+        inpaint_rounds=config.inpaint_rounds,
     )
-    history = train(
-        dae, dae.loss, x, epochs=epochs, batch_size=batch_size, rate=rate, rng=rng.stream("train")
-    )
+    return vae, train(vae, vae.loss, x, config, rng=rng.stream("train"))
+
+
+@dataclass(frozen=True)
+class DaeConfig(Loop):
+    "The settings of `fit_dae`: units, noise of the corruption, start and rounds of its chain."
+
+    hidden: int = 1000
+    n_code: int = 100
+    noise: float = 0.5
+    start: str = "code"
+    rounds: int = 3
+
+
+def fit_dae(x, config=DaeConfig(), *, rng):
+    "A `DaeChain` trained on the rows of `x` (n, n_0) float32, and its mean loss in each epoch."
+    dae = DaeChain(x.shape[1], config, rng=rng.stream("init"))
+    history = train(dae, dae.loss, x, config, rng=rng.stream("train"))
     dae.fit_prior(x)
     return dae, history

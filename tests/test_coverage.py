@@ -9,11 +9,20 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from biolearn.core.arrays import to_numpy
-from biolearn.core.data import load_dataset
+from biolearn.core.data import Dataset, load_dataset
 from biolearn.core.rng import Random
 from biolearn.evaluation import coverage as C
-from biolearn.evaluation.completion import impute_gaussian, impute_mean
-from biolearn.evaluation.features import Features, flawed_sets, train_features
+from biolearn.evaluation import features as F
+from biolearn.evaluation.completion import (
+    compare_completions,
+    impute_gaussian,
+    impute_mean,
+    inpainting_masks,
+)
+from biolearn.evaluation.features import flawed_sets, train_features
+from biolearn.evaluation.neighbours import recognisability, variety
+from biolearn.evaluation.parzen import parzen_log_likelihood
+from biolearn.evaluation.statistics import jackknife, mean_and_stderr
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +169,8 @@ def test_the_standard_error_of_closer_is_its_spread():
     for _ in range(200):
         samples, test = np.exp(rng.normal(size=(60, 1))), np.exp(0.5 + rng.normal(size=(80, 1)))
         found.append(C.copying(samples, np.zeros((1, 1)), np.full((1, 1), 1e6), test)["closer"])
-    mean, mean_and_sd = np.mean(found, axis=0), np.std(found, axis=0, ddof=1)[0]
-    assert (
-        abs(mean[0] - 0.6382) < 3 * mean_and_sd / 200**0.5 and abs(mean[1] / mean_and_sd - 1) < 0.15
-    )
+    mean, spread = np.mean(found, axis=0), np.std(found, axis=0, ddof=1)[0]
+    assert abs(mean[0] - 0.6382) < 3 * spread / 200**0.5 and abs(mean[1] / spread - 1) < 0.15
 
 
 def test_placements_count_ties_as_halves():
@@ -172,8 +179,8 @@ def test_placements_count_ties_as_halves():
     )
 
 
-@pytest.mark.parametrize("share", [0, 0.3, 1])
-def test_the_share_of_copies_is_estimated(fraction):
+@pytest.mark.parametrize("fraction", [0, 0.3, 1])
+def test_the_fraction_of_copies_is_estimated(fraction):
     """Uniform points in eight dimensions, of which a known share are training points; train and
     valid are of different sizes.
     """
@@ -260,7 +267,7 @@ def test_the_threshold_is_the_distance_of_the_tenth_pair():
 
 
 def test_masks_hide_what_they_say():
-    masks = C.inpainting_masks((8, 12), 300, rng=Random(0))
+    masks = inpainting_masks((8, 12), 300, rng=Random(0))
     assert list(masks) == ["left", "right", "top", "bottom", "frame", "random"] and all(
         m.shape == (300, 96) and m.dtype == bool for m in masks.values()
     )
@@ -275,38 +282,34 @@ def test_masks_hide_what_they_say():
     )
 
 
-def test_the_report_measures_what_a_fill_does_and_hides_what_it_must_not_see(parts, network):
+def test_completions_are_measured_and_what_they_must_not_see_is_hidden(parts, network):
     (train, _, _, test), (_, _, _, y) = parts
-    masks = C.inpainting_masks((8, 8), 400, rng=Random(0))
+    masks = inpainting_masks((8, 8), 400, rng=Random(0))
     given = []
 
     def peek(x, visible):
         given.append(np.abs(x[~to_numpy(visible)]).max())
         return impute_mean(x, visible, train)
 
-    report = C.inpainting_report(
-        test,
-        y,
-        {"left": masks["left"][0], "random": masks["random"]},
-        {"peek": peek, "oracle": lambda x, v: test},
-        network,
-    )
+    ways = {"peek": peek, "oracle": lambda x, v: test}
+    report = {
+        name: compare_completions(
+            test, visible, ways, ours="oracle", predict=network.predict, labels=y
+        )
+        for name, visible in (("left", masks["left"][0]), ("random", masks["random"]))
+    }
     assert given == [0, 0]
     hidden = ~masks["random"]
     by_hand = np.array([((train.mean(0) - t)[h] ** 2).mean() for t, h in zip(test, hidden)])
-    assert report["random"]["peek"]["error"] == (
+    wanted = (
         pytest.approx(by_hand.mean(), rel=1e-5),
         pytest.approx(by_hand.std(ddof=1) / 20, rel=1e-5),
     )
+    assert report["random"]["peek"]["error"] == wanted == report["random"]["peek"]["lead"]
     for row in report.values():
-        assert (
-            row["oracle"]["error"][0] == 0 and row["oracle"]["accuracy"] == row["truth"]["accuracy"]
-        )
-        assert (
-            row["truth"]["accuracy"][0]
-            == np.mean(network.predict(test) == y)
-            > row["peek"]["accuracy"][0]
-        )
+        assert row["oracle"]["error"][0] == 0 and "lead" not in row["oracle"]
+        right = np.mean(network.predict(test) == y)
+        assert row["oracle"]["recognised"][0] == right > row["peek"]["recognised"][0]
 
 
 def test_variety_is_one_for_the_right_distribution_less_for_a_narrow_one_and_zero_for_one_answer():
@@ -338,12 +341,15 @@ def test_variety_of_a_true_gaussian_conditional_is_one():
 # ---------------------------------------------------------------- all together
 
 
-def test_every_fault_is_seen_and_copies_by_the_copy_tests_alone(parts, network, flawed):
-    (train, valid, _, test), _ = parts
+@pytest.fixture(scope="module")
+def data(parts):
+    (train, valid, _, test), (labels, *_) = parts
+    return Dataset("parts", (8, 8), train, valid, test, train_labels=labels)
+
+
+def test_every_fault_is_seen_and_copies_by_the_copy_tests_alone(data, network, flawed):
     found = {
-        name: C.evaluate_samples(
-            flawed[name], train, valid, test, network, rng=Random(3), n_bins=20
-        )
+        name: C.score_samples(flawed[name], data, features=network, rng=Random(3), n_bins=20)
         for name in flawed
     }
     low_is_good = {"Fréchet", "two-sample", "bins", "copied", "closer", "duplicates"}
@@ -371,6 +377,57 @@ def test_every_fault_is_seen_and_copies_by_the_copy_tests_alone(parts, network, 
         assert "duplicates" in seen(name)
 
 
+def test_a_score_is_what_its_estimator_says_whatever_else_is_asked(data, network, flawed):
+    x, asked = flawed["good"], dict(features=network, rng=Random(3))
+    some = C.score_samples(x, data, ("recognisable", "Parzen", "Fréchet"), **asked)
+    assert list(some) == ["recognisable", "Parzen", "Fréchet"]
+    assert some["Parzen"] == mean_and_stderr(parzen_log_likelihood(data.test, x, 0.2))
+    assert some["Fréchet"] == jackknife(
+        F.frechet_distance, network(x), network(data.test), rng=Random(3).stream("frechet")
+    )
+    assert some["recognisable"][0] == recognisability(x, data.train, data.train_labels)
+    whole = C.score_samples(x, data, **asked)
+    assert tuple(whole) == C.STANDARD and set(C.MEASURES) - set(whole) == {
+        "variety",
+        "recognisable",
+    }
+    assert {k: whole[k] for k in ("Parzen", "Fréchet")} == {
+        k: some[k] for k in ("Parzen", "Fréchet")
+    }
+    assert C.score_samples(2 * x, data, ("Parzen",))["Parzen"][0] < some["Parzen"][0]
+
+
+def test_the_error_of_variety_is_its_spread(data):
+    """Normal numbers in eight dimensions, new samples and a new reference each time: 200 repeats
+    know the spread to 5 %.
+    """
+    from dataclasses import replace
+
+    rng, found = np.random.default_rng(0), []
+    for _ in range(200):
+        there = replace(data, train=np.zeros((2, 8)), test=rng.normal(size=(150, 8)))
+        samples = 1.2 * rng.normal(size=(100, 8))
+        found.append(C.score_samples(samples, there, ("variety",))["variety"])
+        assert found[-1][0] == variety(samples, there.test)
+    values, errors = np.transpose(found)
+    assert abs(values.mean() - 1.44) < 0.02 and abs(errors.mean() / values.std(ddof=1) - 1) < 0.15
+
+
+@pytest.mark.parametrize(
+    "asked, match",
+    [
+        (dict(measures=("Parzen", "charm")), "no measure is called 'charm': choose from Parzen, "),
+        (dict(measures=("Fréchet",), rng=Random(0)), "features of a classifier are needed"),
+        (dict(measures=("two-sample",)), "rng is needed: two-sample draws"),
+        (dict(measures=("recognisable",)), "64 columns"),
+    ],
+)
+def test_what_cannot_be_scored_is_told(data, flawed, asked, match):
+    x = flawed["good"][:, :5] if match == "64 columns" else flawed["good"]
+    with pytest.raises(ValueError, match=match):
+        C.score_samples(x, data, **asked)
+
+
 @pytest.mark.parametrize(
     "call, match",
     [
@@ -384,7 +441,7 @@ def test_every_fault_is_seen_and_copies_by_the_copy_tests_alone(parts, network, 
             lambda x: C.completion_variety(x[None], x, np.arange(64) < 5, rng=Random(0)),
             "at least two",
         ),
-        (lambda x: C.evaluate_samples(2 * x + 1, x, x, x, None, rng=Random(0)), "above 1"),
+        (lambda x: C.score_samples(2 * x + 1, Dataset("x", (8, 8), x, x, x)), "above 1"),
     ],
 )
 def test_bad_input_is_told(parts, call, match):

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import biolearn.evaluation.baselines as baselines
 import biolearn.evaluation.completion as completion
-import biolearn.evaluation.controls as controls_module
 import biolearn.evaluation.neighbours as neighbours
 import biolearn.evaluation.parzen as parzen
 import biolearn.evaluation.statistics as statistics_module
@@ -381,7 +381,7 @@ def test_inpainting_error_refuses():
         completion.inpainting_error(a, a, np.ones((4, 2), bool))
     with pytest.raises(ValueError, match="zeros and ones"):
         completion.inpainting_error(a, a, np.full((2, 4), 0.5))
-    with pytest.raises(ValueError, match="filled"):
+    with pytest.raises(ValueError, match="completed has shape"):
         completion.inpainting_error(a, a[:1], np.zeros(4, bool))
 
 
@@ -393,7 +393,7 @@ def test_inpainting_error_refuses():
     chunk=st.integers(1, 40),
     seed=st.integers(0, 10**6),
 )
-def test_fill_nearest_agrees_with_the_plain_loop(n, m, d, chunk, seed):
+def test_impute_nearest_agrees_with_the_plain_loop(n, m, d, chunk, seed):
     rng = np.random.default_rng(seed)
     x, train, visible = rng.random((n, d)), rng.random((m, d)), rng.random((n, d)) < 0.5
     visible[:, 0] = True  # with nothing visible every digit is as near
@@ -406,8 +406,8 @@ def test_fill_nearest_agrees_with_the_plain_loop(n, m, d, chunk, seed):
     assert np.array_equal(completion.impute_nearest(x, visible, train, chunk=chunk), wanted)
 
 
-@pytest.mark.parametrize("fill", [completion.impute_mean, completion.impute_nearest])
-def test_fillings_keep_visible_pixels_and_do_not_peek(digits, fill):
+@pytest.mark.parametrize("impute", [completion.impute_mean, completion.impute_nearest])
+def test_imputations_keep_visible_pixels_and_do_not_peek(digits, impute):
     visible = np.random.default_rng(0).random(digits.test.shape) < 0.5
     filled = fill(digits.test, visible, digits.train)
     assert filled.dtype == np.float32 and np.array_equal(filled[visible], digits.test[visible])
@@ -416,7 +416,7 @@ def test_fillings_keep_visible_pixels_and_do_not_peek(digits, fill):
     )
 
 
-def test_fill_mean_is_the_mean(digits):
+def test_impute_mean_is_the_mean(digits):
     filled = completion.impute_mean(digits.test[:3], np.zeros(64, bool), digits.train)
     assert np.allclose(filled, digits.train.mean(axis=0), atol=1e-6)
 
@@ -437,8 +437,8 @@ def test_nearest_beats_the_mean(digits):
 
 def test_control_samples(digits):
     n, n_train = 500, len(digits.train)
-    got = controls_module.control_samples(digits.train, n, rng=Random(0))
-    assert tuple(got) == controls_module.CONTROLS
+    got = baselines.control_samples(digits.train, n, rng=Random(0))
+    assert tuple(got) == baselines.CONTROLS
     assert [len(v) for v in got.values()] == [n, n_train // 4, n, n]
     assert all(
         v.dtype == np.float32 and v.shape[1] == 64 and v.min() >= 0 and v.max() <= 1
@@ -460,7 +460,7 @@ def test_control_samples(digits):
 def test_pca_reconstructions_agree_with_scikit_learn(digits):
     from sklearn.decomposition import PCA
 
-    pca = controls_module.control_samples(digits.train, 400, rng=Random(3))
+    pca = baselines.control_samples(digits.train, 400, rng=Random(3))
     model = PCA(16).fit(digits.train)
     oracle = model.inverse_transform(model.transform(pca["training digits"]))
     assert np.allclose(pca["PCA reconstructions"], np.clip(oracle, 0, 1), atol=1e-4)
@@ -473,16 +473,14 @@ def test_gaussian_has_the_covariance_of_the_data():
     rng = np.random.default_rng(0)
     train = rng.standard_normal((5000, 4)) @ rng.standard_normal((4, 4))
     train = np.concatenate([train, np.full((1, 4), 99.0), np.full((1, 4), -99.0)])
-    gaussian = controls_module.control_samples(train, 20000, rng=Random(0))[
-        "full-covariance Gaussian"
-    ]
+    gaussian = baselines.control_samples(train, 20000, rng=Random(0))["full-covariance Gaussian"]
     wanted = np.cov(train, rowvar=False)
     assert np.abs(np.cov(gaussian, rowvar=False) - wanted).max() < 0.06 * wanted.max()
 
 
 def test_same_seed_same_controls_and_another_seed_differs(digits):
     one, two, other = (
-        controls_module.control_samples(digits.train, 100, rng=Random(s)) for s in (0, 0, 1)
+        baselines.control_samples(digits.train, 100, rng=Random(s)) for s in (0, 0, 1)
     )
     assert all(np.array_equal(one[k], two[k]) for k in one)
     assert not any(np.array_equal(one[k], other[k]) for k in one)
@@ -492,7 +490,7 @@ def test_centroids_beat_as_many_real_digits(digits):
     """The reason for the control rows: a set that is nobody's handwriting scores above real
     handwriting.
     """
-    got = controls_module.control_samples(digits.train, len(digits.train), rng=Random(0))
+    got = baselines.control_samples(digits.train, len(digits.train), rng=Random(0))
     k = len(got["k-means centroids"])
     gain = parzen.parzen_log_likelihood(
         digits.test, got["k-means centroids"], 0.16
@@ -503,9 +501,9 @@ def test_centroids_beat_as_many_real_digits(digits):
 
 def test_control_samples_refuses(digits):
     with pytest.raises(ValueError, match="at least 8"):
-        controls_module.control_samples(digits.train[:5], 10, rng=Random(0))
+        baselines.control_samples(digits.train[:5], 10, rng=Random(0))
     with pytest.raises(ValueError, match="n must be"):
-        controls_module.control_samples(digits.train, 0, rng=Random(0))
+        baselines.control_samples(digits.train, 0, rng=Random(0))
 
 
 # ---------------------------------------------------------------- other array libraries
@@ -539,7 +537,7 @@ def test_everything_runs_on_another_array_library(digits):
         parzen.choose_sigma(T, S, (0.1, 0.15, 0.3))[0]
         == parzen.choose_sigma(t, s, (0.1, 0.15, 0.3))[0]
     )
-    controls = controls_module.control_samples(S, 20, rng=Random(0))
+    controls = baselines.control_samples(S, 20, rng=Random(0))
     assert all(v.device == T.device and v.dtype == strict.float32 for v in controls.values())
 
 
@@ -547,14 +545,19 @@ def test_importing_is_light():
     import subprocess
     import sys
 
-    code = "import sys, biolearn.evaluation.parzen, biolearn.evaluation.completion, biolearn.evaluation.neighbours; bad = {'sklearn', 'scipy', 'matplotlib', 'cupy'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+    light = ("parzen", "completion", "neighbours", "statistics")
+    code = (
+        f"import sys, {', '.join(f'biolearn.evaluation.{name}' for name in light)}; "
+        "bad = {'sklearn', 'scipy', 'matplotlib', 'cupy'} & set(sys.modules); "
+        "sys.exit(str(bad) if bad else 0)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
 
 
-# ---------------------------------------------------------------- Gaussian fills
+# ---------------------------------------------------------------- Gaussian imputations
 
 
-def test_fill_pca_is_the_conditional_mean_of_a_gaussian():
+def test_impute_pca_is_the_conditional_mean_of_a_gaussian():
     """Oracle: the textbook formula with the covariance W diag(prior) Wᵀ + noise · 1, inverted over
     the visible pixels.
     """
@@ -576,7 +579,7 @@ def test_fill_pca_is_the_conditional_mean_of_a_gaussian():
         np.testing.assert_array_equal(filled[v], row[v])
 
 
-def test_fill_gaussian_is_the_conditional_mean():
+def test_impute_gaussian_is_the_conditional_mean():
     """Oracle: the precision matrix.
 
     The mean of the hidden given the visible is m_h - P_hh^-1 P_hv (x_v - m_v).
@@ -594,7 +597,7 @@ def test_fill_gaussian_is_the_conditional_mean():
         np.testing.assert_array_equal(filled[v], row[v])
 
 
-def test_draws_of_fill_gaussian_have_the_conditional_distribution():
+def test_draws_of_impute_gaussian_have_the_conditional_distribution():
     """Whitened by the conditional covariance (a Schur complement, not what the code computes),
     20,000 draws are standard normal: scipy's log-density has its known mean.
     """
@@ -617,7 +620,7 @@ def test_draws_of_fill_gaussian_have_the_conditional_distribution():
     assert np.all(np.abs(drawn.mean(axis=0) - mean) < 4 * np.sqrt(np.diag(schur) / n))
 
 
-def test_gaussian_fills_with_nothing_visible_and_with_dead_pixels(digits):
+def test_gaussian_imputations_with_nothing_visible_and_with_dead_pixels(digits):
     x = digits.test[:5]
     for fill in (completion.impute_gaussian, completion.impute_pca):
         np.testing.assert_allclose(

@@ -1,970 +1,110 @@
-"""Seeds and ablations: every number of a run against a direct computation, the verdicts against
-sums done by hand, and runs that diverge, break, are interrupted or meet another process.
+"""The programs of experiments/: each says what it does, finds what was measured before, and adds to
+its table what is not there.
 """
 
+import ast
+import importlib
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
-from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-import biolearn.cli.reproduction as reproduction
-import biolearn.evaluation.network as network_module
-import biolearn.reproduction.ablations as ablations
-import biolearn.reproduction.ablations as study
-import biolearn.reproduction.figures as figures
-import biolearn.reproduction.runs as runs
-from biolearn.core.arrays import Backend, to_numpy
-from biolearn.core.data import load_digits
-from biolearn.core.generation import generate, inpaint, sample_directed
-from biolearn.core.inference import Inference, infer
-from biolearn.core.layers import exact_gradient
-from biolearn.core.learning import DivergenceError, TrainConfig
-from biolearn.core.model import encode, log_p_joint
-from biolearn.core.rng import Random
-from biolearn.evaluation.completion import impute_mean, inpainting_error
-from biolearn.evaluation.neighbours import nearest_distance, variety
-from biolearn.evaluation.parzen import parzen_log_likelihood
-from biolearn.reproduction.profiles import PROFILES, Profile
-from biolearn.reproduction.runs import run_key, trained_run
+import experiments
+from biolearn.core.files import as_plain
+from experiments import PAPER, command_line, extend_table, read_table, some
 
-ROOT = Path(__file__).resolve().parent.parent
-TINY = Profile(
-    "quick",
-    dataset="digits",
-    hidden=(12, 6),
-    units=("sigmoid", "softplus", "sigmoid"),
-    n_samples=60,
-    threads=1,
-    recipe=TrainConfig(
-        epochs=1,
-        batch_size=200,
-        n_steps=2,
-        noise=(0.2, 0.1, "spikes"),
-        rate_f=(1e-3, 1e-3),
-        rate_g=(1e-2, 1e-2),
-    ),
+PROGRAMS = sorted(
+    path.stem
+    for path in (Path(__file__).resolve().parent.parent / "experiments").glob("*.py")
+    if "def main(" in path.read_text(encoding="utf-8")
 )
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    "A tiny network, trained for one epoch on the 8x8 digits."
-    return trained_run(TINY, seed=3, device="cpu", out=str(tmp_path_factory.mktemp("tiny")))
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_program_has_help_that_holds_its_docstring(name):
+    root = Path(__file__).resolve().parent.parent
+    argv = [sys.executable, "-m", f"experiments.{name}", "--help"]
+    env = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(argv, cwd=root, env=env, capture_output=True, text=True, timeout=60)
+    program = ast.parse((root / "experiments" / f"{name}.py").read_text(encoding="utf-8"))
+    assert done.returncode == 0, done.stderr
+    assert ast.get_docstring(program).split("\n")[0] in done.stdout
+    assert f"python -m experiments.{name}" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def measured(run):
-    return network_module.measure(run, progress=False)
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    "The quick profile is tiny, also for `main`."
-    monkeypatch.setitem(PROFILES, "quick", TINY)
-
-
-# ---- variants ------------------------------------------------------------------------------------
-
-CHANGES = {
-    "paper": {},
-    "no inference": {"n_steps": 0},
-    "alpha 0": {"alpha": 0.0},
-    "no noise": {"noise": (0.0, 0.0, 0.0), "noise_end": None},
-    "exact gradient": {"direction": "exact"},
-    "sgd": {"optimizer": "sgd", **ablations.SGD_RATES},
+# program: (its arguments for the seeds that were measured, its table)
+STORED = {
+    "clock": (["--seeds", "7-8", "--learn", ""], "biology/clock.json"),
+    "noise": (["--seeds", "7-8", "--learn", ""], "biology/noise.json"),
+    "lateral": (["--seeds", "7-8"], "biology/lateral.json"),
+    "spikes": (["--seeds", "7-8"], "biology/spikes.json"),
+    "dale": (["--seeds", "0", "--conditions", "free", "0.8", "1.0"], "biology/dale.json"),
+    "supervised": (["--part", "rules", "--seeds", "0-1"], "supervised.json"),
+    "reinforcement": (["--only", "CartPole-v1", "mnist"], "reinforcement.json"),
 }
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("variant", CHANGES)
-def test_a_variant_changes_what_it_says_and_nothing_else(profile, variant):
-    before, after = PROFILES[profile].recipe, ablations.variant_profile(profile, variant).recipe
-    differ = {
-        f.name: getattr(after, f.name)
-        for f in fields(TrainConfig)
-        if getattr(after, f.name) != getattr(before, f.name)
+@pytest.mark.parametrize("name", STORED)
+def test_what_was_measured_before_is_not_measured_again(name, tmp_path, monkeypatch):
+    argv, table = STORED[name]
+    there, copy = PAPER / table, tmp_path / "table.json"
+    copy.write_bytes(there.read_bytes())
+    program = importlib.import_module(f"experiments.{name}")
+    for module in (experiments, program):
+        never = lambda settings, seeds, *a, **k: pytest.fail(f"measures {list(settings)} {seeds}")
+        monkeypatch.setattr(module, "study", never, raising=False)
+    assert program.main([*argv, "--out", str(copy)]) == 0
+    assert copy.read_bytes() == there.read_bytes()
+    assert list(tmp_path.iterdir()) == [copy]
+
+
+@pytest.mark.parametrize("name", ["clock", "dale", "lateral", "noise", "spikes", "supervised"])
+def test_stored_settings_and_verdicts_are_those_of_today(name):
+    table = read_table(PAPER / STORED[name][1])
+    about = as_plain(importlib.import_module(f"experiments.{name}").finish(table))
+    for part in {"settings", "verdict", "verdicts", "trained"} & set(about):
+        assert about[part] == table[part], part
+
+
+def test_stored_rewards_are_read_with_their_verdicts_and_history():
+    from experiments import reinforcement
+
+    table = read_table(PAPER / "reinforcement.json")
+    runs = reinforcement.read_runs(PAPER / "reinforcement.json")
+    assert runs == table["runs"] and reinforcement.verdicts(runs) == table["verdicts"]
+    assert as_plain(reinforcement.EARLIER) == table["earlier"]
+
+
+def squared(trial):
+    if trial.seed == 3:
+        raise RuntimeError("no")
+    return {"square": trial.seed**2 * trial.settings["times"]}
+
+
+def test_a_table_is_extended_by_what_it_lacks(tmp_path, capsys):
+    out = tmp_path / "table.json"
+    out.write_text(json.dumps({"a": {"once": {"1": {"square": "old"}}}, "kept": 5}))
+    parser = command_line("toy", "What it does.", out, seeds="1-3")
+    asked = parser.parse_args(["--workers", "1"])
+    rows = {"once": {"times": 1}, "twice": {"times": 2}}
+    place = lambda trial: ("a", trial.name, trial.seed)
+    finish = lambda table: {"n": len(table["a"])}
+    assert extend_table(asked, rows, asked.seeds, squared, place, finish) == 2
+    table = read_table(out)
+    values = {
+        name: {seed: found["square"] for seed, found in of.items()}
+        for name, of in table["a"].items()
     }
-    assert differ == {k: v for k, v in CHANGES[variant].items() if v != getattr(before, k)}
-    assert variant != "no noise" or set(after.at(0.5).noise) == {0.0}
-    assert replace(ablations.variant_profile(profile, variant), recipe=before) == PROFILES[profile]
-
-
-def test_variants_are_complete_and_their_models_have_names_of_their_own():
-    assert set(CHANGES) == set(ablations.VARIANTS) == {"paper", *ablations.QUESTIONS}
-    assert len(
-        {run_key(ablations.variant_profile("paper", v), 0, Backend()) for v in ablations.VARIANTS}
-    ) == len(ablations.VARIANTS)
-    with pytest.raises(ValueError, match="no inference"):
-        ablations.variant_profile("quick", "no inferences")
-
-
-def test_inference_of_a_variant_is_what_the_variant_says(run):
-    x = run.dataset.test[:5]
-    settle = lambda v: infer(run.model, x, ablations.variant_profile(TINY, v).recipe.inference)
-    for a, b in zip(settle("no inference"), encode(run.model, x)):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    want = infer(run.model, x, Inference(n_steps=2, direction=exact_gradient))[1]
-    np.testing.assert_array_equal(settle("exact gradient")[1], want)
-    assert np.abs(want - settle("paper")[1]).max() > 1e-3
-
-
-# ---- what is measured ----------------------------------------------------------------------------
-
-
-def test_one_chain_gives_directed_sampling_generate_and_the_rest(run):
-    chain, rng = (
-        network_module.chain_samples(run, (0, 1, 3)),
-        run.rng.stream("experiments", "samples"),
-    )
-    np.testing.assert_array_equal(chain[0], sample_directed(run.model, 60, rng=rng))
-    for rounds in (1, 3):
-        np.testing.assert_allclose(
-            chain[rounds],
-            generate(
-                run.model, 60, rounds=rounds, rng=rng, inference=Inference(alpha=0.3, n_steps=2)
-            ),
-            rtol=1e-5,
-            atol=1e-6,
-        )
-    assert np.abs(chain[3] - chain[0]).max() > 0.01
-
-
-def test_more_samples_than_a_block(run, monkeypatch):
-    whole = network_module.chain_samples(run, (0, 1))
-    monkeypatch.setattr(network_module, "_BLOCK", 7)
-    for r, x in network_module.chain_samples(run, (0, 1)).items():
-        np.testing.assert_allclose(x, whole[r], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        network_module.climb(run)["mean"], [t.mean() for t in _trace(run)], rtol=1e-5
-    )
-
-
-def _trace(run):
-    return [
-        log_p_joint(run.model, h) for h in Inference(n_steps=20).steps(run.model, run.dataset.test)
-    ]
-
-
-def test_scores_are_parzen_and_variety(run, measured):
-    test = run.dataset.test
-    assert list(measured["rounds"]) == ["0", "1", "3", "10", "100"]
-    x = generate(
-        run.model,
-        60,
-        rng=run.rng.stream("experiments", "samples"),
-        inference=Inference(alpha=0.3, n_steps=2),
-    )
-    values = parzen_log_likelihood(test, x, 0.2)
-    assert measured["rounds"]["3"]["mean"] == pytest.approx(values.mean(), rel=1e-5)
-    assert measured["rounds"]["3"]["stderr"] == pytest.approx(
-        values.std(ddof=1) / 300**0.5, rel=1e-5
-    )
-    assert measured["rounds"]["3"]["variety"] == pytest.approx(variety(x, test), rel=1e-4)
-
-
-def test_generate_otherwise_uses_the_other_setting(run, measured):
-    rng = run.rng.stream("experiments", "samples")
-    for name, settings in (("α = 0", dict(n_steps=2, alpha=0.0)), ("N = 0", dict(n_steps=0))):
-        want = parzen_log_likelihood(
-            run.dataset.test, generate(run.model, 60, rng=rng, **settings), 0.2
-        ).mean()
-        assert measured["otherwise"][name]["mean"] == pytest.approx(want, rel=1e-5)
-    still = replace(run, profile=ablations.variant_profile(TINY, "no inference"))
-    assert set(network_module._otherwise(still)) == {"α = 0", "N = 15"}
-
-
-def test_climb_against_a_plain_loop(run, measured):
-    trace = np.stack(_trace(run)).astype(float)
-    climb, mean = measured["climb"], trace.mean(1)
-    np.testing.assert_allclose(climb["mean"], mean, rtol=1e-5)
-    np.testing.assert_allclose(climb["stderr"], trace.std(1, ddof=1) / 300**0.5, rtol=1e-4)
-    assert climb["smallest_rise"] == pytest.approx(
-        min(b - a for a, b in zip(mean, mean[1:])), rel=1e-3, abs=1e-5
-    )
-    assert climb["share_rising"] == sum(bool(a < b) for a, b in zip(trace[0], trace[-1])) / 300
-    assert len(climb["mean"]) == 21
-
-
-def test_masks_hide_the_four_halves_in_turn_and_another_random_half_of_each_digit(run):
-    masks = network_module.missing_halves(run, 300)
-    assert [m.reshape(8, 8).sum((0, 1)).item() for m in masks["halves"][:4]] == [32] * 4
-    assert (
-        masks["halves"][0].reshape(8, 8)[:, :4].all()
-        and masks["halves"][5].reshape(8, 8)[:, 4:].all()
-    )
-    assert masks["halves"][2].reshape(8, 8)[:4].all() and masks["halves"][7].reshape(8, 8)[4:].all()
-    assert (
-        0.48 < masks["random"].mean() < 0.52 and len({m.tobytes() for m in masks["random"]}) == 300
-    )
-
-
-def test_completing_is_inpaint(run):
-    x, visible = run.dataset.test[:30], network_module.missing_halves(run, 30)["random"]
-    got = network_module.complete(run, x, visible, rng=run.rng.stream("x"))
-    np.testing.assert_allclose(
-        got,
-        inpaint(run.model, x, visible, rng=run.rng.stream("x"), inference=Inference(n_steps=2)),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-    exact = network_module.complete(
-        replace(run, profile=ablations.variant_profile(TINY, "exact gradient")),
-        x,
-        visible,
-        rng=run.rng.stream("x"),
-    )
-    assert np.abs(exact - got).max() > 1e-4 and (exact[visible] == x[visible]).all()
-
-
-def test_inpainting_errors_and_leads(run, measured):
-    x, train = run.dataset.test, run.dataset.train
-    for kind, visible in network_module.missing_halves(run, 300).items():
-        ours = inpainting_error(
-            x,
-            inpaint(
-                run.model,
-                x,
-                visible,
-                rng=run.rng.stream("experiments", "in-painting", kind),
-                inference=Inference(n_steps=2),
-            ),
-            visible,
-        )
-        mean = inpainting_error(x, impute_mean(x, visible, train), visible)
-        got = measured["inpainting"][kind]
-        assert list(got) == ["network", *ablations.FILLS]
-        assert got["network"]["mean"] == pytest.approx(ours.mean(), rel=1e-5) and got["mean digit"][
-            "mean"
-        ] == pytest.approx(mean.mean(), rel=1e-6)
-        assert got["mean digit"]["lead"] == pytest.approx((mean - ours).mean(), rel=1e-4, abs=1e-6)
-        assert got["mean digit"]["lead_stderr"] == pytest.approx(
-            (mean - ours).std(ddof=1) / 300**0.5, rel=1e-4
-        )
-
-
-def test_copies_are_found(run):
-    honest, copied = (
-        network_module.memorising(run, run.dataset.test),
-        network_module.memorising(run, run.dataset.train[:100]),
-    )
-    assert honest["ratio"] == pytest.approx(1, abs=0.15) and honest["part"] == 300
-    assert copied["ratio"] < 0.1 and copied["samples_to_train"][2] == 0
-    d = np.sort(nearest_distance(run.dataset.test, run.dataset.train))
-    np.testing.assert_allclose(
-        honest["test_to_train"], np.quantile(d.astype(float), (0, 0.25, 0.5, 0.75, 1)), rtol=1e-6
-    )
-    np.testing.assert_array_equal(
-        network_module.nearest_digits(run.dataset.train[5:8], run.dataset.train),
-        run.dataset.train[5:8],
-    )
-
-
-def test_the_classifier_knows_digits_and_says_what_it_sees(run):
-    balance = network_module.class_balance(
-        run,
-        {
-            "ones": run.dataset.train[run.dataset.train_labels == 1],
-            "broken": np.full((5, 64), np.nan, np.float32),
-        },
-    )
-    assert balance["accuracy"] > 0.95 and balance["broken"] is None
-    assert np.argmax(balance["ones"]["histogram"]) == 1 and balance["ones"]["entropy"] < 0.1
-    assert (
-        np.abs(
-            np.array(balance["test digits"]["histogram"]) - np.bincount(run.dataset.test_labels)
-        ).max()
-        < 10
-        and balance["test digits"]["entropy"] > 0.98
-    )
-
-
-def test_the_rest_of_a_measurement(run, measured):
-    assert measured["rms"]["last"] == pytest.approx(run.history[-1]["rms"]) and measured[
-        "pictures"
-    ]["image_shape"] == [8, 8]
-    shown = network_module.unpack(measured["pictures"]["samples"])
-    want = np.clip(network_module.chain_samples(run, (3,))[3][:20], 0, 1)
-    assert shown.shape == (20, 64) and np.abs(shown - want).max() <= 0.5 / 255 + 1e-6
-    near = network_module.unpack(measured["pictures"]["neighbours"])
-    assert (
-        np.abs(near - network_module.nearest_digits(want, run.dataset.train)).max()
-        <= 0.5 / 255 + 1e-6
-    )
-    json.dumps(measured, allow_nan=False)
-
-
-def test_less_is_measured_without_full_and_nothing_changes_by_it(run, measured):
-    short = network_module.measure(run, full=False, progress=False)
-    assert list(short["rounds"]) == ["0", "1", "3", "10"]
-    assert {k: measured["rounds"][k] for k in short["rounds"]} == short["rounds"]
-    assert {k: v for k, v in short.items() if k != "rounds"} == {
-        k: v for k, v in measured.items() if k != "rounds"
-    }
-
-
-def test_a_broken_model_is_measured_without_a_number(run):
-    (low, high) = run.model.pairs
-    W = low.g.W.copy()
-    W[0, 0] = np.nan
-    broken = replace(
-        run, model=replace(run.model, pairs=(replace(low, g=replace(low.g, W=W)), high))
-    )
-    found = network_module.measure(broken, full=False, progress=False)
-    assert (
-        found["rounds"]["3"] == dict(mean=None, stderr=None, variety=None)
-        and found["inpainting"] is found["nearest"] is found["pictures"] is None
-    )
-    assert (
-        found["climb"]["smallest_rise"] is None
-        and found["climb"]["share_rising"] == 0
-        and found["classes"]["GENERATE"] is None
-    )
-    json.dumps(found, allow_nan=False)
-    rows = {
-        t.name: ablations.judge(t, [_result(**found) | {"rms": found["rms"]}] * 3)
-        for t in ablations.TARGETS
-    }
-    assert [row["holds"] for row in rows.values()][2:-1].count(True) == 0
-
-
-def test_it_runs_on_any_array_library(run, strict_backend):
-    from biolearn.core.checkpoints import load_model
-
-    there = replace(
-        run,
-        model=load_model(run.folder / "model.safetensors", strict_backend),
-        backend=strict_backend,
-        rng=Random(3, strict_backend),
-    )
-    chain = network_module.chain_samples(there, (0, 3))
-    np.testing.assert_allclose(
-        to_numpy(chain[3]), network_module.chain_samples(run, (3,))[3], rtol=1e-4, atol=1e-5
-    )
-    assert network_module.climb(there)["mean"] == pytest.approx(
-        network_module.climb(run)["mean"], rel=1e-4
-    )
-    a, b = network_module.inpainting(there), network_module.inpainting(run)
-    assert a["random"]["network"]["mean"] == pytest.approx(b["random"]["network"]["mean"], rel=1e-4)
-    assert network_module.memorising(there, chain[3])["ratio"] == pytest.approx(
-        network_module.memorising(run, to_numpy(chain[3]))["ratio"], rel=1e-4
-    )
-
-
-# ---- sums done by hand ---------------------------------------------------------------------------
-
-
-def _result(
-    seed=0,
-    variant="paper",
-    finite=True,
-    level="full",
-    dataset="mnist",
-    generate=240.0,
-    directed=120.0,
-    rise=0.02,
-    fraction=0.995,
-    lead=0.01,
-    **more,
-):
-    "A result as `run_experiment` writes it, with numbers of one's own."
-    fill = {"mean": 0.08, "stderr": 0.001, "lead": lead, "lead_stderr": 0.002}
-    profile = ablations.variant_profile(replace(PROFILES["paper"], dataset=dataset), variant)
-    result = {
-        "key": f"k{seed}",
-        "variant": variant,
-        "seed": seed,
-        "profile": "paper",
-        "level": level,
-        "measurement": study.MEASUREMENT,
-        "finite": finite,
-        "diverged": None if finite else "h_1 exploded: why",
-        "settings": network_module._plain(profile),
-        "revision": {"commit": "c" * 40, "dirty": False},
-    }
-    if finite:
-        result["seconds"] = dict(training=10.0 + seed, measuring=1.0)
-    if finite and level != "finite":
-        result |= {
-            "rounds": {
-                "0": dict(mean=directed, stderr=1.0, variety=0.7),
-                "3": dict(mean=generate, stderr=1.0, variety=0.4),
-            },
-            "otherwise": {"α = 0": dict(mean=generate - 5, stderr=1.0, variety=0.5)},
-            "climb": dict(
-                mean=[0.0] * 21, stderr=[0.1] * 21, smallest_rise=rise, share_rising=fraction
-            ),
-            "inpainting": {
-                kind: {
-                    "network": dict(mean=0.06, stderr=0.001),
-                    **dict.fromkeys(ablations.FILLS, fill),
-                }
-                for kind in ("halves", "random")
-            },
-            "classes": {"accuracy": 0.95, "GENERATE": {"histogram": [1] * 10, "entropy": 0.98}},
-            "rms": {"last": [0.3, 0.6, 0.6], "largest": [0.3, 0.9, 0.6]},
-        }
-    return json.loads(json.dumps(result | more))
-
-
-@pytest.fixture
-def folder(tmp_path):
-    "A folder of results; call it with results to fill it."
-
-    def fill(*results):
-        for r in results:
-            study.result_path(tmp_path, r["variant"], r["seed"]).write_text(json.dumps(r))
-        return tmp_path / "experiments"
-
-    (tmp_path / "experiments").mkdir()
-    return fill
-
-
-def row(summary, start):
-    (found,) = [r for r in summary["targets"] if r["name"].startswith(start)]
-    return found
-
-
-def test_mean_sd_and_verdicts_by_hand(folder):
-    summary = ablations.summarise(
-        folder(
-            *(
-                _result(s, generate=g, directed=d)
-                for s, g, d in ((0, 235.0, 130.0), (1, 236.0, 126.0), (2, 240.0, 119.0))
-            )
-        )
-    )
-    first = row(summary, "GENERATE, Parzen")
-    assert (
-        first["per_seed"] == {"0": 235.0, "1": 236.0, "2": 240.0}
-        and first["mean"] == 237.0
-        and first["n"] == 3
-        and first["sd"] == pytest.approx(7**0.5)
-        and first["holds"] is True
-    )
-    assert row(summary, "directed")["mean"] == 125.0 and row(summary, "directed")["holds"] is False
-    assert (
-        row(summary, "GENERATE above")["mean"] == 112.0
-        and row(summary, "GENERATE above")["holds"] is True
-        and row(summary, "the gap")["holds"] is True
-    )
-    assert (
-        row(summary, "mean log p")["holds"] is True
-        and row(summary, "share of single")["holds"] is True
-    )
-    beaten = [r for r in summary["targets"] if r["name"].startswith("in-painting")]
-    assert len(beaten) == 6 and all(
-        r["holds"] is True and r["mean"] == pytest.approx(0.75) for r in beaten
-    )
-    assert (
-        row(summary, "training stays")["holds"] is None
-        and "3 of at least 20" in row(summary, "training stays")["note"]
-    )
-    assert (
-        summary["seconds"]["training"]["mean"] == 11.0
-        and summary["otherwise"]["α = 0"]["mean"] == 232.0
-        and summary["rounds"]["0"]["variety"]["mean"] == pytest.approx(0.7)
-    )
-    assert summary["commits"] == ["c" * 12] and summary["left_out"] == []
-
-
-@pytest.mark.parametrize(
-    "start, spoiled",
-    [
-        ("mean log p", dict(rise=-1e-9)),
-        ("GENERATE above", dict(generate=119.0)),
-        ("in-painting, random: error over that of the nearest", dict(lead=0.0039)),
-    ],
-)
-def test_what_must_hold_for_every_seed_fails_by_one(folder, start, spoiled):
-    summary = ablations.summarise(folder(_result(0), _result(1, **spoiled), _result(2)))
-    assert row(summary, start)["holds"] is False and row(summary, start)["note"] == "not for seed 1"
-
-
-def test_too_few_seeds_are_not_judged_and_other_data_neither(folder):
-    summary = ablations.summarise(folder(_result(0), _result(1)))
-    assert (
-        row(summary, "GENERATE, Parzen")["holds"] is None
-        and "2 of at least 3" in row(summary, "GENERATE, Parzen")["note"]
-    )
-    summary = ablations.summarise(folder(*(_result(s, dataset="digits") for s in range(3))))
-    assert (
-        row(summary, "GENERATE, Parzen")["holds"] is None
-        and row(summary, "share of")["holds"] is True
-    )
-
-
-def test_twenty_finite_seeds_count_and_one_that_is_not_spoils_them(folder):
-    seeds = [_result(s, level="full" if s < 5 else "finite") for s in range(20)]
-    summary = ablations.summarise(folder(*seeds))
-    stays = row(summary, "training stays")
-    assert (
-        stays["holds"] is True and stays["n"] == 20 and row(summary, "GENERATE, Parzen")["n"] == 5
-    )
-    summary = ablations.summarise(folder(_result(7, level="finite", finite=False)))
-    stays = row(summary, "training stays")
-    assert (
-        stays["holds"] is False
-        and stays["mean"] == 0.95
-        and stays["note"] == "not for seed 7"
-        and row(summary, "GENERATE, Parzen")["holds"] is True
-    )
-    summary = ablations.summarise(folder(_result(1, finite=False)))
-    assert (
-        row(summary, "GENERATE, Parzen")["holds"] is False
-        and row(summary, "GENERATE, Parzen")["note"] == "no number for seed 1"
-        and row(summary, "GENERATE, Parzen")["n"] == 4
-    )
-    assert summary["variants"]["paper"]["diverged"] == [1, 7]
-
-
-def test_results_of_other_settings_or_other_rules_are_left_out_by_name(folder):
-    other = _result(1)
-    other["settings"]["recipe"]["alpha"] = 0.5
-    place = folder(_result(0), other, _result(2, measurement=study.MEASUREMENT - 1), _result(3))
-    (place / "paper-seed4.json").write_text('{"half')
-    (place / "paper-seed5.json").write_text("[]")
-    with pytest.raises(ValueError, match="different settings"):
-        ablations.summarise(place)
-    summary = ablations.summarise(place, "paper")
-    assert summary["variants"]["paper"]["seeds"] == [0, 3]
-    assert summary["left_out"] == [
-        "paper-seed1.json: made with other settings",
-        "paper-seed2.json: measured by older rules",
-        "paper-seed4.json: not a result",
-        "paper-seed5.json: not a result",
-    ]
-    assert "left out: paper-seed1.json" in ablations.coverage(summary)
-
-
-def test_a_result_older_than_a_field_of_the_profile_counts_where_the_field_has_its_default(folder):
-    older, newer = _result(0), _result(1)
-    for field in ("components", "rounds"):
-        del older["settings"][field]
-    place = folder(older, newer)
-    assert (
-        ablations.summarise(place, "paper")["variants"]["paper"]["seeds"]
-        == ablations.summarise(place)["variants"]["paper"]["seeds"]
-        == [0, 1]
-    )
-    assert ablations.read_results(place, replace(PROFILES["paper"], components=5))[1] == [
-        "paper-seed0.json: made with other settings",
-        "paper-seed1.json: made with other settings",
-    ]
-
-
-def test_no_result_is_an_error_that_names_the_command(folder):
-    with pytest.raises(
-        FileNotFoundError, match="biolearn experiments --profile paper --variants paper --seeds 0-4"
-    ):
-        ablations.summarise(folder(_result(0, variant="sgd")))
-    with pytest.raises(FileNotFoundError, match="--profile quick"):
-        ablations.summarise(folder(), "quick")
-
-
-def test_outcome_needs_three_standard_errors():
-    base = ablations.mean_and_sd({0: 9.0, 1: 11.0})  # mean 10, sd √2, squared standard error 1
-    error = (2 / 2 + 2 / 2) ** 0.5
-    for apart, want in ((2.9, "same"), (3.1, "better"), (-3.1, "worse")):
-        there = ablations.mean_and_sd({s: v + apart * error for s, v in ((0, 9.0), (1, 11.0))})
-        assert ablations.outcome(there, base) == want and ablations.outcome(there, base, -1) == {
-            "better": "worse",
-            "worse": "better",
-        }.get(want, want)
-    assert (
-        ablations.outcome(ablations.mean_and_sd({0: 5.0}), base) is None
-        and ablations.outcome(base, ablations.mean_and_sd({0: None, 1: 5.0})) is None
-    )
-
-
-@pytest.mark.parametrize(
-    "variant, score, word",
-    [
-        ("no inference", 100.0, "supported"),
-        ("no inference", 240.5, "not supported"),
-        ("no inference", 300.0, "contradicted"),
-        ("exact gradient", 100.0, "supported"),
-        ("exact gradient", 240.5, "supported"),
-        ("exact gradient", 300.0, "contradicted"),
-        ("sgd", 100.0, "contradicted"),
-        ("sgd", 240.5, "supported"),
-        ("sgd", 300.0, "supported"),
-    ],
-)
-def test_the_sentence_follows_the_numbers(folder, variant, score, word):
-    summary = ablations.summarise(
-        folder(
-            *(_result(s, generate=240.0 + s) for s in range(3)),
-            *(_result(s, variant=variant, generate=score + s) for s in range(3)),
-        )
-    )
-    said = summary["variants"][variant]["sentence"]
-    assert (
-        f": {word}" in said
-        and said.startswith(ablations.QUESTIONS[variant].claim)
-        and f"{score + 1:.1f} against 241.0" in said
-        and said.endswith(".")
-    )
-
-
-def test_sentences_without_a_verdict(folder):
-    say = lambda *results: ablations.summarise(folder(*results))["variants"]
-    assert say(_result(0))["sgd"]["sentence"].endswith(": not run.")
-    assert (
-        "not decided by so few seeds (1 and 1 measured)"
-        in say(_result(0), _result(0, variant="sgd"))["sgd"]["sentence"]
-    )
-    gone = say(
-        _result(0),
-        _result(1),
-        *(_result(s, variant="no noise", finite=False) for s in range(3)),
-        *(_result(s, variant="exact gradient", finite=False) for s in range(2)),
-    )
-    assert (
-        ": supported; training diverges for 3 of 3 seeds." in gone["no noise"]["sentence"]
-        and "not decided" in gone["exact gradient"]["sentence"]
-    )
-    some = say(*(_result(s, variant="alpha 0", finite=s > 0) for s in range(3)))["alpha 0"]
-    assert (
-        some["diverged"] == [0]
-        and some["sentence"].endswith(" 1 of 3 seeds diverged.")
-        and "not supported" in some["sentence"]
-    )
-
-
-def test_claims_and_texts(folder):
-    summary = ablations.summarise(folder(*(_result(s) for s in range(3))))
-    first = ablations.claims(summary)[0]
-    assert (first.paper, first.measured, first.holds) == (236, "240 ± 0 (3 seeds)", True)
-    assert (
-        "yes GENERATE, Parzen log-likelihood (nats): 240 ± 0 (3 seeds)  [paper: 236]"
-        in ablations.targets_text(summary)
-    )
-    assert "paper: seeds 0, 1, 2\nno inference: seeds none" in ablations.coverage(summary)
-
-
-def test_pictures_survive_packing():
-    x = np.random.default_rng(0).random((3, 49)).astype(np.float32)
-    assert (
-        np.abs(network_module.unpack(network_module.pack(x)) - x).max() <= 0.5 / 255 + 1e-6
-        and network_module.unpack(network_module.pack(x)).dtype == np.float32
-    )
-    np.testing.assert_array_equal(
-        network_module.unpack(network_module.pack(np.array([[-1.0, 2.0]]))), [[0, 1]]
-    )
-
-
-# ---- runs ----------------------------------------------------------------------------------------
-
-
-def experiment(out, variant="paper", seed=0, profile=TINY, **more):
-    return study.run_experiment(
-        profile, variant, seed, device="cpu", out=str(out), progress=False, **{"full": False} | more
-    )
-
-
-def test_a_run_is_written_and_not_repeated(tmp_path, monkeypatch):
-    made = experiment(tmp_path)
-    path = tmp_path / "experiments" / "paper-seed0.json"
-    assert (
-        json.loads(path.read_text()) == json.loads(json.dumps(made))
-        and made["finite"]
-        and made["level"] == "most"
-        and made["seconds"]["training"] > 0
-    )
-    assert (
-        made["peak_memory_mib"] > 10
-        and made["settings"]["recipe"]["n_steps"] == 2
-        and (tmp_path / "runs" / made["key"] / "model.safetensors").is_file()
-    )
-    monkeypatch.setattr(study, "_train_and_measure", lambda *a: pytest.fail("repeated"))
-    assert (
-        experiment(tmp_path)
-        == json.loads(path.read_text())
-        == experiment(tmp_path, only_finite=True)
-    )
-    for changed in (
-        dict(seed=1),
-        dict(full=True),
-        dict(variant="no noise"),
-        dict(profile=replace(TINY, n_samples=61)),
-    ):
-        with pytest.raises(pytest.fail.Exception, match="repeated"):
-            experiment(tmp_path, **changed)
-    monkeypatch.setattr(ablations, "MEASUREMENT", study.MEASUREMENT + 1)
-    with pytest.raises(pytest.fail.Exception, match="repeated"):
-        experiment(tmp_path)
-
-
-def test_more_can_be_measured_later_without_training_again(tmp_path, monkeypatch):
-    first = experiment(tmp_path, only_finite=True)
-    assert first["level"] == "finite" and "rounds" not in first and first["finite"]
-    import biolearn.cli.reproduction as reproduction
-    import biolearn.evaluation.network as network_module
-    import biolearn.reproduction.ablations as ablations
-    import biolearn.reproduction.ablations as study
-
-    monkeypatch.setattr(runs, "fit", lambda *a, **k: pytest.fail("trained again"))
-    assert (
-        "10" in experiment(tmp_path)["rounds"]
-        and "100" in experiment(tmp_path, full=True)["rounds"]
-    )
-
-
-def test_the_numbers_do_not_depend_on_the_order(tmp_path):
-    a = [experiment(tmp_path / "a", seed=s) for s in (0, 1)]
-    b = [experiment(tmp_path / "b", seed=s) for s in (1, 0)][::-1]
-    drop = lambda r: {k: v for k, v in r.items() if k not in ("seconds", "peak_memory_mib")}
-    assert [drop(r) for r in a] == [drop(r) for r in b] and a[0]["rounds"] != a[1]["rounds"]
-
-
-def test_models_can_be_dropped_but_not_that_of_seed_0(tmp_path):
-    kept, dropped = experiment(tmp_path, keep=False), experiment(tmp_path, seed=1, keep=False)
-    assert [p.name for p in (tmp_path / "runs").iterdir()] == [kept["key"]] and dropped["finite"]
-
-
-def test_a_diverging_run_says_so_and_is_not_repeated(tmp_path, monkeypatch):
-    wild = replace(
-        TINY,
-        recipe=replace(
-            TINY.recipe,
-            epochs=30,
-            batch_size=20,
-            noise=(0.0, 0.0, 0.0),
-            rate_f=(1e-2, 1e-2),
-            n_steps=15,
-            delta=5.0,
-        ),
-    )
-    result = experiment(tmp_path, profile=wild)
-    assert (
-        result["finite"] is False
-        and "h_" in result["diverged"]
-        and "rounds" not in result
-        and result["level"] == "most"
-    )
-    unfinished = lambda: list((tmp_path / "runs").glob("*seed1*.unfinished"))
-    assert not experiment(tmp_path, profile=wild, seed=1)["finite"] and unfinished()
-    (tmp_path / "experiments" / "paper-seed1.json").unlink()
-    assert not experiment(tmp_path, profile=wild, seed=1, keep=False)["finite"] and not unfinished()
-    monkeypatch.setattr(study, "_train_and_measure", lambda *a: pytest.fail("repeated"))
-    assert experiment(tmp_path, profile=wild, full=True) == result
-    assert "DIVERGED, layer h_" in reproduction.result_line(
-        result
-    ) and "\n" not in reproduction.result_line(result)
-
-
-def command(out, *argv):
-    return reproduction.main(
-        ["--profile", "quick", "--device", "cpu", "--out", str(out), "--full-seeds", "9", *argv]
-    )
-
-
-def test_the_command_runs_the_list_and_writes_the_results(tiny, tmp_path, capsys):
-    assert command(tmp_path, "--variants", "paper,no-inference", "--seeds", "0-2") == 0
+    assert values == {"once": {"1": "old", "2": 4}, "twice": {"1": 2, "2": 8}}
+    assert table["kept"] == 5 and table["n"] == 2
+    assert {"revision", "date", "algorithm", "seconds"} <= table["a"]["twice"]["2"].keys()
     printed = capsys.readouterr().out
-    assert (
-        printed.count("finite; GENERATE") == 6
-        and "[6/6] no inference seed 2" in printed
-        and "training stays finite" in printed
-    )
-    summary = json.loads((tmp_path / "experiments" / "results.json").read_text())
-    assert summary["variants"]["no inference"]["seeds"] == [0, 1, 2] and set(
-        summary["controls"]
-    ) == {"training digits", "k-means centroids", "PCA reconstructions", "full-covariance Gaussian"}
-    digits = load_digits()
-    assert summary["controls"]["training digits"]["n"] == 60 and summary["quoted"] == {
-        "contractive auto-encoder": 121,
-        "deep GSN": 214,
-        "GAN": 225,
-    }
-    assert {p.name for p in (tmp_path / "experiments").iterdir()} == {
-        "results.json",
-        "controls.json",
-        *(f"{v}-seed{s}.json" for v in ("paper", "no-inference") for s in range(3)),
-    }
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "experiments").glob("*seed*")}
-    assert (
-        command(tmp_path, "--only-results") == 0
-        and {p: p.stat().st_mtime_ns for p in before} == before
-    )
-    assert len(digits.test) == 300
+    assert "once seed 3: FAILED, RuntimeError: no" in printed and "twice seed 2" in printed
+    assert extend_table(asked, rows, (1, 2), squared, place, finish) == 0  # nothing is lacking
 
 
-def test_a_diverged_and_a_broken_run_do_not_stop_the_others(tiny, tmp_path, monkeypatch, capsys):
-    real = study.trained_run
-
-    def trained_run(profile, *, seed, **more):
-        if seed == 0:
-            raise DivergenceError("layer h_1 exploded: here is why")
-        if seed == 1:
-            raise ValueError("the file of the model is broken")
-        return real(profile, seed=seed, **more)
-
-    monkeypatch.setattr(study, "trained_run", trained_run)
-    assert command(tmp_path, "--seeds", "0-2") == 1
-    printed = capsys.readouterr().out
-    assert (
-        "[1/3] paper seed 0: DIVERGED, layer h_1 exploded" in printed
-        and "[2/3] paper seed 1: FAILED, ValueError: the file of the model is broken" in printed
-        and "[3/3] paper seed 2: finite" in printed
-    )
-    assert sorted(p.name for p in (tmp_path / "experiments").glob("*seed*")) == [
-        "paper-seed0.json",
-        "paper-seed2.json",
-    ]
-    summary = json.loads((tmp_path / "experiments" / "results.json").read_text())
-    assert (
-        summary["variants"]["paper"]["diverged"] == [0]
-        and row(summary, "training stays")["holds"] is False
-    )
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    first = experiment(tmp_path, only_finite=True)
-    monkeypatch.setattr(
-        Path,
-        "write_text",
-        lambda self, text, **k: (
-            self.write_bytes(text[:20].encode()),
-            (_ for _ in ()).throw(OSError("no space left")),
-        )[0],
-    )
-    with pytest.raises(OSError, match="no space"):
-        experiment(tmp_path)
-    assert [p.name for p in (tmp_path / "experiments").iterdir()] == ["paper-seed0.json"]
-    assert json.loads((tmp_path / "experiments" / "paper-seed0.json").read_bytes()) == json.loads(
-        json.dumps(first)
-    )
-
-
-CODE = (
-    "import sys\nfrom dataclasses import replace\nimport biolearn.reproduction.runs as R\nfrom biolearn.core.learning import Recipe\nfrom biolearn.reproduction.profiles import PROFILES, Profile\n"
-    "fit = R.fit\ndef told(*args, **more):\n    print('training', flush=True)\n    return fit(*args, **more)\nR.fit = told\n"
-    "PROFILES['quick'] = {tiny}\nfrom biolearn.cli.main import main\nsys.exit(main(['experiments', *sys.argv[1:]]))"
-)
-
-
-def process(out, *argv, tiny=TINY):
-    "The command in a process of its own, with the tiny profile."
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            CODE.format(tiny=tiny),
-            "--device",
-            "cpu",
-            "--out",
-            str(out),
-            "--full-seeds",
-            "9",
-            *argv,
-        ],
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_two_processes_share_the_work_and_even_the_same_run(tmp_path):
-    both = [process(tmp_path, "--seeds", seeds) for seeds in ("0-1", "2,1")]
-    told = [p.communicate(timeout=300) for p in both]
-    assert [p.returncode for p in both] == [0, 0], told
-    assert sorted(p.name for p in (tmp_path / "experiments").iterdir()) == [
-        "controls.json",
-        *(f"paper-seed{s}.json" for s in range(3)),
-        "results.json",
-    ]
-    assert (
-        reproduction.main(["--profile", "quick", "--out", str(tmp_path), "--only-results"]) == 1
-    )  # today's quick profile is another one
-    summary = ablations.summarise(tmp_path / "experiments")
-    assert (
-        summary["variants"]["paper"]["seeds"] == [0, 1, 2]
-        and len(list((tmp_path / "runs").iterdir())) == 3
-    )
-    alone = experiment(tmp_path / "alone", seed=1)
-    there = study.read_result(
-        tmp_path / "experiments" / "paper-seed1.json"
-    )  # made with one thread, here perhaps with more: round-off
-    for rounds, found in alone["rounds"].items():
-        assert found["mean"] == pytest.approx(there["rounds"][rounds]["mean"], rel=1e-5)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for a child there")
-def test_ctrl_c_leaves_nothing_half_written_and_the_command_goes_on(tmp_path):
-    long = replace(TINY, recipe=replace(TINY.recipe, epochs=3000))
-    child = process(tmp_path, "--seeds", "0", tiny=long)
-    assert "training" in child.stdout.readline()
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
-    assert child.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
-    left = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()]
-    assert all(
-        re.fullmatch(
-            r"runs/[\w-]+(\.lock|\.unfinished/checkpoints/(lock|epoch-\d+\.safetensors))", name
-        )
-        for name in left
-    ), left  # to go on from, nothing else
-    again = process(tmp_path, "--seeds", "0")
-    assert again.communicate(timeout=120) and again.returncode == 0
-
-
-def test_lists_on_the_command_line(capsys):
-    assert (
-        reproduction.seed_list("0-2,7,1") == [0, 1, 2, 7]
-        and reproduction.variant_list("no-inference,sgd") == ["no inference", "sgd"]
-        and reproduction.variant_list("all") == list(ablations.VARIANTS)
-    )
-    for argv in (
-        ["--seeds", "4-1"],
-        ["--seeds", "a"],
-        ["--seeds", "-1"],
-        ["--variants", "adam"],
-        ["--profile", "big"],
-        ["--device", "tpu"],
-    ):
-        with pytest.raises(SystemExit) as e:
-            main(["experiments", *argv])
-        assert e.value.code == 2
-    assert "there is no variant 'adam'; there are paper, no-inference" in capsys.readouterr().err
-
-
-def test_where_the_results_go(monkeypatch, tmp_path):
-    import biolearn.cli.reproduction as reproduction
-    import biolearn.evaluation.network as network_module
-    import biolearn.reproduction.ablations as ablations
-    import biolearn.reproduction.ablations as study
-
-    monkeypatch.setattr(runs, "checkout", lambda: tmp_path)
-    assert ablations.results_path("paper") == tmp_path / "figures" / "results.json"
-    assert (
-        ablations.results_path("quick")
-        == tmp_path / "figures" / "quick" / "experiments" / "results.json"
-    )
-    assert (
-        ablations.results_path("paper", str(tmp_path / "x"))
-        == tmp_path / "x" / "experiments" / "results.json"
-    )
-
-
-def test_the_module_is_a_program(tmp_path):
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "biolearn.experiments", "--help"],
-        env=env,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0 and "--only-finite" in done.stdout and "Warning" not in done.stderr
+def test_seeds_may_be_none_at_all():
+    assert some("") == [] and some("7-9") == [7, 8, 9]

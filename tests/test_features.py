@@ -2,7 +2,6 @@
 SciPy, closed forms and hand-made sets.
 """
 
-import array_api_strict as strict
 import numpy as np
 import pytest
 
@@ -227,7 +226,7 @@ def test_coverage_of_equal_sets_has_its_known_expectation():
     assert abs(np.mean(found) - exact) < 3 * np.std(found) / 150**0.5
 
 
-def test_share_and_stderr_is_never_sure():
+def test_fraction_and_stderr_is_never_sure():
     assert F.fraction_and_stderr(np.array([True, False] * 50)) == (0.5, pytest.approx(0.05))
     value, error = F.fraction_and_stderr(np.ones(98, bool))
     assert value == 1 and error == pytest.approx((0.99 * 0.01 / 98) ** 0.5)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from nbformat import v4
 
 from biolearn.cli.main import main
+from biolearn.cli.reproduction import summary_text
 from biolearn.reproduction import sweep as S
 from biolearn.reproduction.figures import ReproduceError, UnknownNotebook
 from biolearn.reproduction.profiles import PROFILES
@@ -180,9 +181,9 @@ def test_names_of_runs_fit_a_folder_and_do_not_collide():
         (dict(notebooks="/nowhere"), ReproduceError, "no notebooks"),
         (dict(table="results.xls"), ValueError, "ends with .csv or .parquet"),
         (dict(table="../results.csv"), ValueError, "ends with"),
-        (dict(use_threads=0), ValueError, "workers"),
-        (dict(use_threads=3, threads=2), ValueError, "need 6 cores, and there are 4"),
-        (dict(use_threads=2, scheduler="tcp://localhost:1"), ValueError, "Leave one"),
+        (dict(workers=0), ValueError, "workers"),
+        (dict(workers=3, threads=2), ValueError, "need 6 cores, and there are 4"),
+        (dict(workers=2, scheduler="tcp://localhost:1"), ValueError, "Leave one"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_written(
@@ -214,16 +215,68 @@ def test_a_run_knows_what_it_is_made_of(tmp_path):
 
 @given(st.integers(1, 256), st.integers(1, 1000), st.integers(0, 16))
 def test_cores_are_never_oversubscribed(n_cores, n_runs, wanted):
-    use_threads, threads = S.fraction(n_cores, n_runs, wanted=wanted)
+    workers, threads = S.fraction(n_cores, n_runs, wanted=wanted)
     assert (
-        1 <= use_threads <= n_runs
+        1 <= workers <= n_runs
         and threads >= 1
-        and use_threads * threads <= n_cores
+        and workers * threads <= n_cores
         and (not wanted or threads <= wanted)
     )
     assert (
-        n_runs < n_cores or wanted or use_threads == n_cores
+        n_runs < n_cores or wanted or workers == n_cores
     )  # with enough runs every core has one
+
+
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("a.csv", 'delta\n"0.1\n', "a.csv: .*end of"),
+        ("a.csv", 'delta\n"' + "9" * 200_000 + '"\n', "a.csv: field larger than"),
+        ("a.json", "[" * 100_000, "a.json: "),
+        ("a.json", '[{"delta": 0.1}', "a.json: "),
+        ("a.csv", "delta\n" + "[" * 100_000 + "\n", "a.csv: "),
+        ("a.csv", ",,\n1,2,3\n", "a.csv: there must be"),
+    ],
+)
+def test_a_list_that_is_broken_is_refused_by_its_name(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=said):
+        S.read_list(tmp_path / name)
+
+
+def test_blank_lines_and_rows_of_commas_are_passed_over(tmp_path):
+    text = '\n delta,noise\n\n0.1,\n , \n0.2,"[0.1,\n0.2]"\n,,\n\n'.replace(",,\n\n", ",\n\n")
+    (tmp_path / "a.CSV").write_text(text)
+    assert S.read_list(tmp_path / "a.CSV") == [{"delta": 0.1}, {"delta": 0.2, "noise": [0.1, 0.2]}]
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://", "/tmp/scheduler", "tcp://host", ""])
+def test_an_address_of_the_wrong_form_is_refused_at_once(address):
+    pytest.importorskip("distributed")
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="no scheduler's address"):
+        S._connect(address)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", "7", '{"status": "done"}', '{"status": "?", "metrics": []}']
+)
+def test_a_result_that_is_none_is_done_again(tmp_path, text):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "result.json").write_text(text)
+    assert S.ResultStore(tmp_path).results(["a"]) == {}
+
+
+def test_results_of_something_else_are_kept(tmp_path):
+    place = S.ResultStore(tmp_path)
+    (tmp_path / "a" / "runs").mkdir(parents=True)
+    for n in (1, 2):
+        (tmp_path / "a" / "result.json").write_text(str(n))
+        place.set_aside(["a"])
+    kept = [tmp_path / f"a.before-{n}" for n in (1, 2)]
+    assert [(k / "result.json").read_text() for k in kept] == ["1", "2"]
+    assert not (kept[0] / "runs").exists()
 
 
 # ---- runs on this machine ------------------------------------------------------------------------
@@ -232,8 +285,8 @@ TOY = """
 import os
 from threadpoolctl import threadpool_info
 import numpy
-from biolearn.reproduce import Claim, record
-delta = changes.get("delta", 0.1)
+from biolearn.reproduction.claims import Claim, record
+delta = overrides.get("delta", 0.1)
 if delta == 0.3: raise ValueError("delta is too large, and the run says so")
 record("00_toy", None, [Claim("height", "high", 100 * delta + seed, True), Claim("word", "w", "no number", None)], out=out, caption="A toy.",
        values=dict(threads=max(lib["num_threads"] for lib in threadpool_info()), deep=dict(one=1), many=[1, 2], yes=True))
@@ -376,7 +429,7 @@ def test_started_again_only_what_is_missing_is_run(swept, monkeypatch):
     toy_sweep(books, out, asked, [0, 4, 5], table="again.csv")
     assert sorted(ran) == ["delta=0.05,seed=5", "delta=0.3,seed=0"]
     ran.clear()
-    monkeypatch.setattr(S, "_source", lambda module: "another version")
+    monkeypatch.setattr(S, "ALGORITHM", S.ALGORITHM + 1)
     toy_sweep(books, out, asked, [0, 4], table="again.csv")
     assert len(ran) == 3  # other code: nothing there counts
 
@@ -398,7 +451,7 @@ def test_a_waiting_run_is_in_the_table_too():
 
 
 def test_summary_is_for_people(swept):
-    text = S.summary_text(swept[0])
+    text = summary_text(swept[0])
     assert (
         "delta = 0.05: 2 of 2 runs done" in text
         and "00_toy: height: 7 ± 2.8" in text
@@ -507,7 +560,7 @@ def test_a_folder_that_cannot_be_written_fails_its_run_alone(tmp_path):
     ) and "FileExistsError" in blocked["error"]
 
 
-COMMAND = "import sys; from biolearn.command import main; sys.exit(main(['sweep', *sys.argv[1:]]))"
+COMMAND = "import sys; from biolearn.cli.main import main; sys.exit(main(['sweep', *sys.argv[1:]]))"
 
 
 def command(*argv, **more):
@@ -603,20 +656,21 @@ def test_the_command(tmp_path, capsys):
 
 TRAIN = """
 import json, pathlib, time
-import biolearn.learning as L
+import biolearn.core.learning as L
 if seed == 0 and len(json.loads(pathlib.Path(out, "starts.json").read_text())) == 1:          # the first start is slow: time enough to be killed
     quick_step = L.train_step
     def train_step(*args, **kwargs):
         time.sleep(0.03)
         return quick_step(*args, **kwargs)
     L.train_step = train_step
-from biolearn.reproduce import Claim, record, trained_run
-run = trained_run(profile, seed=seed, device=device, out=out, changes=changes)
+from biolearn.reproduction.claims import Claim, record
+from biolearn.reproduction.runs import trained_run
+run = trained_run(profile, seed=seed, device=device, out=out, overrides=overrides)
 record("00_toy", None, [Claim("log p at the end", "rises", run.history[-1]["log_p_end"], None)], out=out, caption="Trained.", values=dict(epochs=len(run.history)))
 """
 KILL_WORKER = """
 import os, pathlib, signal, time
-if changes:
+if overrides:
     worker = int(pathlib.Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(worker, signal.SIGKILL)
     time.sleep(60)
@@ -663,7 +717,7 @@ def test_a_killed_worker_is_survived_and_its_run_goes_on_from_its_checkpoint(
     assert until(lambda: max(checkpoints(victim), default=0) >= 5)
     first = json.loads((victim / "starts.json").read_text())[-1]
     worker = parent(first["pid"])
-    assert worker in {w.pid for w in cluster.use_threads.values()}, (
+    assert worker in {w.pid for w in cluster.workers.values()}, (
         "the run is the child of a real worker process"
     )
     os.kill(worker, signal.SIGKILL)
@@ -697,7 +751,7 @@ def test_a_run_that_kills_its_workers_fails_and_stops_no_other(cluster, tmp_path
     monkeypatch.setattr(S, "cores", lambda: 2)
     monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
     books = notebook(tmp_path / "books", "00_toy", KILL_WORKER, TOY)
-    assert until(lambda: len(cluster.scheduler.use_threads) == 2)  # a worker for each run
+    assert until(lambda: len(cluster.scheduler.workers) == 2)  # a worker for each run
     results = toy_sweep(
         books, tmp_path / "out", [{"delta": 0.05}, {}], scheduler=cluster.scheduler_address
     )
@@ -709,7 +763,7 @@ def test_a_cluster_that_would_be_oversubscribed_is_refused(cluster, tmp_path, mo
     distributed = pytest.importorskip("dask.distributed")
     books = notebook(tmp_path / "books", "00_toy", TOY)
     assert until(
-        lambda: len(cluster.scheduler.use_threads) == 2
+        lambda: len(cluster.scheduler.workers) == 2
     )  # the test before kills them, and they come back
     with pytest.raises(ValueError, match="offers 2 runs at a time with 999 threads"):
         toy_sweep(books, tmp_path / "out", scheduler=cluster.scheduler_address, threads=999)

@@ -30,8 +30,7 @@ from ..core.learning import progress_bar
 from ..core.model import Model, TopPrior
 from ..core.priors import log_components, log_prior, sample_prior
 from ..core.rng import Random
-from .statistics import _blocks as row_blocks
-from .statistics import mean_and_stderr
+from .statistics import mean_and_stderr, row_blocks
 from ..kernels.threads import use_threads
 
 # %% ../../nbs/20_likelihood.ipynb #038359e5

@@ -1,5 +1,5 @@
-"""The judge and its rules: what it asks, what it keeps, and what it refuses; the paper's network as
-a peer; and decoders with a mixture on top against the exact density.
+"""The score and its rules: what it asks, what it keeps, and what it refuses; the paper's network
+among the baselines; and decoders with a mixture on top against the exact density.
 """
 
 import json
@@ -12,9 +12,8 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
-from biolearn.core.arrays import Backend
 from biolearn.core.data import load_dataset
-from biolearn.core.generation import generate, inpaint
+from biolearn.core.files import to_json, write_text
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense
 from biolearn.core.model import TopPrior, init_model
@@ -23,13 +22,16 @@ from biolearn.core.rng import Random
 from biolearn.evaluation import comparison as Y
 from biolearn.evaluation import likelihood as lk
 from biolearn.evaluation.baselines import Pictures, fit_centroids, fit_ppca
+from biolearn.evaluation.completion import missing_halves
 from biolearn.evaluation.features import train_features
 from biolearn.evaluation.likelihood import Decoder
+from biolearn.evaluation.network import TrainedNetwork
+from biolearn.reproduction.study import Trial
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
-INFERENCE = dict(n_steps=3, delta=0.1, alpha=0.001, direction=None)
+INFERENCE = Inference(n_steps=3)
 FAST = dict(n_digits=10, n_temperatures=20, progress=False)
 
 
@@ -49,7 +51,7 @@ def network(digits):
     model = replace(
         model, prior=fit_top_prior(infer(model, digits.train, Inference(n_steps=3))[-1])
     )
-    return Y.Network("network", model, INFERENCE, 2, (0.3, 0.3))
+    return TrainedNetwork(model, INFERENCE, 2, (0.3, 0.3))
 
 
 # ---- the rules -----------------------------------------------------------------------------------
@@ -68,7 +70,7 @@ def test_a_difference_counts_from_three_standard_errors_on_and_in_the_better_dir
             assert verdicts[h.key] == (word or ("better" if shift * h.better > 0 else "worse"))
 
 
-def test_who_cannot_be_asked_decides_nothing():
+def test_a_model_that_cannot_be_asked_decides_nothing():
     some = {"Parzen": {0: 1.0, 1: 2.0}}
     assert (
         set(Y.compare(some, {}).values())
@@ -77,19 +79,19 @@ def test_who_cannot_be_asked_decides_nothing():
     )
 
 
-def test_the_headlines_are_eight_different_numbers_that_the_judge_returns(
+def test_the_headlines_are_eight_different_numbers_that_the_score_returns(
     digits, features, network
 ):
     found = (
-        Y.judge(
-            Y.examine(network, digits, seed=0, n_samples=60, n_filled=20),
+        Y.score_baseline(
+            Y.examine(network, digits, seed=0, n_samples=60, n_completed=20),
             digits,
             features,
             rng=Random(1),
             **FAST,
         )
-        | Y.judge_network(network, digits, rng=Random(2), n_digits=10)
-        | Y.judge_mean_chain(network, digits, rng=Random(3), **FAST)
+        | Y.score_network_inference(network, digits, rng=Random(2), n_digits=10)
+        | Y.score_mean_chain(network, digits, rng=Random(3), **FAST)
     )
     assert len({h.key for h in Y.HEADLINES}) == 8 and {h.key for h in Y.HEADLINES} <= found.keys()
     assert all(
@@ -104,35 +106,21 @@ def test_the_headlines_are_eight_different_numbers_that_the_judge_returns(
 # ---- asking --------------------------------------------------------------------------------------
 
 
-def test_the_network_answers_as_its_functions_do(digits, network):
-    rng, x, seen = Random(3), digits.test[:5], np.arange(64) < 32
-    assert (
-        network.sample(7, rng=rng.stream("s"))
-        == generate(
-            network.model,
-            7,
-            rounds=2,
-            rng=rng.stream("s"),
-            inference=Inference(alpha=0.3, n_steps=3),
-        )
-    ).all()
-    assert (
-        network.inpaint(x, seen, rng=rng.stream("i"))
-        == inpaint(network.model, x, seen, rng=rng.stream("i"), inference=Inference(n_steps=3))
-    ).all()
-    maps, prior, sigmas = network.decoder()
-    assert (
-        [m.W.shape for m in maps] == [(6, 20), (20, 64)]
-        and prior is network.model.prior
-        and sigmas == (0.3, 0.3)
-        and network.log_density(x) is None
-    )
+def test_the_noise_of_a_network_is_that_of_validation_digits(digits, network):
+    noisy = Y.with_noise(replace(network, sigmas=()), digits.valid)
+    h = infer(network.model, digits.valid, INFERENCE)
+    rms = lambda a: np.sqrt((a.astype(float) ** 2).mean())
+    want = [rms(h[k - 1] - network.model.g(k, h[k])) for k in (2, 1)]
+    assert noisy.sigmas == pytest.approx(want, rel=1e-5)
+    for score in (Y.score_network_inference, Y.score_mean_chain):
+        with pytest.raises(ValueError, match="with_noise"):
+            score(replace(network, sigmas=()), digits, rng=Random(0))
 
 
 def test_examine_asks_once_and_does_not_invent(digits, network):
     real, ours = (
         Y.examine(Pictures(digits.valid), digits, seed=0, n_samples=50),
-        Y.examine(network, digits, seed=0, n_samples=9, n_filled=8),
+        Y.examine(network, digits, seed=0, n_samples=9, n_completed=8),
     )
     assert (
         real.samples.shape == (50, 64)
@@ -146,31 +134,26 @@ def test_examine_asks_once_and_does_not_invent(digits, network):
     }
     for kind, x in ours.inpainted.items():
         assert (x[ours.visible[kind]] == digits.test[:8][ours.visible[kind]]).all()
-    again = Y.examine(network, digits, seed=0, n_samples=9, n_filled=8)
+    again = Y.examine(network, digits, seed=0, n_samples=9, n_completed=8)
     assert (again.samples == ours.samples).all() and all(
         (again.inpainted[k] == x).all() for k, x in ours.inpainted.items()
     )
     assert (
-        Y.examine(network, digits, seed=1, n_samples=9, n_filled=8).samples != ours.samples
+        Y.examine(network, digits, seed=1, n_samples=9, n_completed=8).samples != ours.samples
     ).any()
 
 
 def test_masks_are_those_of_the_experiments(digits, network):
-    from types import SimpleNamespace
-
-    from biolearn.evaluation.network import missing_halves
-
-    theirs = missing_halves(SimpleNamespace(dataset=digits, backend=Backend(), rng=Random(4)), 8)
-    ours = Y.examine(network, digits, seed=4, n_samples=2, n_filled=8).visible
-    assert all((ours[kind] == mask).all() for kind, mask in theirs.items()) and set(ours) == set(
-        theirs
-    )
+    theirs = missing_halves((8, 8), 8, rng=Random(4).stream("experiments", "masks"))
+    ours = Y.examine(network, digits, seed=4, n_samples=2, n_completed=8).visible
+    assert set(ours) == set(theirs)
+    assert all((ours[kind] == mask).all() for kind, mask in theirs.items())
 
 
 def test_a_density_that_is_known_is_not_estimated(digits, features):
     ppca = fit_ppca(digits.train, 5)
-    found = Y.judge(
-        Y.examine(ppca, digits, seed=0, n_samples=60, n_filled=10),
+    found = Y.score_baseline(
+        Y.examine(ppca, digits, seed=0, n_samples=60, n_completed=10),
         digits,
         features,
         rng=Random(0),
@@ -180,8 +163,8 @@ def test_a_density_that_is_known_is_not_estimated(digits, features):
         found["log p(x)"][0] == pytest.approx(ppca.log_density(digits.test[:10]).mean(), abs=1e-9)
         and "chains" not in found
     )
-    annealed = Y.judge_density(
-        replace(Y.examine(ppca, digits, seed=0, n_samples=2, n_filled=2), log_density=None),
+    annealed = Y.score_density(
+        replace(Y.examine(ppca, digits, seed=0, n_samples=2, n_completed=2), log_density=None),
         digits.test[:10],
         rng=Random(0),
         progress=False,
@@ -190,13 +173,13 @@ def test_a_density_that_is_known_is_not_estimated(digits, features):
     assert (
         abs(annealed["log p(x)"][0] - found["log p(x)"][0]) < 1
     )  # page 20: a fraction of a nat at 300 temperatures for five causes
-    centroids = Y.judge(
+    centroids = Y.score_baseline(
         Y.examine(
             fit_centroids(digits.train, 20, rng=Random(0)),
             digits,
             seed=0,
             n_samples=60,
-            n_filled=10,
+            n_completed=10,
         ),
         digits,
         features,
@@ -207,7 +190,7 @@ def test_a_density_that_is_known_is_not_estimated(digits, features):
 
 
 def test_real_digits_are_no_copies_and_training_digits_are(digits, features):
-    copied = lambda x: Y.judge(
+    copied = lambda x: Y.score_baseline(
         Y.examine(Pictures(x), digits, seed=0, n_samples=100),
         digits,
         features,
@@ -218,22 +201,21 @@ def test_real_digits_are_no_copies_and_training_digits_are(digits, features):
     assert abs(value) < 4 * error and copied(digits.train)[0] == pytest.approx(1)
 
 
-def test_rising_is_the_share_of_test_digits_that_end_higher_after_twenty_steps(
+def test_rising_is_the_fraction_of_test_digits_that_end_higher_after_twenty_steps(
     digits, network, monkeypatch
 ):
     asked = []
 
-    def settle(
-        model, x, **settings
-    ):  # an inference that explains every third digit fully, and the others not at all
-        asked.append((len(x), settings["n_steps"]))
-        h2 = infer(model, x, Inference(), **settings)[2]
+    def settle(model, x, inference):
+        "An inference that explains every third digit fully, and the others not at all."
+        asked.append((len(x), inference.n_steps))
+        h2 = infer(model, x, inference)[2]
         good = (np.arange(len(x)) % 3 == 0)[:, None]
         h1 = model.g(2, h2) + np.where(good, 0, 100).astype(np.float32)
         return [np.where(good, model.g(1, h1), x), h1, h2]
 
     monkeypatch.setattr(Y, "infer", settle)
-    found = Y.judge_network(network, digits, rng=Random(2), n_digits=10)
+    found = Y.score_network_inference(network, digits, rng=Random(2), n_digits=10)
     assert (
         found["rising"][0] == pytest.approx((np.arange(len(digits.test)) % 3 == 0).mean())
         and (len(digits.test), 20) in asked
@@ -327,23 +309,49 @@ def test_a_mixture_of_one_is_the_gaussian():
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def test_judgements_come_back_and_what_is_none_is_named(tmp_path):
-    Y.save_judgement(tmp_path, "this one", 3, {"Parzen": (1.5, 0.1)}, {"key": "k"})
-    Y.save_judgement(tmp_path, "this one", 4, {"Parzen": (2.5, 0.1)}, {})
-    assert Y.read_judgements(tmp_path) == {"this one": {"Parzen": {3: 1.5, 4: 2.5}}} and {
-        p.name for p in tmp_path.iterdir()
-    } == {"this-one-seed3.json", "this-one-seed4.json"}
-    with pytest.raises(ValueError):
-        Y.save_judgement(tmp_path, "x", 0, {"Parzen": (float("nan"), 0.1)}, {})
+def test_scores_come_back_and_what_is_none_is_named(tmp_path):
+    for seed in (3, 4):
+        scores = {"model": "this one", "seed": seed, "found": {"Parzen": (seed - 1.5, 0.1)}}
+        write_text(tmp_path / f"this-one-seed{seed}.json", to_json(scores, "this one"))
+    assert Y.read_scores(tmp_path) == {"this one": {"Parzen": {3: 1.5, 4: 2.5}}}
     (tmp_path / "bad-seed1.json").write_text('{"model": "x"')
-    with pytest.raises(ValueError, match="bad-seed1.json is not a judgement"):
-        Y.read_judgements(tmp_path)
-    with pytest.raises(FileNotFoundError, match="experiments.yardstick --model paper"):
-        Y.read_judgements(tmp_path / "none")
+    with pytest.raises(ValueError, match="bad-seed1.json holds no scores"):
+        Y.read_scores(tmp_path)
+    with pytest.raises(FileNotFoundError, match="experiments.comparison --model paper"):
+        Y.read_scores(tmp_path / "none")
+
+
+def test_stored_scores_count_whatever_version_made_them(tmp_path, monkeypatch):
+    from experiments import comparison as runner
+
+    stored = sorted((ROOT / "figures" / "paper" / "yardstick").glob("*-seed*.json"))
+    assert stored
+    record = json.loads(stored[0].read_text(encoding="utf-8"))
+    assert "made" not in record
+    there = Trial(record["model"], {}, record["seed"])
+    assert runner.is_there(record, there) and not runner.is_there(record, Trial("vae", {}, 99))
+    (tmp_path / stored[0].name).write_bytes(stored[0].read_bytes())
+    monkeypatch.setattr(runner, "score", lambda *a, **k: pytest.fail("scored again"))
+    runner.main(
+        ["--model", record["model"], "--seeds", str(record["seed"]), "--out", str(tmp_path)]
+    )
+    assert [p.name for p in tmp_path.iterdir()] == [stored[0].name]
+
+
+def test_what_the_runner_writes_is_read(tmp_path, monkeypatch):
+    from experiments import comparison as runner
+
+    def score(trial, *, folder=None):
+        return {"model": trial.name, "found": {"Parzen": (1.5 + trial.seed, 0.1)}, "about": {}}
+
+    monkeypatch.setattr(runner, "score", score)
+    runner.main(["--model", "vae-fixed", "--seeds", "3-4", "--out", str(tmp_path)])
+    assert {p.name for p in tmp_path.iterdir()} == {"vae-fixed-seed3.json", "vae-fixed-seed4.json"}
+    assert Y.read_scores(tmp_path) == {"vae-fixed": {"Parzen": {3: 4.5, 4: 5.5}}}
 
 
 def test_the_runner_refuses_a_folder_of_another_seed(tmp_path):
-    from experiments import yardstick as runner
+    from experiments import comparison as runner
 
     (tmp_path / "run.json").write_text(json.dumps({"seed": 1}))
     with pytest.raises(SystemExit, match="seed 1, not 2"):
@@ -355,7 +363,7 @@ def test_the_runner_refuses_a_folder_of_another_seed(tmp_path):
 def test_langevin_settles_in_the_posterior_mean():
     from biolearn.evaluation.baselines import PredictiveCoding
     from biolearn.theory.variational import exact_posterior, init_linear_gaussian
-    from experiments.yardstick import settled
+    from experiments.comparison import settled
 
     toy = init_linear_gaussian(5, 2, rng=Random(0), sigma=0.5, scale=0.8)
     x = Random(1).normal((40, 5), "float64")
