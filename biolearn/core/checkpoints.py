@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALGORITHM', 'run_identity', 'differences', 'CheckpointError', 'Checkpoints', 'open_checkpoints', 'save_model',
-           'load_model']
+           'load_model', 'read_notes']
 
 # %% ../../nbs/39_checkpoints.ipynb #8afc01df
 import hashlib
@@ -47,7 +47,7 @@ def _sha256(arrays):
 # (tests/test_golden.py)
 ALGORITHM = 1
 
-
+# %% ../../nbs/39_checkpoints.ipynb #2f88657b
 def run_identity(
     model: Model, x: Array, config: Any, rng: Random, inference: Any = None
 ) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def run_identity(
     # tuples become lists, NumPy's numbers Python's, functions their names
     return json.loads(json.dumps(about, default=_as_json))
 
-
+# %% ../../nbs/39_checkpoints.ipynb #2003f9bb
 def _as_json(value):
     "What JSON can hold of a NumPy number or of a function."
     return value.item() if hasattr(value, "item") else getattr(value, "__name__", repr(value))
@@ -86,7 +86,7 @@ def _flat(settings, above=""):
         )
     return flat
 
-
+# %% ../../nbs/39_checkpoints.ipynb #99648b37
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """What differs between two (nested) dicts of settings, as a list of texts like 'recipe.delta is
     0.1 there and 0.2 here'.
@@ -125,7 +125,7 @@ def _seal(told):
         ).encode()
     ).hexdigest()
 
-
+# %% ../../nbs/39_checkpoints.ipynb #ce0de1a7
 def _write_arrays(path, arrays, **told):
     """Write named arrays and the texts `told` as safetensors to `path`, whole or not at all; the
     same contents give the same bytes.
@@ -144,7 +144,7 @@ def _write_arrays(path, arrays, **told):
     with write_whole(path) as part:
         part.write_bytes(len(head).to_bytes(8, "little") + head + data[8 + size :])
 
-
+# %% ../../nbs/39_checkpoints.ipynb #ff9be639
 def _told(file, *formats):
     """The texts in the header of an open safetensors file.
 
@@ -176,7 +176,7 @@ def _write_checkpoint(path, arrays, state):
         state=json.dumps(state, allow_nan=False),
     )
 
-
+# %% ../../nbs/39_checkpoints.ipynb #baebecf3
 def _read_checkpoint(path, about, arrays, backend):
     """Fill `arrays` from the checkpoint at `path` and return its state.
 
@@ -206,98 +206,115 @@ def _read_checkpoint(path, about, arrays, backend):
         a[...] = backend.asarray(found[name], None)
     return state
 
-
+# %% ../../nbs/39_checkpoints.ipynb #f24092e3
 def _epoch(path):
     "The epoch after which the checkpoint at `path` was made; None if it has not the name of one."
     match = re.fullmatch(r"epoch-(\d{5,})\.safetensors", path.name)
     return match and int(match[1])
+
+# %% ../../nbs/39_checkpoints.ipynb #7350285f
+def _damage():
+    "What reading a damaged file may raise."
+    from safetensors import SafetensorError
+
+    return (
+        SafetensorError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    )
+
+
+def _read_newest(files, about, arrays, backend):
+    "The state in the newest of `files`, which fills `arrays`; CheckpointError if it is damaged."
+    try:
+        return _read_checkpoint(files[0], about, arrays, backend)
+    except _damage() as e:
+        then = f"goes on from {files[1].name}" if len(files) > 1 else "begins anew"
+        raise CheckpointError(
+            f"{files[0]} is damaged: {e}. Nothing was changed. Delete this file, and training {then}."
+        ) from e
 
 # %% ../../nbs/39_checkpoints.ipynb #a1c0de08
 # at most one part in so many of training's time goes into writing checkpoints, and the gap
 # between two is at most five minutes longer than an epoch
 _SHARE, _LONGEST_GAP = 20, 300.0
 
-
+# %% ../../nbs/39_checkpoints.ipynb #5419e9ac
 class Checkpoints:
-    """The checkpoints of the run `about` in `folder`, one file each, like epoch-00007.safetensors;
-    the newest two are kept. `made_by`: what makes its last bits.
+    """The checkpoints of one run in a folder, a file each; the newest two are kept.
+
+    Parameters
+    ----------
+    folder
+        Where the files lie, with names like epoch-00007.safetensors.
+    about
+        The `run_identity` of the run.
+    backend
+        Where arrays that are read are made.
+    made_by
+        What decides about the last bits, in words.
     """
 
-    def __init__(self, folder, about, backend, made_by):
-        self.folder, self.about, self.backend = Path(folder), about, backend
+    def __init__(self, folder: Path, about: dict[str, Any], backend: Backend, made_by: str) -> None:
+        self.folder, self.about, self.backend = folder, about, backend
         self.made_by, self.next = made_by, -math.inf
 
-    def files(self):
+    def files(self) -> list[Path]:
         "The checkpoints that are there, the newest first."
-        return sorted(
-            (p for p in self.folder.iterdir() if _epoch(p) is not None), key=_epoch, reverse=True
-        )
+        found = [p for p in self.folder.iterdir() if _epoch(p) is not None]
+        return sorted(found, key=_epoch, reverse=True)
 
-    def resume(self, arrays):
-        """Fill `arrays` from the newest checkpoint and return its history; write them as the first
-        one if there is none.
+    def resume(self, arrays: dict[str, Array]) -> list[dict[str, Any]]:
+        """Fill `arrays` from the newest checkpoint and return its history.
+
+        Where there is none, `arrays` are written as the first one.
         """
         for half in self.folder.glob(".epoch-*.safetensors"):
             half.unlink()  # its writer was killed; the folder is locked
         files = self.files()
         if not files:
             self.save(arrays, [], last=True)
-        state = self._read(files, arrays) if files else {"history": [], "made_by": self.made_by}
+            return []
+        state = _read_newest(files, self.about, arrays, self.backend)
         if state["made_by"] != self.made_by:
             warnings.warn(
-                f"{files[0]} was made by {state['made_by']}, now it is {self.made_by}: the numbers will be the same to round-off, not to the bit.",
+                f"{files[0]} was made by {state['made_by']}, now it is {self.made_by}: the numbers "
+                "will be the same to round-off, not to the bit.",
                 stacklevel=3,
             )
         return state["history"]
 
-    def _read(self, files, arrays):
-        "The state in the newest of `files`; CheckpointError if it is damaged."
-        from safetensors import SafetensorError
-
-        try:
-            return _read_checkpoint(files[0], self.about, arrays, self.backend)
-        except (
-            SafetensorError,
-            ValueError,
-            KeyError,
-            IndexError,
-            AttributeError,
-            TypeError,
-            OverflowError,
-            RecursionError,
-        ) as e:
-            then = f"goes on from {files[1].name}" if len(files) > 1 else "begins anew"
-            raise CheckpointError(
-                f"{files[0]} is damaged: {e}. Nothing was changed. Delete this file, and training {then}."
-            ) from e
-
-    def save(self, arrays, history, last=False):
-        """Write a checkpoint if it is time to, or if it is the `last` one; then drop those before
-        the newest two.
-        """
+    def save(
+        self, arrays: dict[str, Array], history: list[dict[str, Any]], last: bool = False
+    ) -> None:
+        "Write a checkpoint if it is time to, or if it is the `last` one, and drop old ones."
         if (start := time.monotonic()) < self.next and not last:
             return
+        path = self.folder / f"epoch-{len(history):05d}.safetensors"
+        state = {"about": self.about, "history": history, "made_by": self.made_by}
         try:
-            _write_checkpoint(
-                self.folder / f"epoch-{len(history):05d}.safetensors",
-                arrays,
-                {"about": self.about, "history": history, "made_by": self.made_by},
-            )
+            _write_checkpoint(path, arrays, state)
         except OSError as e:
+            left = self.left("; make room, and the same call goes on from there")
             raise CheckpointError(
-                f"the checkpoint after epoch {len(history)} cannot be written: {e}.{self.left('; make room, and the same call goes on from there')}"
+                f"the checkpoint after epoch {len(history)} cannot be written: {e}.{left}"
             ) from e
         for old in self.files()[2:]:
             old.unlink()
         end = time.monotonic()
         self.next = end + min((_SHARE - 1) * (end - start), _LONGEST_GAP)
 
-    def left(self, then):
+    def left(self, then: str) -> str:
         "What an error can say about the newest checkpoint, and `then`; nothing if there is none."
         files = self.files()
-        return (
-            f" The state after epoch {_epoch(files[0])} stays in {files[0]}{then}." if files else ""
-        )
+        if not files:
+            return ""
+        return f" The state after epoch {_epoch(files[0])} stays in {files[0]}{then}."
 
 # %% ../../nbs/39_checkpoints.ipynb #a1c0de09
 @contextmanager
@@ -308,8 +325,10 @@ def open_checkpoints(
     rng: Random,
     threads: Threads,
 ) -> Iterator[Checkpoints | None]:
-    """The `Checkpoints` of a run in `folder`, which is made, and locked for as long as the block
-    lasts; None if `folder` is None.
+    """The `Checkpoints` of a run in `folder`, which is made, and locked while the block lasts.
+
+    None if `folder` is None. `identity` is the `run_identity`; `model`, `rng` and `threads` are those
+    of training. CheckpointError where another process trains there.
     """
     if folder is None:
         yield None
@@ -338,8 +357,16 @@ def open_checkpoints(
 
 # %% ../../nbs/39_checkpoints.ipynb #770f9c19
 def save_model(path: str | Path, model: Model, **notes: Any) -> None:
-    """Write `model` to `path` (.safetensors), whole or not at all; `notes` are kept as JSON beside
-    the weights.
+    """Write a model to a file, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file (.safetensors).
+    model
+        The network, with its prior if it has one.
+    notes
+        Kept as JSON beside the weights; see `read_notes`.
     """
     prior = (
         {f"prior.{name}": a for name, a in vars(model.prior).items() if a is not None}
@@ -361,25 +388,33 @@ def load_model(path: str | Path, backend: Backend = Backend()) -> Model:
     Its arrays are made on `backend`, by default on the CPU. Raises ValueError, naming the file,
     for anything that is not a whole model.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(str(path), "numpy") as file:
             told = _told(file, _MODEL, _CHECKPOINT)
             return _model_from(_arrays(file, told), json.loads(told["units"]), backend)
-    except (
-        SafetensorError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-        OverflowError,
-        RecursionError,
-    ) as e:
+    except _damage() as e:
         raise ValueError(f"{path} is not a saved biolearn model: {e}") from e
 
+# %% ../../nbs/39_checkpoints.ipynb #e180a5b0
+def read_notes(path: str | Path) -> dict[str, Any]:
+    """The notes in the header of a saved model: a dict, empty if there are none.
 
+    Raises ValueError, naming the file, where they are damaged.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(str(path), "numpy") as file:
+            notes = json.loads((file.metadata() or {}).get("notes", "{}"))
+        if not isinstance(notes, dict):
+            raise TypeError("they are no object of names and values")
+    except _damage() as e:
+        raise ValueError(f"{path}: the notes in its header are damaged ({e})") from e
+    return notes
+
+# %% ../../nbs/39_checkpoints.ipynb #423bf4ca
 def _model_from(arrays, units, backend):
     """Put a model together from named arrays; ValueError or KeyError if one is missing or does not
     fit.

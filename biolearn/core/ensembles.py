@@ -52,7 +52,7 @@ def stack_models(models: Sequence[Model]) -> Model:
         )
     )
 
-
+# %% ../../nbs/40_ensembles.ipynb #45aaa342
 def unstack_models(model: Model) -> list[Model]:
     "The networks of a `stack_models`, on views of its arrays (with namespaces that have views)."
     part = lambda dense, s: Dense(dense.W[s, ...], dense.b[s, ...], dense.unit)
@@ -115,7 +115,7 @@ def fit_many(
     priors = [fit_top_prior(rows[s, ...]) for s in range(len(trained))]
     return [(replace(m, prior=p), h) for m, p, h in zip(trained, priors, histories)]
 
-
+# %% ../../nbs/40_ensembles.ipynb #f6515531
 def _train_side_by_side(run, progress):
     "All epochs of several networks; returns the history of each."
     config, arrays, each = run.config, run.state.arrays(), unstack_models(run.state.model)
@@ -140,7 +140,7 @@ def _train_side_by_side(run, progress):
                     watches[s].end(history[-1], own, epoch)
     return histories
 
-
+# %% ../../nbs/40_ensembles.ipynb #d8feaad5
 @contextmanager
 def _named(s):
     "A DivergenceError in the block says that it is of network `s`."

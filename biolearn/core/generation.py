@@ -41,7 +41,7 @@ def in_blocks(make: Callable[[int, Random], Array], n: int, rng: Random) -> Arra
     parts = [make(min(_BLOCK, n - i), rng.stream("block", b)) for b, i in enumerate(starts)]
     return array_namespace(parts[0]).concat(parts)
 
-
+# %% ../../nbs/08_generation.ipynb #15605762
 def _top_draws(model, rows, rng):
     "The first `rows` draws of a block from the top prior (rows, n_M)."
     return sample_prior(model.prior, _BLOCK, rng=rng)[:rows, :]
@@ -70,7 +70,7 @@ def sample_directed(model: Model, n: int, *, rng: int | Random = 0) -> Array:
 # %% ../../nbs/08_generation.ipynb #0c7f615d
 GENERATE = Inference(alpha=0.3)  # the inference of GENERATE (Algorithm 2)
 
-
+# %% ../../nbs/08_generation.ipynb #c077d42d
 def inference_chain(
     model: Model,
     x: Array,
@@ -232,7 +232,7 @@ def inpaint_steps(
         x = xp.where(visible, x, model.g(1, h[1]))
         yield x
 
-
+# %% ../../nbs/08_generation.ipynb #90ad9989
 def inpaint(
     model: Model,
     x: Array,
@@ -272,7 +272,7 @@ def check_mask(visible: Array, x: Array) -> Array:
         )
     return xp.broadcast_to(visible, x.shape)
 
-
+# %% ../../nbs/08_generation.ipynb #11e14cb3
 def half_masks(image_shape: Sequence[int], backend: Backend = Backend()) -> dict[str, Array]:
     """Four masks, 'left', 'right', 'top' and 'bottom': the half of that name is visible.
 

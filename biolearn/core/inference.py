@@ -28,10 +28,10 @@ from ..kernels.dispatch import find_kernels
 from ..kernels.threads import Threads, use_threads
 
 # %% ../../nbs/06_inference.ipynb #be8c8882
+# (pair, below, h) -> the direction in which h moves: `target_step`, or `exact_gradient`
 Direction = Callable[[LayerPair, Array, Array], Array]
-"(pair, below, h) -> the direction in which h moves: `target_step`, or `exact_gradient`"
 
-
+# %% ../../nbs/06_inference.ipynb #1af1242e
 @dataclass(frozen=True)
 class Inference:
     """INFERENCE (Algorithm 2, Eqs. 8 and 12): its settings, and what it makes of pictures.
@@ -180,7 +180,7 @@ class _Workspace:
         for k in range(1, len(self.h)):
             self.g(k)
 
-
+# %% ../../nbs/06_inference.ipynb #e635d163
 def _halves(a):
     "The upper and the lower half of the rows."
     n = a.shape[-2] // 2
@@ -210,7 +210,7 @@ def _move(work, k, delta, alpha):
         move += pull
     work.h[k] += move
 
-
+# %% ../../nbs/06_inference.ipynb #f80663c0
 def _settle(model, x, inference, visible):
     "h[1:] after INFERENCE on NumPy or CuPy arrays, in arrays that are made once."
     work = _Workspace(model, x)
@@ -243,7 +243,7 @@ def _settle_in_parts(model, x, inference, visible, threads):
     join = array_namespace(x).concat
     return [x] + [join(a, axis=-2) if len(parts) > 1 else a[0] for a in zip(*parts)]
 
-
+# %% ../../nbs/06_inference.ipynb #f53b5be4
 def infer(
     model: Model,
     x: Array,

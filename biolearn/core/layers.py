@@ -56,7 +56,7 @@ def _overwrite_sigmoid(a, spare):
 def _overwrite_tanh(a, spare):
     array_namespace(a).tanh(a, out=a)
 
-
+# %% ../../nbs/04_layers.ipynb #c33ea1df
 def _overwrite_relu(a, spare):
     array_namespace(a).abs(a, out=spare)
     a += spare
@@ -82,7 +82,7 @@ class Unit:
     slope: Callable[[Array], Array]
     overwrite: Callable[[Array, Array], None]
 
-
+# %% ../../nbs/04_layers.ipynb #f11fe7ba
 UNITS = {
     "softplus": Unit(softplus, lambda y: 1 - array_namespace(y).exp(-y), _overwrite_softplus),
     "sigmoid": Unit(sigmoid, lambda y: y * (1 - y), _overwrite_sigmoid),
@@ -214,7 +214,7 @@ def init_dense(n_in: int, n_out: int, unit: str, *, rng: Random, gain: float = 1
     W = (2 * rng.uniform((n_in, n_out)) - 1) * limit
     return Dense(W, rng.backend.asarray([0.0] * n_out), unit)
 
-
+# %% ../../nbs/04_layers.ipynb #8d4c07c4
 def init_pair(
     n_below: int, n_above: int, unit_below: str, unit_above: str, *, rng: Random
 ) -> LayerPair:

@@ -159,7 +159,7 @@ def _as_python(number):
     "A NumPy number as Python's own; anything else as it is."
     return number.item() if hasattr(number, "item") else number
 
-
+# %% ../../nbs/07_learning.ipynb #59ea7ee9
 def _check_config(config):
     "Refuse settings that cannot be meant."
     for name in ("epochs", "batch_size"):
@@ -247,7 +247,7 @@ class TrainState:
         }
         return weights_of(self.model) | memories
 
-
+# %% ../../nbs/07_learning.ipynb #be15931e
 def new_train_state(model: Model, optimizer: str = "adam") -> TrainState:
     "The state before the first step: a copy of `model`, and synapses that remember nothing."
     own = copy_model(model)
@@ -276,7 +276,7 @@ class _Step:
         )
         return h, self.threads.map(learn, jobs, self.state.optimizers, rates)  # M-step
 
-
+# %% ../../nbs/07_learning.ipynb #ad9dd228
 def train_step(
     state: TrainState,
     x: Array,
@@ -434,7 +434,7 @@ def fit(  # noqa: PLR0913  # the face of training: what is not said keeps the pa
                 prior = fit_top_prior(run.top_prior_rows())
     return replace(run.state.model, prior=prior), history
 
-
+# %% ../../nbs/07_learning.ipynb #48db10ce
 def _train(run, first, watch, kept, on_epoch, progress):
     "All epochs that are left of a run; returns its history."
     config, arrays = run.config, run.state.arrays()
@@ -464,7 +464,7 @@ _REACH = {
     "linear": (None, None),
 }  # of the rates of each kind of unit
 
-
+# %% ../../nbs/07_learning.ipynb #96e9cc48
 def check_training(model: Model, x: Array, inference: Inference) -> None:
     """Raise ValueError or TypeError unless `x` is data for `model`.
 
@@ -486,7 +486,7 @@ def check_training(model: Model, x: Array, inference: Inference) -> None:
     low, high = _REACH[model.units[0]]
     check_array(x, f"x, which {model.units[0]} units are to reconstruct,", low=low, high=high)
 
-
+# %% ../../nbs/07_learning.ipynb #475507a4
 def trial_state(run: TrainSession, rows: Array) -> list[Array]:
     "What the inference of a run makes of `rows`; ValueError unless it is a state of its model."
     model = run.state.model
@@ -507,7 +507,7 @@ def progress_bar(total: int, what: str, shown: bool, done: int = 0) -> Any:
     style = {"unit": "step", "dynamic_ncols": True, "mininterval": 0.5}
     return tqdm(total=total, initial=done, desc=what, disable=not shown, **style)
 
-
+# %% ../../nbs/07_learning.ipynb #162e24ad
 def _in_words(epoch):
     "The losses of one epoch's measurements, and log p(x, h) before and after inference."
     losses = (
@@ -522,7 +522,7 @@ def rms(layer: Array) -> float:
     xp = array_namespace(layer)
     return float(xp.sqrt(xp.mean(layer * layer)))
 
-
+# %% ../../nbs/07_learning.ipynb #8905b7fb
 def measure_epoch(
     model: Model,
     x: Array,
@@ -546,7 +546,7 @@ def measure_epoch(
         "rms": [rms(layer) for layer in h],
     }
 
-
+# %% ../../nbs/07_learning.ipynb #dec16112
 def top_states(
     model: Model, x: Array, infer: Callable[..., list[Array]], threads: Threads | None = None
 ) -> Iterator[Array]:
@@ -558,7 +558,7 @@ def top_states(
     for i in range(0, x.shape[0], 1000):
         yield infer(model, x[i : min(i + 1000, x.shape[0]), :], threads=threads)[-1]
 
-
+# %% ../../nbs/07_learning.ipynb #fbb50556
 def top_moments(
     model: Model, x: Array, infer: Callable[..., list[Array]], threads: Threads | None = None
 ) -> Array:
@@ -585,49 +585,44 @@ _STEADY = (
     "moderate noise on h_1 (0.1 or less), smaller rate_f relative to rate_g, smaller delta, or larger alpha."
 )
 
-
+# %% ../../nbs/07_learning.ipynb #3cbdaad2
 class ActivityWatch:
-    """Raises DivergenceError when a layer's rms activity is not finite or exceeds 30 times the
-    larger of 1 and its start, or when training's state is not finite.
+    """Looks whether training explodes; raises DivergenceError as soon as it does.
+
+    It explodes when the rms activity of a layer is not finite or exceeds 30 times the larger of 1
+    and what `model` makes of the rows `x` at the start, or when its state is not finite.
     """
 
-    def __init__(self, model, x):
+    def __init__(self, model: Model, x: Array) -> None:
         self.start = [max(1.0, rms(layer)) for layer in encode(model, x)]
 
-    def __call__(self, rms, epoch):
-        "Look at the rms activity of each layer."
+    def __call__(self, rms: Sequence[float], epoch: int) -> None:
+        "Look at the rms activity of each layer, in epoch number `epoch`, from 0."
         for k, (now, start) in enumerate(zip(rms, self.start)):
             if not now <= 30 * start:
                 raise DivergenceError(
-                    f"layer h_{k} has rms activity {now:.3g} in epoch {epoch + 1} (it began near {start:.3g}): training diverges. {_STEADY}"
+                    f"layer h_{k} has rms activity {now:.3g} in epoch {epoch + 1} (it began near "
+                    f"{start:.3g}): training diverges. {_STEADY}"
                 )
 
-    def end(self, measured, arrays, epoch):
-        """Look at what was `measured` of an epoch, and at the weights and memories in `arrays`, by
-        name.
-        """
+    def end(self, measured: dict[str, Any], arrays: dict[str, Array], epoch: int) -> None:
+        "Look at what was `measured` of an epoch, and at the state of training, `arrays` by name."
         self(measured["rms"], epoch)
-        numbers = {
-            f"{name}[{k}]" if isinstance(v, list) else name: n
-            for name, v in measured.items()
-            for k, n in enumerate(v if isinstance(v, list) else [v])
-        }
-        bad = [name for name, n in numbers.items() if not math.isfinite(n)]
-        bad += [
-            name
-            for name, a in arrays.items()
-            if not bool(array_namespace(a).all(array_namespace(a).isfinite(a)))
-        ]
+        bad = [name for name, value in measured.items() if not np.all(np.isfinite(value))]
+        for name, a in arrays.items():
+            xp = array_namespace(a)
+            if not bool(xp.all(xp.isfinite(a))):
+                bad.append(name)
         if bad:
             raise DivergenceError(
-                f"{', '.join(bad[:3])} {'is' if len(bad) == 1 else 'are'} not finite after epoch {epoch + 1}: training diverges. {_STEADY}"
+                f"{', '.join(bad[:3])} {'is' if len(bad) == 1 else 'are'} not finite after epoch "
+                f"{epoch + 1}: training diverges. {_STEADY}"
             )
 
 # %% ../../nbs/07_learning.ipynb #611c9c36
 @contextmanager
 def training_advice(x: Array, config: TrainConfig, kept: Any = None) -> Iterator[None]:
-    """Errors that end training in the block say what to do, and what `kept` checkpoints are left.
-    """
+    """Errors that end training in the block say what to do, and what `kept` checkpoints are left."""
     left = lambda: (
         kept.left(" (`load_model` reads it); changed settings need another folder") if kept else ""
     )
@@ -683,7 +678,7 @@ class _RecordedStep:
         noise = [0.0 if level == "spikes" else level for level in now.noise]
         return to_numpy([n for pair in pairs for n in pair] + noise).astype("float32")
 
-
+# %% ../../nbs/07_learning.ipynb #037314b9
 def _launched(step, batch, now):
     "The settled h and the losses, in one array, of a step that is launched as it is."
     h, losses = step(batch, now.rates, now.noise, step.state.t)

@@ -124,7 +124,7 @@ def weights_of(model: Model) -> dict[str, Array]:
         for part in "Wb"
     }
 
-
+# %% ../../nbs/05_model.ipynb #21417b5c
 def copy_model(model: Model) -> Model:
     "`model` with weight arrays of its own."
 
@@ -145,7 +145,7 @@ def log_gaussian(h: Array, mean: Array, constants: bool = False) -> Array:
     half_square = -0.5 * xp.sum((h - mean) ** 2, axis=-1)
     return half_square - 0.5 * h.shape[-1] * math.log(2 * math.pi) if constants else half_square
 
-
+# %% ../../nbs/05_model.ipynb #ec3c82d3
 def log_p_joint(
     model: Model, h: Sequence[Array], *, constants: bool = False, prior: bool = False
 ) -> Array:
@@ -165,7 +165,7 @@ def log_p_joint(
     total = sum(log_gaussian(h[k - 1], model.g(k, h[k]), constants) for k in range(1, len(h)))
     return total + log_prior(model.prior, h[-1]) if prior else total
 
-
+# %% ../../nbs/05_model.ipynb #a30b951e
 def log_q(model: Model, h: Sequence[Array], *, constants: bool = False) -> Array:
     """log q(h | x) in nats (batch,), Eq. 7: how far each layer is from the feedforward guess below
     it.

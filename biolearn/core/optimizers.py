@@ -35,7 +35,7 @@ def _rmsprop(w, grad, rate, t, v, mean, m):
     m += grad / array_namespace(w).sqrt(v - mean * mean + 1e-3)
     w -= rate * m
 
-
+# %% ../../nbs/38_optimizers.ipynb #45044eef
 def _adam(w, grad, rate, t, m, v):
     # m and v are kept as sums, 10 m and 1000 v of the table: two passes fewer
     rate, small = adam_scales(rate, t)
@@ -60,7 +60,7 @@ def adam_scales(rate: Any, t: int | None) -> tuple[Any, Any]:
     v_scale = math.sqrt((1 - 0.999**t) / 0.001)
     return rate * 0.1 / (1 - 0.9**t) * v_scale, 1e-8 * v_scale
 
-
+# %% ../../nbs/38_optimizers.ipynb #bad51dfc
 OPTIMIZERS: dict[str, tuple[Callable[..., None], int]] = {
     "sgd": (_sgd, 0),
     "momentum": (_momentum, 1),

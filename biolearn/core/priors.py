@@ -42,7 +42,7 @@ def fit_top_prior(h_top: Array, *, widen: float = 4.0) -> TopPrior:
     xp = array_namespace(h_top)
     return TopPrior(xp.mean(h_top, axis=0), widen * xp.var(h_top, axis=0))
 
-
+# %% ../../nbs/37_priors.ipynb #f82c6013
 def sample_prior(prior: TopPrior | None, n: int, *, rng: Random) -> Array:
     """`n` draws (n, n_M) from the top prior.
 
@@ -64,7 +64,7 @@ def sample_prior(prior: TopPrior | None, n: int, *, rng: Random) -> Array:
         mean, var = xp.take(mean, which, axis=0), xp.take(var, which, axis=0)
     return mean + xp.sqrt(var) * rng.normal((n, mean.shape[-1]))
 
-
+# %% ../../nbs/37_priors.ipynb #99186537
 def log_prior(prior: TopPrior | None, h_top: Array) -> Array:
     "log p(h_M) in nats (batch,) at the rows of `h_top` (batch, n_M), constants included."
     if prior is None:
@@ -110,7 +110,7 @@ def _compete(prior, h_top, reg_covar):
     var = xp.maximum(square / won[:, None] - mean**2, xp.zeros_like(mean)) + reg_covar
     return TopPrior(mean, var, won / xp.sum(won))
 
-
+# %% ../../nbs/37_priors.ipynb #c797a3f5
 def fit_mixture_prior(
     h_top: Array, n_components: int, *, rng: Random, n_epochs: int = 20, reg_covar: float = 1e-4
 ) -> TopPrior:
