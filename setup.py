@@ -22,6 +22,7 @@ def names(key):
 
 
 notebooks, readme = cfg["notebooks_package"], here / "README.md"
+measurements = cfg["measurements_package"]
 minor = range(int(cfg["min_python"].split(".")[1]), int(cfg["max_python"].split(".")[1]) + 1)
 
 setup(
@@ -35,11 +36,19 @@ setup(
     url=cfg["git_url"],
     license="Apache-2.0",
     keywords=cfg["keywords"].split(),
-    # Notebooks are not code: they travel as the data of a package that exists only in the wheel and
-    # maps onto their folder.
-    packages=[*find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]), notebooks],
-    package_dir={notebooks: cfg["notebooks_path"]},
-    package_data={cfg["lib_path"]: ["*.mplstyle", "py.typed"], notebooks: ["*.ipynb"]},
+    # Notebooks and stored measurements are not code: they travel as the data of packages that exist
+    # only in the wheel and map onto their folders.
+    packages=[
+        *find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
+        notebooks,
+        measurements,
+    ],
+    package_dir={notebooks: cfg["notebooks_path"], measurements: cfg["measurements_path"]},
+    package_data={
+        cfg["lib_path"]: ["*.mplstyle", "py.typed"],
+        notebooks: ["*.ipynb"],
+        measurements: names("measurements_files"),
+    },
     include_package_data=False,
     zip_safe=False,
     python_requires=f">={cfg['min_python']}",

@@ -15,17 +15,15 @@ again; delete a file to have it made anew.
 """
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from biolearn.reproduction.study import Work, study
+
 from biolearn.cli.reproduction import seed_list
-from biolearn.core.arrays import Backend
-from biolearn.core.checkpoints import load_model
 from biolearn.core.data import load_dataset
-from biolearn.core.files import to_json, write_text
 from biolearn.core.rng import Random
 from biolearn.evaluation.baselines import PredictiveCoding, langevin_step, load_baseline_result
 from biolearn.evaluation.comparison import (
@@ -36,72 +34,17 @@ from biolearn.evaluation.comparison import (
     score_network_inference,
     with_noise,
 )
-from biolearn.evaluation.features import load_features, train_features
 from biolearn.evaluation.network import TrainedNetwork
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
-from biolearn.reproduction.runs import Run, trained_run, versions, with_mixture
-from biolearn.reproduction.study import Work, study
+from biolearn.reproduction.runs import trained_run, versions, with_mixture
 from experiments import baselines
+from experiments.trained import features_of, read_run
 
 OUT = baselines.ROOT / "figures" / "paper" / "yardstick"
 OURS = ("paper", "directed", "mixture")
 # of annealing: a quarter of its default temperatures; page 20 says what that costs
 DENSITY = dict(n_digits=100, n_temperatures=1000)
-
-
-def features_of(data, folder=baselines.OUT):
-    "The classifier whose features count, trained once."
-    path = folder / "features.safetensors"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        rng = Random(0).stream("yardstick", "features")
-        train_features(data.train, data.train_labels, rng=rng).save(path)
-    return load_features(path)
-
-
-def read_run(folder, seed):
-    """The `Run` in a folder that an earlier version of the code trained with the paper's profile
-    and this seed.
-    """
-    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    if about["seed"] != seed:
-        raise SystemExit(f"{folder} was trained with seed {about['seed']}, not {seed}.")
-    return Run(
-        model=load_model(folder / "model.safetensors", Backend()),
-        dataset=load_dataset("mnist"),
-        history=about["history"],
-        profile=PROFILES["paper"],
-        backend=Backend(),
-        rng=Random(seed, Backend()),
-        seed=seed,
-        key=about["key"],
-        folder=folder,
-        out=folder.parent.parent,
-    )
-
-
-def network(seed, runs=None):
-    """The paper's trained network of one seed: read from the folder `runs`, which holds
-    paper-seed<seed>-*, or trained now.
-    """
-    if not runs:
-        return trained_run("paper", seed=seed, device="cpu")
-    found = sorted(
-        f for f in Path(runs).glob(f"paper-seed{seed}-*") if (f / "model.safetensors").is_file()
-    )
-    if not found:
-        raise SystemExit(
-            f"{runs} holds no trained network of seed {seed} "
-            f"(paper-seed{seed}-*/model.safetensors)."
-        )
-    return read_run(found[0], seed)
-
-
-def save(found, path):
-    "Write what was measured as JSON, whole."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, to_json(found, path.name))
 
 
 def our_network(model, seed, folder):

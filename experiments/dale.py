@@ -16,32 +16,16 @@ than ten above. Nothing is chosen: the recipe is the paper's profile, shortened.
 (directed, halves, rising) are reported beside it and decide nothing.
 """
 
-import argparse
-import json
 import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
-
-from biolearn.cli.reproduction import seed_list
-from biolearn.core.data import load_dataset
-from biolearn.core.generation import generate, half_masks, inpaint, sample_directed
-from biolearn.core.inference import Inference, infer
-from biolearn.core.learning import DivergenceError, fit
-from biolearn.core.model import encode, init_model, log_p_joint
+from biolearn.core.learning import DivergenceError
 from biolearn.core.rng import Random
-from biolearn.evaluation.completion import inpainting_error
-from biolearn.evaluation.parzen import parzen_log_likelihood
-from biolearn.extensions.dale import dale_rule, dale_signs, dale_start, wrong_signs
 from biolearn.evaluation.statistics import mean_and_sd
+from biolearn.reproduction.measures import Size, measure_dale, train_under_dale
 from biolearn.reproduction.profiles import PROFILES
-from biolearn.reproduction.report import git_revision
-from biolearn.reproduction.runs import versions
-from experiments.comparison import save
+from experiments import PAPER, command_line, extend_table, mnist, origin
 
-PATH = Path(__file__).resolve().parent.parent / "figures" / "paper" / "biology" / "dale.json"
 # (share, share of the pixels); the last is not under the law: it tells the start's part from the
 # law's
 CONDITIONS = {
@@ -65,51 +49,23 @@ SETTINGS = dict(
 )
 
 
-def trained(condition, seed, data):
-    "A network trained under a condition: (model, history, signs)."
-    profile, rng = replace(PROFILES["paper"], hidden=SETTINGS["hidden"]), Random(seed)
-    x, recipe = data.train[: SETTINGS["rows"]], replace(profile.recipe, epochs=SETTINGS["epochs"])
-    model, signs = (
-        init_model(profile.sizes(x.shape[1]), profile.units, rng=rng.stream("init")),
-        [None] * (1 + len(profile.hidden)),
+def measured(trial):
+    "One network trained under a condition, and what it scores on the test digits."
+    data, rng, paper = mnist(), Random(trial.seed), PROFILES["paper"]
+    recipe = replace(paper.recipe, epochs=SETTINGS["epochs"])
+    profile = replace(paper, hidden=SETTINGS["hidden"], recipe=recipe)
+    x, kept = data.train[: SETTINGS["rows"]], not trial.name.endswith("then free")
+    try:
+        model, history, signs = train_under_dale(
+            profile, x, CONDITIONS[trial.name], kept=kept, rng=rng
+        )
+    except DivergenceError as e:
+        return {"diverged": str(e)}
+    size = Size(*(SETTINGS[name] for name in ("samples", "digits", "sigma")))
+    found = measure_dale(
+        model, signs, data, size, n_completed=SETTINGS["filled"], rng=rng.stream("dale")
     )
-    fraction, free = CONDITIONS[condition], [None] * len(model.sizes)
-    if fraction is not None:
-        signs = dale_signs(model.sizes, fraction[0], rng=rng.stream("signs"), pixels=fraction[1])
-        model = dale_start(model, signs, x[:1000])
-    return *fit(
-        model,
-        x,
-        recipe,
-        rng=rng.stream("train"),
-        progress=False,
-        projection=dale_rule(free if condition.endswith("then free") else signs),
-    ), signs
-
-
-def measured(model, signs, unseen, image_shape, rng):
-    "What a network scores on the digits `unseen`, and what the law has made of its weights."
-    score = lambda s: float(parzen_log_likelihood(unseen, s, SETTINGS["sigma"]).mean())
-    x, n = unseen[: SETTINGS["digits"]], SETTINGS["filled"]
-    before, after = (
-        log_p_joint(model, encode(model, x)),
-        log_p_joint(model, infer(model, x, Inference(n_steps=20))),
-    )
-    masks = np.stack(list(half_masks(image_shape, rng.backend).values()))[np.arange(n) % 4]
-    filled = inpaint(model, x[:n], masks, rng=rng.stream("in-painting"))
-    maps = {
-        f"{name}_{k}": getattr(pair, name) for k, pair in enumerate(model.pairs, 1) for name in "fg"
-    }
-    return {
-        "GENERATE": score(generate(model, SETTINGS["samples"], rng=rng.stream("samples"))),
-        "directed": score(sample_directed(model, SETTINGS["samples"], rng=rng.stream("samples"))),
-        "halves": float(inpainting_error(x[:n], filled, masks).mean()),
-        "rising": float((after > before).mean()),
-        "log p before": float(before.mean()),
-        "log p after": float(after.mean()),
-        "wrong signs": wrong_signs(model, signs),
-        "silent": {name: float((dense.W == 0).mean()) for name, dense in maps.items()},
-    }
+    return found | {"rms": history[-1]["rms"]}
 
 
 def verdicts(found):
@@ -118,76 +74,41 @@ def verdicts(found):
         c: mean_and_sd({s: r["GENERATE"] for s, r in seeds.items() if "GENERATE" in r})
         for c, seeds in found["conditions"].items()
     }
-    said = lambda d: (
-        "costs nothing" if abs(d) <= SETTINGS["nats"] else "costs" if d < 0 else "helps"
-    )
-    return {
-        c: {
-            "difference": m["mean"] - means["free"]["mean"],
-            "verdict": said(m["mean"] - means["free"]["mean"]),
-            "seeds": m["n"],
-        }
-        for c, m in means.items()
-        if m["n"] and c != "free" and means.get("free", {}).get("n")
-    }
+    if not means.get("free", {}).get("n"):
+        return {}
+    return {c: _verdict(m, means["free"]) for c, m in means.items() if m["n"] and c != "free"}
+
+
+def _verdict(ours, free):
+    "The rule on one condition, beside the free network."
+    difference = ours["mean"] - free["mean"]
+    costs = "costs" if difference < 0 else "helps"
+    said = "costs nothing" if abs(difference) <= SETTINGS["nats"] else costs
+    return {"difference": difference, "verdict": said, "seeds": ours["n"]}
+
+
+def finish(table):
+    "The verdicts and the settings, beside the results."
+    return {"verdicts": verdicts(table), "settings": SETTINGS, **origin()}
 
 
 def main(argv=None):
-    p = argparse.ArgumentParser(
-        prog="python -m experiments.dale",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    out = PAPER / "biology" / "dale.json"
+    parser = command_line("dale", __doc__, out, seeds="0-2")
+    names, text = tuple(CONDITIONS), "which of them (default: all)"
+    parser.add_argument(
+        "--conditions", nargs="+", choices=names, default=names, metavar="NAME", help=text
     )
-    p.add_argument(
-        "--seeds",
-        type=seed_list,
-        default="0-2",
-        metavar="0-2",
-        help="seeds and ranges of seeds (default: %(default)s)",
+    asked = parser.parse_args(argv)
+    failed = extend_table(
+        asked,
+        {name: SETTINGS | {"fractions": CONDITIONS[name]} for name in asked.conditions},
+        asked.seeds,
+        measured,
+        place=lambda trial: ("conditions", trial.name, trial.seed),
+        finish=finish,
     )
-    p.add_argument(
-        "--conditions",
-        nargs="+",
-        choices=tuple(CONDITIONS),
-        default=tuple(CONDITIONS),
-        metavar="NAME",
-        help="which of them (default: all)",
-    )
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=PATH,
-        metavar="FILE",
-        help="where the numbers go (default: figures/paper/biology/dale.json)",
-    )
-    asked = p.parse_args(argv)
-    data = load_dataset("mnist")
-    for seed in asked.seeds:
-        for name in asked.conditions:
-            found = (
-                json.loads(asked.out.read_text(encoding="utf-8"))
-                if asked.out.is_file()
-                else {"conditions": {}}
-            )
-            seeds, start = found["conditions"].setdefault(name, {}), time.process_time()
-            if str(seed) in seeds:
-                continue
-            try:
-                model, history, signs = trained(name, seed, data)
-            except DivergenceError as e:
-                seeds[str(seed)] = {"diverged": str(e)}
-            else:
-                seeds[str(seed)] = measured(
-                    model, signs, data.test, data.image_shape, Random(seed).stream("dale")
-                ) | {"rms": history[-1]["rms"], "seconds": round(time.process_time() - start)}
-            found |= {
-                "verdicts": verdicts(found),
-                "settings": SETTINGS,
-                "revision": git_revision(),
-                "versions": versions(),
-            }
-            save(found, asked.out)
-            print(seed, name, seeds[str(seed)], flush=True)
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

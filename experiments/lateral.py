@@ -21,181 +21,57 @@ network, 300 pictures, had printed scores before). Before the plan was made the 
 tried on one network of seed 10 and validation digits.
 """
 
-import argparse
-import json
 import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
-from biolearn.cli.reproduction import seed_list
-from biolearn.core.data import load_dataset
-from biolearn.core.generation import generate, inference_chain, sample_directed
 from biolearn.core.learning import top_states
-from biolearn.core.model import decode
-from biolearn.core.priors import fit_mixture_prior, sample_prior
 from biolearn.core.rng import Random
-from biolearn.evaluation.features import (
-    class_report,
-    density_coverage,
-    frechet_distance,
-    jackknife,
-    precision_recall,
-)
-from biolearn.evaluation.parzen import parzen_log_likelihood
-from biolearn.evaluation.statistics import mean_and_stderr
-from biolearn.extensions.lateral import correlation_gap, fit_lateral, gaussian_draws, sample_lateral
-from biolearn.reproduction.report import git_revision
+from biolearn.extensions.lateral import LateralConfig
+from biolearn.reproduction.measures import LateralSize, measure_lateral
 from biolearn.reproduction.runs import versions
-from experiments import comparison
+from experiments import PAPER, command_line, extend_table, mnist
+from experiments.trained import features_of, network
 
-OUT = comparison.runner.ROOT / "figures" / "paper" / "biology" / "lateral.json"
-LEARNING = dict(
-    n_epochs=20, batch_size=100, epsilon=0.05, delta=0.02, n_steps=4, n_chains=500, floor=0.01
-)
-DRAWING = dict(n_steps=1000, delta=0.02)
-N, N_CODES, COMPONENTS = 5000, 20_000, 1000
+SIZE = LateralSize(LateralConfig(), n_steps=1000, delta=0.02, samples=5000, components=1000)
+N_CODES = 20_000
 
 
-def priors(codes, rng):
-    """{name: n draws of h_2 (N, n_2)} from every prior that is painted once, and what is to be told
-    of the lateral one.
-    """
-    start = time.perf_counter()
-    lateral = fit_lateral(codes, rng=rng.stream("learn"), **LEARNING)
-    learnt = time.perf_counter() - start
-    drawn = {
-        "lateral": sample_lateral(lateral, N, rng=rng.stream("lateral"), **DRAWING),
-        "independent": np.stack(
-            [
-                column[rng.stream("shuffle", j).permutation(len(codes))[:N]]
-                for j, column in enumerate(codes.T)
-            ],
-            axis=1,
-        ),
-    }  # every neuron's own rates, and nothing between neurons
-    told = {
-        "neurons not silent": int((lateral.scale > 0).sum()),
-        "seconds to learn": round(learnt, 1),
-        "correlations off by": correlation_gap(lateral, codes, drawn["lateral"]),
-        "eigenvalues of P": [
-            float(v)
-            for v in np.linalg.eigvalsh(lateral.P[np.ix_(lateral.scale > 0, lateral.scale > 0)])[
-                [0, -1]
-            ]
-        ],
-    }
-    mixture = fit_mixture_prior(codes, COMPONENTS, rng=rng.stream("mixture"))
-    return drawn | {
-        "gaussian": gaussian_draws(codes, N, rng=rng.stream("gaussian")),
-        "mixture": sample_prior(mixture, N, rng=rng.stream("mixture draws")),
-        "codes": codes[rng.stream("codes").permutation(len(codes))[:N]],
-    }, told
+def measured(trial, runs):
+    "All sets of pictures of the trained network of one seed."
+    run, data, start = network(trial.seed, runs), mnist(), time.perf_counter()
+    inference = run.profile.recipe.inference
+    codes = np.concatenate(list(top_states(run.model, data.train[:N_CODES], inference)))
+    rng = Random(trial.seed).stream("lateral")
+    made = measure_lateral(run.model, codes, data, features_of(data), SIZE, rng=rng)
+    seconds = round(time.perf_counter() - start, 1)
+    told = made["told"] | {"key": run.key, "seconds": seconds}
+    return {"found": made["found"], "told": told, "versions": versions()}
 
 
-def pictures(run, rng):
-    "{name: pictures (N, 784)}, and what is to be told."
-    recipe = run.profile.recipe
-    chain = dict(rounds=3, n_steps=recipe.n_steps, delta=recipe.delta)
-    codes = np.concatenate(list(top_states(run.model, run.dataset.train[:N_CODES], recipe)))
-    drawn, told = priors(codes, rng)
-    x = {name: decode(run.model, h.astype(np.float32))[0] for name, h in drawn.items()}
-    for repaired in inference_chain(run.model, x["lateral"], **chain):
-        pass
-    return {
-        "paper": sample_directed(run.model, N, rng=rng.stream("samples")),
-        "chain": generate(run.model, N, rng=rng.stream("samples"), **chain),
-        **x,
-        "lateral, GENERATE": repaired,
-    }, told
-
-
-def measured(x, chain, data, features, rng):
-    "Every number of one set of pictures, {name: (value, standard error)}."
-    fake, real = features(x), features(data.test)
-    few = real[:N]  # precision and its kin compare sets of equal size
-    frechet = lambda other, name: jackknife(frechet_distance, fake, other, rng=rng.stream(name))
-    return {
-        "Parzen": mean_and_stderr(parzen_log_likelihood(data.test, x, 0.2)),
-        "Fréchet": frechet(real, "digits"),
-        "Fréchet to the chain": frechet(features(chain), "chain"),
-        **precision_recall(few, fake),
-        **density_coverage(few, fake),
-        "entropy": class_report(features, x, rng=rng.stream("classes"))["entropy"],
-    }
-
-
-def measure(seed, data, features, runs):
-    "One seed: {'found': {set: {number: estimate}}, 'told': ...}."
-    run, rng, start = (
-        comparison.network(seed, runs),
-        Random(seed).stream("lateral"),
-        time.perf_counter(),
-    )
-    x, told = pictures(run, rng)
-    found = {
-        name: measured(pics, x["chain"], data, features, rng.stream("measure", name))
-        for name, pics in x.items()
-    }
-    return {
-        "found": found,
-        "told": told | {"key": run.key, "seconds": round(time.perf_counter() - start, 1)},
-    }
+def finish(table):
+    "The settings, beside the results."
+    drawing = {"n_steps": SIZE.n_steps, "delta": SIZE.delta}
+    about = {"learning": SIZE.learning, "drawing": drawing, "samples": SIZE.samples}
+    return {"settings": about | {"codes": N_CODES, "components": SIZE.components}}
 
 
 def main(argv=None):
-    p = argparse.ArgumentParser(
-        prog="python -m experiments.lateral",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    out = PAPER / "biology" / "lateral.json"
+    asked = command_line("lateral", __doc__, out, seeds="7-8", runs=True).parse_args(argv)
+    return int(
+        0
+        < extend_table(
+            asked,
+            {"seeds": {"size": SIZE, "codes": N_CODES}},
+            asked.seeds,
+            partial(measured, runs=asked.runs),
+            place=lambda trial: ("seeds", trial.seed),
+            finish=finish,
+        )
     )
-    p.add_argument(
-        "--seeds",
-        type=seed_list,
-        default="7-8",
-        metavar="7-8",
-        help="seeds and ranges of seeds (default: %(default)s)",
-    )
-    p.add_argument(
-        "--runs",
-        type=Path,
-        metavar="FOLDER",
-        help="where networks of the profile paper lie, trained (default: train them)",
-    )
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=OUT,
-        metavar="FILE",
-        help="the file to write (default: figures/paper/biology/lateral.json)",
-    )
-    asked = p.parse_args(argv)
-    data = load_dataset("mnist")
-    features, about = (
-        comparison.features_of(data),
-        {
-            "learning": LEARNING,
-            "drawing": DRAWING,
-            "samples": N,
-            "codes": N_CODES,
-            "components": COMPONENTS,
-        },
-    )
-    seeds = (
-        json.loads(asked.out.read_text(encoding="utf-8"))["seeds"] if asked.out.is_file() else {}
-    )
-    for seed in asked.seeds:
-        if str(seed) in seeds:
-            print(seed, "was there")
-            continue
-        seeds[str(seed)] = measure(seed, data, features, asked.runs) | {
-            "revision": git_revision(),
-            "versions": versions(),
-        }
-        comparison.save({"settings": about, "seeds": seeds}, asked.out)
-        for name, found in seeds[str(seed)]["found"].items():
-            print(seed, f"{name:20}", *(f"{k} {v:.4g}" for k, (v, _) in found.items()), flush=True)
 
 
 if __name__ == "__main__":

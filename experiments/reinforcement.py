@@ -29,38 +29,31 @@ was run: there the rule asks for 8 of 10. The methods:
   linear    (mnist) an epsilon-greedy linear learner, a peer: a unit for each action predicts its reward, only the chosen one learns; epsilon 0.1
 """
 
-import argparse
-import json
 import sys
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 
-from biolearn.cli.reproduction import seed_list
-from biolearn.core.data import load_dataset
-from biolearn.core.files import write_whole
-from biolearn.core.layers import angle, exact_gradient, init_dense, target_step
+from biolearn.core.layers import angle, init_dense
 from biolearn.core.learning import local_step
 from biolearn.core.model import encode
 from biolearn.core.optimizers import new_optimizer_state
 from biolearn.core.rng import Random
 from biolearn.extensions.reinforcement import (
     RewardConfig,
-    best_actions,
-    fit_bandit,
+    TaskConfig,
     fit_task,
-    init_actor,
     nudged,
     play,
     reward_pull,
 )
-from biolearn.extensions.supervised import swap_roles
-from biolearn.reproduction.report import git_revision
+from biolearn.extensions.supervised import exchanged, transported
+from biolearn.reproduction.measures import BanditSize, measure_bandit
 from biolearn.reproduction.runs import versions
+from biolearn.reproduction.study import Work, study
+from experiments import PAPER, command_line, mnist, read_table, save
 
-OUT = Path(__file__).resolve().parent.parent / "figures" / "paper" / "reinforcement.json"
 STOP = 499  # CartPole: learning ends when the last 100 episodes paid this in the mean
 BANDIT, WORLD = (
     RewardConfig(tau=0.03, rate_f=1e-3),
@@ -94,7 +87,7 @@ EARLIER = [
             rate_g=3e-3,
             trace=0.99,
             steps=640_000,
-            n_envs=64,
+            n_worlds=64,
             horizon=16,
             hidden=[64],
         ),
@@ -104,7 +97,7 @@ EARLIER = [
     {
         "task": "CartPole-v1",
         "settings": dict(
-            rate_f=3e-3, rate_g=3e-3, trace=0.95, steps=640_000, n_envs=32, horizon=8, hidden=[64]
+            rate_f=3e-3, rate_g=3e-3, trace=0.95, steps=640_000, n_worlds=32, horizon=8, hidden=[64]
         ),
         "learnt": {0: 442.52, 1: 500.0, 2: 391.81, 3: 500.0, 4: 500.0},
         "backprop": {0: 500.0, 1: 500.0, 2: 500.0, 3: 296.8, 4: 436.91},
@@ -112,50 +105,20 @@ EARLIER = [
 ]
 
 
-def recipe_of(task, method):
-    "The recipe of a method: back-propagation needs no g."
-    return replace(
-        TASKS.get(task, OTHER_WORLD), feedback="fixed" if method == "backprop" else method
-    )
+def push_of(method):
+    return transported if method == "backprop" else exchanged
 
 
-def direction_of(method):
-    return exact_gradient if method == "backprop" else target_step
-
-
-def bandit(method, seed, data):
+def bandit(method, seed):
     """One seed of the MNIST bandit: test accuracy, and the share of paid trials, against trials;
     the angle of the hidden pull to the gradient at the end.
     """
-    size, rng = SIZES["mnist"], Random(seed).stream("bandit")
+    data, rng, size = mnist(), Random(seed).stream("bandit"), SIZES["mnist"]
     if method == "linear":
         return linear(seed, data)
-
-    def look(model, done, reward):
-        return [
-            done,
-            round(reward, 4),
-            round(float((best_actions(model, data.test) == data.test_labels).mean()), 4),
-        ]
-
-    start = init_actor(784, size["hidden"], 10, rng=rng.stream("init"))
-    model, curve = fit_bandit(
-        start,
-        data.train,
-        lambda rows, actions: actions == data.train_labels[rows],
-        recipe_of("mnist", method),
-        trials=size["trials"],
-        batch_size=size["batch_size"],
-        rng=rng,
-        every=size["every"],
-        on_look=look,
-        direction=direction_of(method),
-    )
-    return dict(
-        curve=curve,
-        score=curve[-1][2],
-        angle=hidden_angle(model, data.test[:1000], data.test_labels[:1000], method),
-    )
+    model, curve = measure_bandit(data, method, BANDIT, BanditSize(**size), rng=rng)
+    few, labels = data.test[:1000], data.test_labels[:1000]
+    return dict(curve=curve, score=curve[-1][2], angle=hidden_angle(model, few, labels, method))
 
 
 def hidden_angle(model, x, labels, method):
@@ -172,16 +135,9 @@ def hidden_angle(model, x, labels, method):
             np.ones(len(x), np.float32),
             replace(BANDIT, tau=0.0, c=0.0),
         ),
-        direction=direction_of(method),
+        push=push_of(method),
     )
-    return round(
-        float(
-            angle(
-                moved[1] - h[1], exact_gradient(swap_roles(model.pairs[1]), moved[2], h[1])
-            ).mean()
-        ),
-        2,
-    )
+    return round(float(angle(moved[1] - h[1], transported(model, 1, moved[2], h[1])).mean()), 2)
 
 
 def linear(seed, data, epsilon=0.1):
@@ -224,13 +180,9 @@ def world(task, method, seed):
     of a running mean of 20, and of 100 fresh ones afterwards.
     """
     rng = Random(seed).stream("world", task)
-    actor = fit_task(
-        task,
-        recipe_of(task, method),
-        rng=rng,
-        direction=direction_of(method),
-        **SIZES.get(task, OTHER),
-    )
+    config = TASKS.get(task, OTHER_WORLD)
+    config = replace(config, feedback="exact" if method == "backprop" else method)
+    actor = fit_task(task, config, TaskConfig(**SIZES.get(task, OTHER)), rng=rng)
     steps, paid = (np.asarray(c) for c in zip(*actor.episodes))
     running = np.convolve(paid, np.ones(20) / 20, "valid")
     at = np.unique(np.linspace(0, len(running) - 1, 100).astype(int))
@@ -243,6 +195,14 @@ def world(task, method, seed):
         episodes=len(paid),
         steps=int(steps[-1]),
     )
+
+
+def measured(trial):
+    "One seed of one method at one task."
+    task, method = trial.settings["task"], trial.settings["method"]
+    start = time.process_time()
+    found = bandit(method, trial.seed) if task == "mnist" else world(task, method, trial.seed)
+    return found | {"cpu_seconds": round(time.process_time() - start, 1)}
 
 
 def verdicts(runs):
@@ -291,112 +251,76 @@ def verdicts(runs):
 
 
 def settings(task):
-    return asdict(TASKS.get(task, OTHER_WORLD)) | SIZES.get(task, OTHER)
+    "What the table says of a task's settings; the number of envs has the name it had at first."
+    size = {("n_worlds" if k == "n_envs" else k): v for k, v in SIZES.get(task, OTHER).items()}
+    return asdict(TASKS.get(task, OTHER_WORLD)) | size
 
 
-def plan(tasks, seeds):
-    "(task, method, seed) in the order in which they are run: what decides a verdict first."
-    methods = {
-        t: (("learnt", "backprop", "linear", "fixed", "none") if t == "mnist" else METHODS)
-        for t in tasks
-    }
+def plan(tasks, methods):
+    "(task, method) in the order in which they are run: what decides a verdict first."
+    ranks = (("learnt",), ("backprop", "linear"), ("fixed", "none"))
     return [
-        (t, m, s)
-        for ms in (("learnt",), ("backprop", "linear"), ("fixed", "none"))
-        for t in tasks
-        for m in methods[t]
-        if m in ms
-        for s in seeds
+        (task, method)
+        for rank in ranks
+        for task in tasks
+        for method in rank
+        if method in methods and (task == "mnist" or method != "linear")
     ]
 
 
+def row(record):
+    "A record as the table holds it."
+    task, method = record["settings"]["task"], record["settings"]["method"]
+    apart = ("name", "seed", "settings", "made")
+    found = {name: value for name, value in record.items() if name not in apart}
+    about = {"settings": settings(task), **record["made"]}
+    return {"task": task, "method": method, "seed": record["seed"], **found, **about}
+
+
+def read_runs(path):
+    "The runs in the table; what other settings gave decides no verdict."
+    runs = read_table(path).get("runs", [])
+    return [run for run in runs if run["settings"] == settings(run["task"])]
+
+
+def write_runs(runs, path):
+    "Write the table with its verdicts."
+    import gymnasium
+
+    about = {"about": __doc__.split("\n")[0], "verdicts": verdicts(runs), "tried": TRIED}
+    made_with = versions() | {"gymnasium": gymnasium.__version__}
+    save(about | {"earlier": EARLIER, "versions": made_with, "runs": runs}, path)
+
+
 def main(argv=None):
-    p = argparse.ArgumentParser(
-        prog="python -m experiments.reinforcement",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument(
-        "--seeds",
-        type=seed_list,
-        default="0-4",
-        metavar="0-4",
-        help="seeds and ranges of seeds (default: %(default)s)",
-    )
-    p.add_argument(
-        "--task",
-        default="Acrobot-v1",
-        metavar="NAME",
-        help="the third task, beside mnist and CartPole-v1 (default: %(default)s)",
-    )
-    p.add_argument("--only", nargs="+", metavar="TASK", help="only these tasks")
-    p.add_argument(
-        "--methods",
-        nargs="+",
-        choices=[*METHODS, "linear"],
-        default=[*METHODS, "linear"],
-        metavar="METHOD",
-        help="only these methods",
-    )
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=OUT,
-        metavar="FILE",
-        help="default: figures/paper/reinforcement.json",
-    )
-    asked = p.parse_args(argv)
-    seeds = seed_list(asked.seeds) if isinstance(asked.seeds, str) else asked.seeds
-    runs = json.loads(asked.out.read_text(encoding="utf-8"))["runs"] if asked.out.is_file() else []
-    runs = [
-        r for r in runs if r["settings"] == settings(r["task"])
-    ]  # what other settings gave decides no verdict
-    tasks, data = asked.only or ["CartPole-v1", "mnist", asked.task], None
-    for task, method, seed in plan(tasks, seeds):
-        if method not in asked.methods:
+    out = PAPER / "reinforcement.json"
+    parser = command_line("reinforcement", __doc__, out, seeds="0-4")
+    option, names = parser.add_argument, [*METHODS, "linear"]
+    text = "the third task, beside mnist and CartPole-v1 (default: %(default)s)"
+    option("--task", default="Acrobot-v1", metavar="NAME", help=text)
+    option("--only", nargs="+", metavar="TASK", help="only these tasks")
+    text = "only these methods"
+    option("--methods", nargs="+", choices=names, default=names, metavar="METHOD", help=text)
+    asked, failed = parser.parse_args(argv), 0
+    folder = asked.out.parent / "studies" / asked.out.stem
+    work = Work(asked.workers, asked.threads, tell=_line, table="")
+    for task, method in plan(asked.only or ["CartPole-v1", "mnist", asked.task], asked.methods):
+        there = {(r["task"], r["method"], r["seed"]) for r in read_runs(asked.out)}
+        todo = [seed for seed in asked.seeds if (task, method, seed) not in there]
+        if not todo:
             continue
-        if any(
-            (r["task"], r["method"], r["seed"], r["settings"])
-            == (task, method, seed, settings(task))
-            for r in runs
-        ):
-            continue
-        if task == "mnist" and data is None:
-            data = load_dataset("mnist")
-        start = time.process_time()
-        found = bandit(method, seed, data) if task == "mnist" else world(task, method, seed)
-        runs = [r for r in runs if (r["task"], r["method"], r["seed"]) != (task, method, seed)]
-        runs.append(
-            dict(
-                task=task,
-                method=method,
-                seed=seed,
-                **found,
-                cpu_seconds=round(time.process_time() - start, 1),
-                settings=settings(task),
-                revision=git_revision(),
-            )
-        )
-        about = dict(
-            about=__doc__.split("\n")[0],
-            verdicts=verdicts(runs),
-            tried=TRIED,
-            earlier=EARLIER,
-            versions=versions() | {"gymnasium": __import__("gymnasium").__version__},
-            runs=runs,
-        )
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        with write_whole(asked.out) as temporary:
-            temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        print(
-            task,
-            method,
-            seed,
-            found["score"],
-            found.get("angle", ""),
-            f"{runs[-1]['cpu_seconds']} s",
-            flush=True,
-        )
+        how = {"task": task, "method": method, **settings(task)}
+        records = study({f"{task} {method}": how}, todo, measured, folder, work=work)
+        done = [row(record) for record in records if "error" not in record]
+        failed += len(records) - len(done)
+        write_runs(read_runs(asked.out) + done, asked.out)
+    return int(failed > 0)
+
+
+def _line(record):
+    "The line about a finished run."
+    about = f"{record['score']} {record.get('angle', '')}"
+    return f"{record['name']} seed {record['seed']}: {about} {record['cpu_seconds']} s"
 
 
 if __name__ == "__main__":

@@ -17,43 +17,28 @@ at that window and with real, clipped numbers. Nothing is chosen: the settings o
 GENERATE are the paper's, the window is the axis.
 """
 
-import argparse
-import json
 import math
 import sys
-import time
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
-from biolearn.cli.reproduction import seed_list
 from biolearn.core.data import load_dataset
-from biolearn.core.generation import inference_chain
-from biolearn.core.inference import Inference, infer
 from biolearn.core.learning import fit
-from biolearn.core.model import decode, encode, init_model, log_p_joint
-from biolearn.core.priors import sample_prior
+from biolearn.core.model import init_model
 from biolearn.core.rng import Random
-from biolearn.evaluation.parzen import parzen_log_likelihood
-from biolearn.extensions.spiking import infer_spikes, send, spike_chain, spike_e_step
 from biolearn.evaluation.statistics import mean_and_sd
+from biolearn.extensions.spiking import SpikingInference
+from biolearn.reproduction.measures import Size, measure_spikes
 from biolearn.reproduction.profiles import PROFILES
-from biolearn.reproduction.report import git_revision
-from biolearn.reproduction.runs import versions
-from experiments.comparison import network, save
+from experiments import PAPER, command_line, extend_table, origin, some
+from experiments.trained import network
 
-PATH = Path(__file__).resolve().parent.parent / "figures" / "paper" / "biology" / "spikes.json"
 WINDOWS, TRAINED = (1, 3, 10, 30, 100, math.inf), (3, 30)
-SAMPLES, DIGITS, SIGMA, NATS = (
-    2000,
-    1000,
-    0.2,
-    10.0,
-)  # of GENERATE; test digits for INFERENCE; Parzen's width; what the rule allows
-TRAINING = dict(
-    profile="quick", epochs=60, samples=300
-)  # of the networks trained with spikes and of their control
+SIZE, NATS = Size(samples=2000, digits=1000), 10.0  # what the rule allows
+# of the networks trained with spikes and of their control
+TRAINING = dict(profile="quick", epochs=60, samples=300)
 QUIET = "not clipped"  # the name of the row of ordinary real numbers
 
 
@@ -62,61 +47,38 @@ def windows_text(n):
     return "inf" if n == math.inf else str(n)
 
 
-def inferred(model, x, h, start):
-    """What INFERENCE made of the digits `x`, read with real numbers: the mean rise of log p(x,h)
-    above the feedforward guess without spikes (nats), the share that rises, the squared error per
-    pixel of the picture that h_1 paints.
+# the end of the curve and the paper's point first
+ORDER = {QUIET: None, **{windows_text(n): n for n in (math.inf, 3, 30, 10, 1, 100)}}
+
+
+def measured(trial, runs):
+    "One window of the trained network of one seed."
+    run, rng = network(trial.seed, runs), Random(trial.seed).stream("spikes")
+    found = measure_spikes(run.model, run.dataset, ORDER[trial.name], SIZE, rng=rng)
+    return found | {"key": run.key}
+
+
+def trained(trial):
+    """A small network trained with spikes and measured at its own window and with real numbers, or
+    its control, measured at all of these windows.
     """
-    rise = log_p_joint(model, [x, *h[1:]]) - start
-    return {
-        "rise": float(rise.mean()),
-        "rising": float((rise > 0).mean()),
-        "error": float(
-            ((model.g(1, send(h[1], math.inf, model.units[1], rng=None)) - x) ** 2).mean()
-        ),
-    }
-
-
-def measured(model, data, n, rng, samples=SAMPLES):
-    "Scores of one network at the window `n`."
-    score = lambda x: float(parzen_log_likelihood(data.test, x, SIGMA).mean())
-    x, first, last, quiet = data.test[:DIGITS], [], [], []
-    for i in range(-(-samples // 1000)):
-        for r, h in enumerate(
-            spike_chain(
-                model, min(1000, samples - 1000 * i), n, rng=rng.stream("samples", "block", i)
-            )
-        ):
-            if r == 0:
-                first.append(h[0])
-        last.append(h[0])
-        quiet.append(model.g(1, send(h[1], math.inf, model.units[1], rng=rng)))
-    h = infer_spikes(model, x, n, rng=rng.stream("inference"), n_steps=20)
-    return {
-        "GENERATE": score(np.concatenate(last)),
-        "GENERATE, last painting without noise": score(np.concatenate(quiet)),
-        "directed": score(np.concatenate(first)),
-        **inferred(model, x, h, log_p_joint(model, encode(model, x))),
-    }
-
-
-def without(model, data, rng, samples=SAMPLES):
-    "The same of ordinary real numbers, not clipped, from the same draws of the prior."
-    score = lambda x: float(parzen_log_likelihood(data.test, x, SIGMA).mean())
-    x, chains = data.test[:DIGITS], []
-    for i in range(-(-samples // 1000)):
-        start = decode(
-            model,
-            sample_prior(
-                model.prior, min(1000, samples - 1000 * i), rng=rng.stream("samples", "block", i)
-            ),
-        )[0]
-        chains.append(list(inference_chain(model, start, rounds=3)))
-    return {
-        "GENERATE": score(np.concatenate([c[-1] for c in chains])),
-        "directed": score(np.concatenate([c[0] for c in chains])),
-        **inferred(model, x, infer(model, x, Inference(n_steps=20)), log_p_joint(model, encode(model, x))),
-    }
+    own = None if trial.name == "without spikes" else float(trial.name)
+    profile, rng = PROFILES[TRAINING["profile"]], Random(trial.seed)
+    data = load_dataset(profile.dataset)
+    start = init_model(profile.sizes(data.train.shape[1]), profile.units, rng=rng.stream("init"))
+    model, history = fit(
+        start,
+        data.train,
+        replace(profile.recipe, epochs=TRAINING["epochs"]),
+        rng=rng.stream("train"),
+        inference=SpikingInference(window=own) if own else None,
+        progress=False,
+    )
+    windows = (*(TRAINED if own is None else (int(own),)), math.inf)
+    size, scores = replace(SIZE, samples=TRAINING["samples"]), {}
+    for name, window in {**{windows_text(n): n for n in windows}, QUIET: None}.items():
+        scores[name] = measure_spikes(model, data, window, size, rng=rng.stream("spikes"))
+    return {"scores": scores, "history": history[-1]}
 
 
 def enough(table, reference):
@@ -141,176 +103,49 @@ def closed(training):
         seeds = [s for s, runs in training.items() if {"without spikes", w} <= set(runs)]
         if not seeds:
             continue
-        gap, gain = (
-            float(np.mean(v))
-            for v in (
-                [of(s, "without spikes", "inf") - of(s, "without spikes", w) for s in seeds],
-                [of(s, w, w) - of(s, "without spikes", w) for s in seeds],
-            )
-        )
+        control = [of(s, "without spikes", w) for s in seeds]
+        gap = float(np.mean([of(s, "without spikes", "inf") for s in seeds]) - np.mean(control))
+        gain = float(np.mean([of(s, w, w) for s in seeds]) - np.mean(control))
         done[w] = {"gap": gap, "closed": gain, "helps": gain >= gap / 2, "seeds": len(seeds)}
     return done
 
 
-def read(path):
-    "What was measured before."
-    return (
-        json.loads(path.read_text(encoding="utf-8"))
-        if path.is_file()
-        else {"seeds": {}, "training": {}}
-    )
-
-
-def write(path, found):
-    "Write everything, with the verdict of the rule on what there is."
-    if found["seeds"]:
-        table = {
-            windows_text(n): {
-                int(s): rows[windows_text(n)]["GENERATE"]
-                for s, rows in found["seeds"].items()
-                if windows_text(n) in rows
-            }
-            for n in WINDOWS
-        }
-        table = {n: v for n, v in table.items() if v}
-        if "inf" in table:
-            found["verdict"] = enough(table, mean_and_sd(table["inf"])["mean"])
-    found["trained"] = closed(found["training"])
-    found |= {
-        "settings": {
-            "samples": SAMPLES,
-            "digits": DIGITS,
-            "sigma": SIGMA,
-            "nats": NATS,
-            "windows": [windows_text(n) for n in WINDOWS],
-            "training": TRAINING,
-        },
-        "revision": git_revision(),
-        "versions": versions(),
-    }
-    save(found, path)
-
-
-def measure_seeds(seeds, runs, path):
-    "Every window for every seed; the file is rewritten after each."
-    for seed in seeds:
-        run, rng = network(seed, runs), Random(seed).stream("spikes")
-        for n in (
-            QUIET,
-            math.inf,
-            3,
-            30,
-            10,
-            1,
-            100,
-        ):  # the end of the curve and the paper's point first
-            found = read(path)
-            rows, name, start = (
-                found["seeds"].setdefault(str(seed), {}),
-                n if n == QUIET else windows_text(n),
-                time.process_time(),
-            )
-            if name in rows:
-                continue
-            rows[name] = (
-                without(run.model, run.dataset, rng)
-                if n == QUIET
-                else measured(run.model, run.dataset, n, rng)
-            )
-            found.setdefault("keys", {})[str(seed)] = run.key
-            write(path, found)
-            print(
-                seed,
-                name,
-                f"{time.process_time() - start:.0f} s",
-                {k: round(v, 3) for k, v in rows[name].items()},
-                flush=True,
-            )
-
-
-def train(n, seed):
-    """A small network, INFERENCE in windows of `n` (None: without spikes): the digits, the network,
-    its history.
-    """
-    profile, rng = PROFILES[TRAINING["profile"]], Random(seed)
-    data, recipe = load_dataset(profile.dataset), replace(profile.recipe, epochs=TRAINING["epochs"])
-    model = init_model(profile.sizes(data.train.shape[1]), profile.units, rng=rng.stream("init"))
-    return data, *fit(
-        model,
-        data.train,
-        recipe,
-        rng=rng.stream("train"),
-        progress=False,
-        e_step=spike_e_step(n, recipe) if n else None,
-    )
-
-
-def measure_training(seeds, path):
-    """Networks trained with spikes, each at its own window and with real numbers, and their control
-    at all of these windows.
-    """
-    for seed in seeds:
-        for n in (None, *TRAINED):
-            found, name, start = (
-                read(path),
-                "without spikes" if n is None else windows_text(n),
-                time.process_time(),
-            )
-            if name in found["training"].setdefault(str(seed), {}):
-                continue
-            data, model, history = train(n, seed)
-            rng, samples = Random(seed).stream("spikes"), TRAINING["samples"]
-            scores = {
-                windows_text(w): measured(model, data, w, rng, samples)
-                for w in ((*TRAINED, math.inf) if n is None else (n, math.inf))
-            } | {QUIET: without(model, data, rng, samples)}
-            found["training"][str(seed)][name] = {"scores": scores, "history": history[-1]}
-            write(path, found)
-            print(
-                "trained",
-                name,
-                f"{time.process_time() - start:.0f} s",
-                {w: round(r["GENERATE"], 1) for w, r in scores.items()},
-                flush=True,
-            )
+def finish(table):
+    "The verdict of the rule on what there is, and the settings."
+    seeds, training = (table.setdefault(part, {}) for part in ("seeds", "training"))
+    scores = {}
+    for name in map(windows_text, WINDOWS):
+        found = {int(s): rows[name]["GENERATE"] for s, rows in seeds.items() if name in rows}
+        if found:
+            scores[name] = found
+    settings = {"samples": SIZE.samples, "digits": SIZE.digits, "sigma": SIZE.sigma, "nats": NATS}
+    settings |= {"windows": [windows_text(n) for n in WINDOWS], "training": TRAINING}
+    about = {"trained": closed(training), "settings": settings, **origin()}
+    if "inf" in scores:
+        about["verdict"] = enough(scores, mean_and_sd(scores["inf"])["mean"])
+    return about
 
 
 def main(argv=None):
-    p = argparse.ArgumentParser(
-        prog="python -m experiments.spikes",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    out = PAPER / "biology" / "spikes.json"
+    parser = command_line("spikes", __doc__, out, seeds="", runs=True)
+    text = "seeds of small networks that are trained with spikes"
+    parser.add_argument("--training", type=some, default="", metavar="0-1", help=text)
+    asked = parser.parse_args(argv)
+    extend = partial(extend_table, asked, finish=finish)
+    failed = extend(
+        {name: {"window": name, "size": SIZE} for name in ORDER},
+        asked.seeds,
+        partial(measured, runs=asked.runs),
+        place=lambda trial: ("seeds", trial.seed, trial.name),
     )
-    p.add_argument(
-        "--seeds",
-        type=seed_list,
-        default=[],
-        metavar="7-9",
-        help="seeds and ranges of seeds of the paper's network",
+    failed += extend(
+        {name: TRAINING for name in ("without spikes", *map(windows_text, TRAINED))},
+        asked.training,
+        trained,
+        place=lambda trial: ("training", trial.seed, trial.name),
     )
-    p.add_argument(
-        "--runs",
-        type=Path,
-        metavar="FOLDER",
-        help="the folder of trained networks, one folder each, like paper-seed7-...",
-    )
-    p.add_argument(
-        "--training",
-        type=seed_list,
-        default=[],
-        metavar="0-1",
-        help="seeds of small networks that are trained with spikes",
-    )
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=PATH,
-        metavar="FILE",
-        help="where the numbers go (default: figures/paper/biology/spikes.json)",
-    )
-    asked = p.parse_args(argv)
-    measure_seeds(asked.seeds, asked.runs, asked.out)
-    measure_training(asked.training, asked.out)
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

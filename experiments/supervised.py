@@ -12,46 +12,37 @@ looked at: the target holds if the mean test error of five seeds is at most 1.5 
 if their means over seeds are more than three standard errors of the difference apart.
 """
 
-import argparse
-import json
 import sys
-import time
 import warnings
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from biolearn.cli.reproduction import seed_list
 from biolearn.core.arrays import Backend, array_namespace, to_numpy, use_device
-from biolearn.core.data import load_dataset
-from biolearn.core.generation import half_masks, inference_chain, inpaint, sample_directed
-from biolearn.core.layers import Dense, LayerPair, exact_gradient
-from biolearn.core.learning import TrainConfig, fit, top_states
-from biolearn.core.model import Model, init_model
+from biolearn.core.generation import GENERATE, half_masks, inpaint
+from biolearn.core.layers import Dense, LayerPair
+from biolearn.core.learning import TrainConfig, top_states
+from biolearn.core.model import Model
 from biolearn.core.rng import Random
 from biolearn.evaluation.completion import inpainting_error
 from biolearn.evaluation.features import frechet_distance
-from biolearn.extensions.supervised import (
-    PerturbationFeedback,
-    Labels,
-    class_priors,
-    credit_angles,
-    exchanged,
-    fixed_feedback,
-    one_hot,
-    predict,
-    told,
-    swap_roles,
-    without_labels,
+from biolearn.extensions.supervised import clamp_label, credit_angles, one_hot, predict
+from biolearn.reproduction.measures import (
+    RULES,
+    error_rate,
+    imagine_classes,
+    label_errors,
+    learn_labels,
+    put_labels_on_top,
+    recognised,
 )
-from biolearn.reproduction.report import git_revision
-from biolearn.reproduction.runs import checkout, versions
-from experiments.comparison import features_of, network, save
+from biolearn.reproduction.runs import versions
+from experiments import PAPER, command_line, extend_table, mnist, some
+from experiments.trained import features_of, network
 
-OUT = checkout() / "figures" / "paper" / "supervised.json"
 BATCH, RATE = 100, 1e-3  # of every map but the one to the labels
 COMPETING = dict(
     epochs=40, rate_top=1e-3, labels=dict(hidden=0.2, beta=0.02, below=0.1, competing=True)
@@ -63,190 +54,123 @@ SQUARED = dict(
 # once 0.1 JJᵀ passes one
 BRIEF = COMPETING | dict(epochs=10, labels=COMPETING["labels"] | dict(below=0.03))
 BABBLING = dict(rate=0.002, sd=0.1)
-RULES = {
-    "babbled": lambda model, rng: PerturbationFeedback(model, rng=rng, **BABBLING),
-    "fixed": lambda model, rng: fixed_feedback(model, rng=rng),
-    "exchanged": lambda model, rng: exchanged,
-    "exact": lambda model, rng: transported,
-}
 
 
-def transported(model, k, above, h):
-    "DIAGNOSTIC, a control: the gradient itself, by the transposed weights of f."
-    return exact_gradient(swap_roles(model.pairs[k]), above, h)
-
-
-def recipe_of(depth, epochs, rate_top, **_):
-    "The recipe for `depth` hidden layers."
+def config_of(depth, epochs, rate_top):
+    "The settings of training for `depth` hidden layers."
     return TrainConfig(
         epochs=epochs,
         batch_size=BATCH,
-        n_steps=0,
         noise=(0.0,) * (depth + 2),
         rate_f=(RATE,) * depth + (rate_top,),
         rate_g=(RATE,) * (depth + 1),
     )
 
 
-def error(said, truth):
-    "Per cent of wrong answers."
-    return round(100 * float(np.mean(to_numpy(said) != truth)), 4)
-
-
-def errors(predict, data):
-    "`error` of `predict(x)` on the training, validation and test digits."
-    return {
-        name: error(predict(getattr(data, name)), getattr(data, f"{name}_labels"))
-        for name in ("train", "valid", "test")
-    }
-
-
 def double(model):
     """`model` in double precision: at the end of training a push is smaller than single precision
     can tell from nothing.
     """
-    wide = lambda dense: Dense(
-        *(array_namespace(w).astype(w, array_namespace(w).float64) for w in (dense.W, dense.b)),
-        dense.unit,
-    )
-    return Model(tuple(LayerPair(wide(pair.f), wide(pair.g)) for pair in model.pairs))
+    wide = lambda w: array_namespace(w).astype(w, array_namespace(w).float64)
+    dense = lambda d: Dense(wide(d.W), wide(d.b), d.unit)
+    return Model(tuple(LayerPair(dense(pair.f), dense(pair.g)) for pair in model.pairs))
 
 
-def by_rule(data, kind, seed, hidden, device, settings):
+def by_rule(trial, device):
     """One network trained with labels on `device`: errors in per cent, and the angle of its pushes
     to the gradient.
     """
-    backend = use_device(device)
-    rng, y, recipe = (
-        Random(seed, backend),
-        one_hot(data.train_labels, 10, backend),
-        recipe_of(len(hidden), **settings),
+    how, backend, data = trial.settings, use_device(device), mnist()
+    model, history, labels = learn_labels(
+        data,
+        how["rule"],
+        how["layers"],
+        config_of(len(how["layers"]), how["epochs"], how["rate_top"]),
+        babbling=BABBLING,
+        rng=Random(trial.seed, backend),
+        **how["labels"],
     )
-    start = init_model(
-        (784, *hidden, 10), ("sigmoid", *["relu"] * len(hidden), "linear"), rng=rng.stream("init")
-    )
-    labels = Labels(RULES[kind](start, rng.stream("feedback")), recipe, **settings["labels"])
-    rows = backend.xp.concat([backend.asarray(data.train), y], axis=1)
-    model, history = fit(
-        start, rows, recipe, rng=rng.stream("train"), e_step=labels.settle, projection=labels.babble
-    )
-    found = errors(lambda x: predict(model, backend.asarray(x)), data)
-    x, y = (
-        backend.asarray(data.valid, "float64"),
-        backend.asarray(to_numpy(one_hot(data.valid_labels, 10, backend)), "float64"),
-    )
-    angles = credit_angles(
-        double(model),
-        x,
-        y,
-        labels.push,
-        **{name: value for name, value in settings["labels"].items() if name != "hidden"},
-    )
+    x = backend.asarray(data.valid, "float64")
+    y = backend.asarray(to_numpy(one_hot(data.valid_labels, 10, backend)), "float64")
+    found = label_errors(lambda x: predict(model, backend.asarray(x)), data)
+    angles = credit_angles(double(model), x, y, labels)
     return found | {"angles": angles, "rms": history[-1]["rms"], "device": backend.name}
 
 
-def by_backprop(data, seed, hidden):
+def by_backprop(trial):
     """scikit-learn's classifier of the same sizes, batches and optimiser, with its own softmax and
     cross-entropy. Its learning rate does not fall, and twice as many epochs are not better.
     """
-    epochs = SQUARED["epochs"]
+    epochs, data = trial.settings["epochs"], mnist()
     peer = MLPClassifier(
-        hidden,
+        trial.settings["layers"],
         solver="adam",
         batch_size=BATCH,
         max_iter=epochs,
         learning_rate_init=RATE,
         n_iter_no_change=epochs,
-        random_state=seed,
+        random_state=trial.seed,
     )
+    return label_errors(_fitted(peer, data.train, data.train_labels).predict, data)
+
+
+def _fitted(peer, x, labels):
+    "A peer of scikit-learn, trained for as long as it is told."
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is asked for so many epochs
-        peer.fit(data.train, data.train_labels)
-    return errors(peer.predict, data)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return peer.fit(x, labels)
 
 
-def linear(data):
+def linear(trial):
     "Logistic regression on the pixels."
-    peer = LogisticRegression(max_iter=100).fit(data.train, data.train_labels)
-    return errors(peer.predict, data)
+    data = mnist()
+    peer = _fitted(LogisticRegression(max_iter=100), data.train, data.train_labels)
+    return label_errors(peer.predict, data)
 
 
-def rules(data, seeds, asked):
-    "Rules by seed."
-    yield "linear", 0, lambda: linear(data)
-    for seed in seeds:
-        for kind in RULES:
-            yield kind, seed, lambda: by_rule(data, kind, seed, (1000,), asked.device, COMPETING)
-        yield "back-propagation", seed, lambda: by_backprop(data, seed, (1000,))
-
-
-def squared(data, seeds, asked):
-    "The same with the first recipe."
-    for seed in seeds:
-        for kind in ("babbled", "fixed"):
-            yield kind, seed, lambda: by_rule(data, kind, seed, (1000,), asked.device, SQUARED)
-
-
-def depth(data, seeds, asked):
-    "Babbled and fixed feedback and the exact gradient with 1 to 4 hidden layers of 500."
-    for seed in seeds:
-        for n in (1, 2, 3, 4):
-            for kind in ("babbled", "fixed", "exact"):
-                yield (
-                    f"{kind}, {n} × 500",
-                    seed,
-                    lambda: by_rule(data, kind, seed, (500,) * n, asked.device, BRIEF),
-                )
-
-
-def top_pair(codes, y, rng, epochs):
-    "A pair that reads labels `y` off `codes`, and says which code a label stands for."
-    known = y.any(axis=1)
-    recipe = TrainConfig(
-        epochs=epochs,
-        batch_size=int(min(BATCH, known.sum())),
-        n_steps=0,
-        noise=(0.05, 0.0),
-        rate_f=(5e-3,),
-        rate_g=(5e-3,),
-    )
-    pair = init_model((codes.shape[1], y.shape[1]), ("sigmoid", "linear"), rng=rng.stream("init"))
-    return fit(
-        pair,
-        np.hstack([codes, y])[known],
-        recipe,
-        rng=rng.stream("train"),
-        e_step=Labels(exchanged, recipe).settle,
-    )[0].pairs
+def taught(trial, device):
+    "One row of the parts rules, squared and depth."
+    if trial.settings["rule"] == "linear":
+        return linear(trial)
+    if trial.settings["rule"] == "back-propagation":
+        return by_backprop(trial)
+    return by_rule(trial, device)
 
 
 def balanced(labels, n, rng):
     "The places of `n` labels, as many of each class."
-    return np.concatenate(
-        [
-            np.flatnonzero(labels == c)[
-                to_numpy(rng.stream("choose", c).permutation(int(np.sum(labels == c))))[: n // 10]
-            ]
-            for c in range(10)
-        ]
+    places = []
+    for c in range(10):
+        of_class = np.flatnonzero(labels == c)
+        order = to_numpy(rng.stream("choose", c).permutation(len(of_class)))
+        places.append(of_class[order[: n // 10]])
+    return np.concatenate(places)
+
+
+def top_config(n, epochs):
+    "The settings of training for a pair of labels on top, with `n` labels."
+    return TrainConfig(
+        epochs=epochs,
+        batch_size=int(min(BATCH, n)),
+        noise=(0.05, 0.0),
+        rate_f=(5e-3,),
+        rate_g=(5e-3,),
     )
 
 
-def few_labels(data, codes, unseen, n, rng, draws=5):
+def few_labels(model, codes, unseen, n, rng, draws=5):
     """Test errors with `n` labels, for several draws of which: on top of the network, and of two
     classifiers that see nothing but those digits.
     """
-    y, found = one_hot(data.train_labels, 10, Backend()), {}
+    data, found = mnist(), {"this network": [], "back-propagation": [], "linear": []}
+    y, config = one_hot(data.train_labels, 10, Backend()), top_config(n, max(200_000 // n, 300))
     for draw in range(draws):
-        mine = balanced(data.train_labels, n, rng.stream(n, draw))
+        mine, stream = balanced(data.train_labels, n, rng.stream(n, draw)), rng.stream(n, draw)
         few = np.zeros_like(y)
         few[mine] = y[mine]
-        (pair,) = top_pair(
-            codes, few, rng.stream(n, draw), epochs=200_000 // n if n < 1000 else 300
-        )
-        found.setdefault("this network", []).append(
-            error(pair.f(unseen).argmax(1), data.test_labels)
-        )
+        whole = put_labels_on_top(model, codes, few, config, rng=stream)
+        said = whole.pairs[-1].f(unseen).argmax(1)
+        found["this network"].append(error_rate(said, data.test_labels))
         for name, peer in (
             (
                 "back-propagation",
@@ -254,179 +178,116 @@ def few_labels(data, codes, unseen, n, rng, draws=5):
             ),
             ("linear", LogisticRegression(max_iter=200)),
         ):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                found.setdefault(name, []).append(
-                    error(
-                        peer.fit(data.train[mine], data.train_labels[mine]).predict(data.test),
-                        data.test_labels,
-                    )
-                )
+            _fitted(peer, data.train[mine], data.train_labels[mine])
+            found[name].append(error_rate(peer.predict(data.test), data.test_labels))
     return found
 
 
-def with_names(data, run, sheet):
+def completed(whole, features, rng):
+    "Halves of test digits completed with the label free and given: {half: {way: numbers}}."
+    data, eye, found = mnist(), np.eye(10, dtype=np.float32), {}
+    x, truth = data.test[:400], data.test_labels[:400]
+    for half, visible in half_masks((28, 28), Backend()).items():
+        again = lambda: {"inference": GENERATE, "rng": rng.stream("fill")}  # the same start for all
+        ways = {"free": inpaint(whole, x, visible, **again()), "given": np.empty_like(x)}
+        for c in range(10):
+            told, mine = clamp_label(whole, eye[c]), truth == c
+            ways["given"][mine] = inpaint(told, x[mine], visible, **again())
+        found[f"{half} half seen"] = {
+            name: {
+                "error": float(np.mean(inpainting_error(x, made, visible))),
+                "recognised": float(np.mean(features.predict(made) == truth)),
+            }
+            for name, made in ways.items()
+        }
+    return found
+
+
+def packed(pictures):
+    "Eight pictures of each class, a byte for each pixel: its ink in per cent."
+    ink = lambda x: np.round(100 * x[:8]).astype(np.uint8).tobytes().hex()
+    return {str(rounds): [ink(x) for x in sets] for rounds, sets in pictures.items()}
+
+
+def with_names(trial, runs):
     """What the paper's network does with labels on top: errors with all and with few labels,
     pictures of a class, completion given the class.
     """
-    rng, y, eye = (
-        Random(run.seed).stream("names"),
-        one_hot(data.train_labels, 10, Backend()),
-        np.eye(10, dtype=np.float32),
-    )
+    data, run, rng = mnist(), network(trial.seed, runs), Random(trial.seed).stream("names")
+    features, inference = features_of(data), run.profile.recipe.inference
     codes, unseen = (
-        np.concatenate(list(top_states(run.model, x, run.profile.recipe)))
-        for x in (data.train, data.test)
+        np.concatenate(list(top_states(run.model, x, inference))) for x in (data.train, data.test)
     )
-    whole = Model((*run.model.pairs, *top_pair(codes, y, rng, 30)), None)
-    found, features = (
-        {"test": error(whole.pairs[-1].f(unseen).argmax(1), data.test_labels)},
-        features_of(data),
-    )
-    found |= {f"{n} labels": few_labels(data, codes, unseen, n, rng) for n in (100, 1000)}
-    priors, sets = class_priors(whole, codes, y), {}
-    for c in range(10):
-        x = sample_directed(without_labels(whole, priors[c]), 500, rng=rng.stream("imagine", c))
-        chain = list(inference_chain(told(whole, eye[c]), x, rounds=3))
-        for rounds in (0, 3):
-            sets.setdefault(rounds, []).append(chain[rounds])
-    reference = features(data.test)
-    for rounds, x in sets.items():
+    y = one_hot(data.train_labels, 10, Backend())
+    whole = put_labels_on_top(run.model, codes, y, top_config(len(y), 30), rng=rng)
+    found = {"test": error_rate(whole.pairs[-1].f(unseen).argmax(1), data.test_labels)}
+    for n in (100, 1000):
+        found[f"{n} labels"] = few_labels(run.model, codes, unseen, n, rng)
+    pictures, reference = imagine_classes(whole, codes, y, 500, rng=rng), features(data.test)
+    for rounds, sets in pictures.items():
+        distance = frechet_distance(features(np.concatenate(sets)), reference)
         found[f"imagined, {rounds} rounds"] = {
-            "recognised": float(
-                np.mean([np.mean(features.predict(each) == c) for c, each in enumerate(x)])
-            ),
-            "Fréchet": float(frechet_distance(features(np.concatenate(x)), reference)),
+            "recognised": recognised(sets, features.predict),
+            "Fréchet": float(distance),
         }
-    found["imagined"] = (
-        {
-            str(rounds): [np.round(100 * each[:8]).astype(np.uint8).tobytes().hex() for each in x]
-            for rounds, x in sets.items()
-        }
-        if sheet
-        else {}
-    )  # eight pictures of a class, a byte for each pixel: its ink in per cent
-    x, truth, settings = data.test[:400], data.test_labels[:400], dict(alpha=0.3)
-    for half, visible in half_masks((28, 28), Backend()).items():
-        filled = {
-            "free": inpaint(whole, x, visible, rng=rng.stream("fill"), **settings),
-            "given": np.empty_like(x),
-        }
-        for c in range(10):
-            filled["given"][truth == c] = inpaint(told(whole, eye[c]), x[truth == c], visible, rng=rng.stream("fill"), **settings)
-        found[f"{half} half seen"] = {
-            name: {
-                "error": float(np.mean(inpainting_error(x, f, visible))),
-                "recognised": float(np.mean(features.predict(f) == truth)),
-            }
-            for name, f in filled.items()
-        }
-    return found
+    found["imagined"] = packed(pictures) if trial.seed == trial.settings["sheet"] else {}
+    return found | completed(whole, features, rng)
 
 
-def names(data, seeds, asked):
-    "The paper's network with labels on top, by seed."
-    for seed in seeds:
-        yield (
-            "names",
-            seed,
-            lambda: with_names(data, network(seed, asked.runs), sheet=seed == seeds[0]),
-        )
+def rows_of(part, seeds):
+    "[({row: settings}, seeds)] of a part."
+    wide = lambda rule, how: how | {"rule": rule, "layers": [1000]}
+    if part == "rules":
+        peer = {"rule": "back-propagation", "layers": [1000], "epochs": SQUARED["epochs"]}
+        rows = {rule: wide(rule, COMPETING) for rule in RULES} | {"back-propagation": peer}
+        return [({"linear": {"rule": "linear"}}, [0]), (rows, seeds)]
+    if part == "squared":
+        return [({rule: wide(rule, SQUARED) for rule in ("babbled", "fixed")}, seeds)]
+    if part == "depth":
+        rows = {
+            f"{rule}, {n} × 500": BRIEF | {"rule": rule, "layers": [500] * n}
+            for n in (1, 2, 3, 4)
+            for rule in ("babbled", "fixed", "exact")
+        }
+        return [(rows, seeds)]
+    return [({"names": {"sheet": 7}}, seeds)]  # the seed whose pictures are kept
 
 
-PARTS = {
-    "rules": (rules, "0-4"),
-    "squared": (squared, "0-4"),
-    "depth": (depth, "0"),
-    "names": (names, "7,8"),
-}
+PARTS = {"rules": "0-4", "squared": "0-4", "depth": "0", "names": "7,8"}
+
+
+def finish(table):
+    "The settings, beside the results."
+    settings = {"batch": BATCH, "rate": RATE, "rules": COMPETING, "squared": SQUARED}
+    settings |= {"depth": BRIEF, "babbling": BABBLING}
+    return {"settings": settings, "versions": versions()}
 
 
 def main(argv=None):
-    p = argparse.ArgumentParser(
-        prog="python -m experiments.supervised",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument(
-        "--part",
-        choices=tuple(PARTS),
-        action="append",
-        help="what to measure (default: everything)",
-    )
-    p.add_argument(
-        "--seeds",
-        type=seed_list,
-        metavar="0-4",
-        help="seeds and ranges of seeds (default: rules and squared 0-4, depth 0, names 7,8)",
-    )
-    p.add_argument("--only", nargs="+", metavar="NAME", help="only these rows of a part")
-    p.add_argument(
-        "--device",
-        choices=("auto", "cpu", "gpu"),
-        default="cpu",
-        help="where rules and depth train (default: %(default)s)",
-    )
-    p.add_argument(
-        "--runs",
-        type=Path,
-        metavar="DIR",
-        help="where networks of the paper lie that were trained before",
-    )
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=OUT,
-        metavar="FILE",
-        help="the table (default: figures/paper/supervised.json)",
-    )
-    asked = p.parse_args(argv)
-    data = load_dataset("mnist")
+    parser = command_line("supervised", __doc__, PAPER / "supervised.json", runs=True)
+    option, text = parser.add_argument, "what to measure (default: everything)"
+    option("--part", choices=tuple(PARTS), action="append", help=text)
+    text = "seeds (default: rules and squared 0-4, depth 0, names 7,8)"
+    option("--seeds", type=some, metavar="0-4", help=text)
+    option("--only", nargs="+", metavar="NAME", help="only these rows of a part")
+    text = "where rules and depth train (default: %(default)s)"
+    option("--device", choices=("auto", "cpu", "gpu"), default="cpu", help=text)
+    asked, failed = parser.parse_args(argv), 0
     for part in asked.part or PARTS:
-        run, seeds = PARTS[part][0], asked.seeds or seed_list(PARTS[part][1])
-        for name, seed, measure in run(data, seeds, asked):
-            told_before = (
-                json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.is_file() else {}
-            )
-            if (
-                str(seed) in told_before.get(part, {}).get(name, {})
-                or asked.only
-                and name not in asked.only
-            ):
-                continue
-            start = time.perf_counter()
-            found = measure() | {
-                "seconds": round(time.perf_counter() - start, 1),
-                "revision": git_revision(),
-            }
-            table = (
-                json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.is_file() else {}
-            )  # another process may have added rows
-            table.setdefault(part, {}).setdefault(name, {})[str(seed)] = found
-            table |= {
-                "settings": {
-                    "batch": BATCH,
-                    "rate": RATE,
-                    "rules": COMPETING,
-                    "squared": SQUARED,
-                    "depth": BRIEF,
-                    "babbling": BABBLING,
-                },
-                "versions": versions(),
-            }
-            save(table, asked.out)
-            print(
-                part,
-                name,
-                seed,
-                f"{found['seconds']:.0f} s",
-                {
-                    k: v
-                    for k, v in found.items()
-                    if k in ("train", "valid", "test", "angles", "100 labels", "1000 labels")
-                },
-                flush=True,
-            )
+        names = part == "names"
+        measure = (
+            partial(with_names, runs=asked.runs) if names else partial(taught, device=asked.device)
+        )
+        for rows, seeds in rows_of(part, asked.seeds or some(PARTS[part])):
+            rows = {name: how for name, how in rows.items() if name in (asked.only or rows)}
+            place = partial(_place, part)
+            failed += extend_table(asked, rows, seeds, measure, place, finish)
+    return int(failed > 0)
+
+
+def _place(part, trial):
+    "Where a row of a part stands in the table."
+    return part, trial.name, trial.seed
 
 
 if __name__ == "__main__":

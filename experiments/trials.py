@@ -1,8 +1,8 @@
 """Try recipes on the validation digits and keep what came out in experiments/trials.csv, so that
 nobody searches twice.
 
-    python experiments/trials.py digits "noise=(0.22,0.1,'spikes'), rate_f=(2e-4,2e-3), rate_g=(3e-3,3e-3), epochs=300, batch_size=50" --seed 0
-    python experiments/trials.py mnist  "noise=(0.5,0.02,'spikes')"
+    python -m experiments.trials digits "noise=(0.22,0.1,'spikes'), rate_f=(2e-4,2e-3), rate_g=(3e-3,3e-3), epochs=300, batch_size=50" --seed 0
+    python -m experiments.trials mnist  "noise=(0.5,0.02,'spikes')"
 
 The text is what stands between the brackets of `Recipe(...)`. Nothing here looks at the test
 digits. One row per trial: the recipe, the seed, a note, and
@@ -41,7 +41,8 @@ HIDDEN = {"digits": (200, 50), "mnist": (1000, 100)}
 def recipe_of(text):
     "A Recipe from keyword arguments written as Python literals; nothing is executed."
     call = ast.parse(f"Recipe({text})", mode="eval").body
-    return TrainConfig(**{k.arg: ast.literal_eval(k.value) for k in call.keywords})
+    given = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    return TrainConfig(**given).for_layers(len(HIDDEN["mnist"]))
 
 
 def measure(model, history, data, backend, rng):
@@ -80,7 +81,13 @@ def measure(model, history, data, backend, rng):
             (
                 m,
                 to_numpy(
-                    inpaint(model, backend.asarray(few), m, rng=Random(0, backend), inference=Inference(alpha=alpha))
+                    inpaint(
+                        model,
+                        backend.asarray(few),
+                        m,
+                        rng=Random(0, backend),
+                        inference=Inference(alpha=alpha),
+                    )
                 ),
             )
             for m in half_masks(data.image_shape, backend).values()
@@ -133,17 +140,19 @@ COLUMNS = (
 )
 
 
-def main():
+def main(argv=None):
     "Run one trial, print its row and append it to the table."
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m experiments.trials",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", choices=HIDDEN)
     parser.add_argument("recipe", nargs="?", default="", help="keyword arguments of Recipe")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--notes", default="f_2 born with gain 4", help="what else is different")
     parser.add_argument("--device", default="auto")
-    asked = parser.parse_args()
+    asked = parser.parse_args(argv)
     recipe = recipe_of(asked.recipe)
     row = dict(
         dataset=asked.dataset,

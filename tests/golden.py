@@ -10,15 +10,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from biolearn.core.arrays import Backend
 from biolearn.core.data import load_digits
 from biolearn.core.ensembles import fit_many
 from biolearn.core.generation import generate, half_masks, inpaint, joint_step, sample_directed
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.learning import TrainConfig, fit, top_states
 from biolearn.core.model import init_model, weights_of
 from biolearn.core.priors import fit_mixture_prior
 from biolearn.core.rng import Random
 from biolearn.evaluation.parzen import parzen_log_likelihood
+from biolearn.extensions.asynchronous import AsynchronousInference
+from biolearn.extensions.langevin import LangevinInference
+from biolearn.extensions.spiking import SpikingInference
+from biolearn.extensions.supervised import ClampedLabels, PerturbationFeedback, one_hot
 
 UNITS = ("sigmoid", "softplus", "sigmoid")
 CONFIG = TrainConfig(
@@ -95,6 +100,42 @@ def core(digits):
     }
 
 
+def extensions(digits):
+    "GENERATE and one epoch of training with other ways to infer, and learning from labels."
+    x = digits.train
+    model = train(5, x)
+    spiking, langevin = {"window": 10}, {"temperature": 1.0, "sigmas": (0.1, 0.2)}
+    by_neurons = {"p": 0.5, "of": "neurons", "delay": 2}
+    made = lambda inference, seed: generate(model, 60, inference=inference, rng=Random(seed))
+    brief = lambda inference: arrays(train_brief(x[:400], inference))
+    return {
+        "spikes": [made(SpikingInference(alpha=0.3, **spiking), 8)],
+        "langevin": [made(LangevinInference(alpha=0.3, **langevin), 9)],
+        "asynchronous": [
+            made(AsynchronousInference(alpha=0.3, **how), 10) for how in ({"p": 0.5}, by_neurons)
+        ],
+        "spiking training": brief(SpikingInference(**spiking)),
+        "langevin training": brief(LangevinInference(**langevin)),
+        "asynchronous training": brief(AsynchronousInference(p=0.5)),
+        "supervised": arrays(train_with_labels(digits)),
+    }
+
+
+def train_brief(x, inference):
+    return fit(start(11), x, BRIEF, rng=Random(11), inference=inference, progress=False)[0]
+
+
+def train_with_labels(digits):
+    "Both ends clamped, and feedback that learns from perturbations."
+    net = init_model((64, 30, 10), ("sigmoid", "tanh", "sigmoid"), rng=Random(12))
+    feedback = PerturbationFeedback(net, rng=Random(13))
+    rows = np.hstack([digits.train, one_hot(digits.train_labels, 10, Backend())])
+    config = replace(CONFIG, epochs=2, noise=(0.2, 0.05, 0.0), noise_end=None)
+    labels = ClampedLabels(feedback, inference=Inference(n_steps=5))
+    more = {"inference": labels, "projection": feedback.learn, "progress": False}
+    return fit(net, rows, config, rng=Random(12), **more)[0]
+
+
 def checksum(values):
     sha = hashlib.sha256()
     for a in values:
@@ -121,6 +162,7 @@ def machine():
 
 
 if __name__ == "__main__":
-    found = core(load_digits())
+    digits = load_digits()
+    found = core(digits) | extensions(digits)
     values = {name: described([np.asarray(a) for a in arrays]) for name, arrays in found.items()}
     print(json.dumps({"machine": machine(), "values": values}, indent=1))

@@ -1,4 +1,4 @@
-"""Dale's law: shares are exact, no weight ever has the wrong sign, and where the answer is known
+"""Dale's law: fractions are exact, no weight ever has the wrong sign, and where the answer is known
 the constrained update finds it.
 """
 
@@ -42,10 +42,10 @@ def all_signs(fraction=0.8, pixels=None):
 
 
 @pytest.mark.parametrize(
-    "share, n, excitatory",
+    "fraction, n, excitatory",
     [(0.8, 10, 8), (0.5, 10, 5), (1.0, 7, 7), (0.0, 7, 0), (0.8, 4, 3), (0.8, 1000, 800)],
 )
-def test_shares_are_exact_and_the_order_is_random(fraction, n, excitatory):
+def test_fractions_are_exact_and_the_order_is_random(fraction, n, excitatory):
     pixels, hidden = dale_signs((3, n), fraction, rng=RNG)
     assert (
         pixels is None
@@ -61,7 +61,7 @@ def test_shares_are_exact_and_the_order_is_random(fraction, n, excitatory):
         )  # 720 expected; its sd is 3.8
 
 
-def test_pixels_are_bound_if_they_are_given_a_share():
+def test_pixels_are_bound_if_they_are_given_a_fraction():
     assert (all_signs(pixels=0.75)[0] > 0).sum() == 9
 
 
@@ -71,8 +71,8 @@ def test_no_weight_has_the_wrong_sign_at_any_step_of_training(optimizer, pixels)
     signs, seen = all_signs(pixels=pixels), []
     rule, start = dale_rule(signs), dale_start(network(), all_signs(pixels=pixels), pictures())
 
-    def projection(model):
-        rule(model)
+    def projection(model, h):
+        rule(model, h)
         seen.append(wrong_signs(model, signs))
 
     model, _ = fit(
@@ -117,11 +117,11 @@ def descend(h, targets, s, optimizer="sgd", rate=0.3, steps=6000):
     "Projected descent of one linear neuron by the library's own step."
     neuron = init_dense(h.shape[1], 1, "linear", rng=RNG.stream("neuron"))
     keep_signs(neuron, s)
-    books = new_optimizer_state(neuron, optimizer)
+    state = new_optimizer_state(neuron, optimizer)
     for t in range(1, steps + 1):
         local_step(
             neuron,
-            books,
+            state,
             h,
             targets,
             optimizer=optimizer,
@@ -192,15 +192,14 @@ def test_the_start_is_balanced(p):
     assert (np.sign(found) == s[:, None]).all() and np.allclose(
         np.abs(found[s > 0]), np.abs(W[s > 0]) * ((1 - p) / p) ** 0.5, rtol=1e-5
     )
-    mean_and_sd = found.std()
     assert (
-        abs(found.mean()) < 5 * mean_and_sd / (n * 50) ** 0.5
+        abs(found.mean()) < 5 * found.std() / (n * 50) ** 0.5
         and abs((found**2).mean() / (W**2).mean() - 1)
         < 5 * (4 * max(p, 1 - p) / min(p, 1 - p) / (n * 50)) ** 0.5
     )
 
 
-@pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
+@pytest.mark.parametrize("fraction", [0.5, 0.8, 1.0])
 def test_thresholds_take_the_mean_input_away(fraction):
     x, model = pictures(), dale_start(network(), all_signs(fraction), pictures())
     h = encode(model, x)
@@ -218,13 +217,13 @@ def test_the_model_given_is_left_as_it_is():
 
 def test_what_does_not_fit_is_refused():
     for fraction in (-0.1, 1.1, "most"):
-        with pytest.raises((ValueError, TypeError), match="share"):
+        with pytest.raises((ValueError, TypeError), match="fraction"):
             dale_signs(SIZES, fraction, rng=RNG)
     with pytest.raises(ValueError, match="pixels"):
         dale_signs(SIZES, 0.5, rng=RNG, pixels=2)
     with pytest.raises(ValueError, match="one entry per layer"):
         dale_start(network(), all_signs()[1:], pictures())
     with pytest.raises(ValueError, match="10 neurons"):
-        dale_rule([None, np.ones(3, "float32"), None])(network())
+        dale_rule([None, np.ones(3, "float32"), None])(network(), [])
     with pytest.raises(ValueError, match="x must have 12 columns"):
         dale_start(network(), all_signs(), pictures()[:, :5])

@@ -21,13 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_data import fast_idx
 from test_reproduce import notebook
-from test_resume import BRIEF, RECIPE, Killed, data, files, network, same, start, stop_after, train
+from test_resume import BRIEF, RECIPE, Killed, data, files, network, same, stop_after, train
 
 import biolearn
 import biolearn.core.arrays as arrays_module
 import biolearn.core.checkpoints as checkpoints
 import biolearn.core.learning as learning
-import biolearn.core.optimizers as optimizers
 import biolearn.reproduction.runs as runs
 from biolearn.cli.main import main
 from biolearn.core.arrays import Backend, DeviceError
@@ -61,7 +60,7 @@ BAD = {
     "negative": (
         spoiled(-0.01),
         ValueError,
-        r"x, which sigmoid units are to paint, holds numbers below 0, the first at \(3, 4\)",
+        r"x, which sigmoid units are to reconstruct, holds numbers below 0, the first at \(3, 4\)",
     ),
     "too large": (spoiled(255.0), ValueError, "x, which sigmoid units .* above 1"),
     "one axis": (data()[0], ValueError, r"x must have 2 axes, got shape \(6,\)"),
@@ -137,16 +136,16 @@ def test_units_without_bounds_take_any_finite_number():
 
 
 def spoil_at(monkeypatch, t, spoil):
-    "From step `t` on, `spoil(model, books)` is called after each step."
-    step = learning.train_step
+    "From step `t` on, `spoil(model, optimizer states)` is called after each step."
+    launched = learning._launched
 
-    def bad(model, books, *a, **kw):
-        done = step(model, books, *a, **kw)
-        if kw["t"] >= t:
-            spoil(model, books)
+    def bad(step, *rest):
+        done = launched(step, *rest)
+        if step.state.t >= t:
+            spoil(step.state.model, step.state.optimizers)
         return done
 
-    monkeypatch.setattr(learning, "train_step", bad)
+    monkeypatch.setattr(learning, "_launched", bad)
 
 
 def put(array, value):
@@ -178,7 +177,7 @@ def test_numbers_that_stop_being_finite_are_divergence_and_the_last_good_state_s
         ("rms activity nan" in text or said in text)
         and "epoch 3" in text
         and "smaller rate_f" in text
-        and "a changed recipe needs another folder" in text
+        and "changed settings need another folder" in text
     )
     assert (
         f"The state after epoch 2 stays in {tmp_path / 'epoch-00002.safetensors'}" in text
@@ -327,8 +326,8 @@ def test_a_full_disk(tmp_path):
         tmp_path,
         "200k",
         """
-steps, real = [], learning.train_step
-learning.train_step = lambda *a, **kw: steps.append(1) or real(*a, **kw)
+steps, real = [], learning._launched
+learning._launched = lambda *a, **kw: steps.append(1) or real(*a, **kw)
 runs.output_folder(str(disk / "out")); (disk / "out" / "manifest.json").write_text("{}")
 checkpoints.save_model(disk / "m.safetensors", r.network())
 fill()
@@ -395,16 +394,9 @@ class Trial:
     def __init__(self, path):
         self.path, self.good = path, path.read_bytes()
         model = network()
-        self.arrays = checkpoints._state(
-            model,
-            [
-                optimizers.new_optimizer_state(d, RECIPE.optimizer)
-                for d in checkpoints._maps(model).values()
-            ],
-        )
-        self.kept = checkpoints._Checkpoints(
-            path.parent, checkpoints._identity(model, data(), RECIPE, Random(2)), Backend(), "me"
-        )
+        self.arrays = learning.new_train_state(model, RECIPE.optimizer).arrays()
+        identity = checkpoints.run_identity(model, data(), RECIPE.for_model(model), Random(2))
+        self.kept = checkpoints.Checkpoints(path.parent, identity, Backend(), "me")
         self.state = self.kept._read([path], {name: a.copy() for name, a in self.arrays.items()})
 
     def refuses(self, contents, said=""):

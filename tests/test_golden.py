@@ -40,5 +40,7 @@ def test_the_same_seed_gives_the_same(name, found):
     if found["machine"] in GOLDEN["machines"]:
         assert mine["sha"] == GOLDEN["machines"][found["machine"]][name]["sha"]
     any_machine = next(iter(GOLDEN["machines"].values()))[name]
-    for key in ("mean", "size"):  # elsewhere products round otherwise: some hundred steps of 1e-7
+    # Elsewhere products round otherwise: some hundred steps of 1e-7. Training with spikes has no
+    # such numbers, as the last bit of a rate decides whether a spike comes.
+    for key in any_machine.keys() - {"sha"}:
         assert mine[key] == pytest.approx(any_machine[key], rel=1e-3, abs=1e-5)

@@ -192,7 +192,7 @@ def test_learning_finds_the_energy_that_made_the_codes():
     u = np.random.default_rng(0).multivariate_normal([0, 0], np.linalg.inv(P), 60_000)
     codes = (0.5 + 0.3 * u[(np.abs(u) < 0.5 / 0.3).all(axis=1)][:20_000]).astype(np.float32)
     learnt = L.fit_lateral(
-        codes, rng=Random(3), n_epochs=10, epsilon=0.1, delta=0.01, n_chains=1000
+        codes, L.LateralConfig(n_epochs=10, epsilon=0.1, delta=0.01, n_chains=1000), rng=Random(3)
     )
     unit = np.outer(learnt.scale, learnt.scale) / 0.09
     np.testing.assert_allclose(
@@ -204,7 +204,7 @@ def test_learning_finds_the_energy_that_made_the_codes():
 def test_pairs_cannot_learn_parity():
     bits = np.random.default_rng(0).integers(0, 2, (20_000, 2))
     codes = (0.1 + 0.8 * np.column_stack([bits, bits.sum(axis=1) % 2])).astype(np.float32)
-    learnt = L.fit_lateral(codes, rng=Random(0), n_epochs=3, n_chains=500)
+    learnt = L.fit_lateral(codes, L.LateralConfig(n_epochs=3, n_chains=500), rng=Random(0))
     assert np.abs(learnt.P - np.diag(np.diag(learnt.P))).max() < 0.1
     h = L.sample_lateral(learnt, 5000, rng=Random(1), n_steps=300)
     assert (
@@ -217,7 +217,7 @@ def test_learning_repeats_and_leaves_silent_neurons_alone():
     codes = np.column_stack(
         [np.random.default_rng(0).uniform(size=(500, 3)), np.full(500, 0.25)]
     ).astype(np.float32)
-    a, b = (L.fit_lateral(codes, rng=Random(5), n_epochs=2) for _ in range(2))
+    a, b = (L.fit_lateral(codes, L.LateralConfig(n_epochs=2), rng=Random(5)) for _ in range(2))
     assert (a.P == b.P).all() and (a.b == b.b).all() and a.P.dtype == np.float32
     assert (
         a.scale[3] == 0
@@ -257,10 +257,10 @@ def test_the_gap_of_correlations_by_hand():
 
 def test_it_works_in_another_array_library():
     codes = np.random.default_rng(0).uniform(size=(60, 4)).astype(np.float32)
-    away = Backend(strict)
+    away, few = Backend(strict), L.LateralConfig(n_epochs=2, n_chains=20)
     here, there = (
-        L.fit_lateral(codes, rng=Random(0), n_epochs=2, n_chains=20),
-        L.fit_lateral(away.asarray(codes), rng=Random(0, away), n_epochs=2, n_chains=20),
+        L.fit_lateral(codes, few, rng=Random(0)),
+        L.fit_lateral(away.asarray(codes), few, rng=Random(0, away)),
     )
     np.testing.assert_allclose(to_numpy(there.P), here.P, atol=1e-5)
     np.testing.assert_allclose(
@@ -284,8 +284,8 @@ def test_a_step_too_long_for_the_codes_is_refused():
     one = rng.uniform(0.2, 0.8, 2000)
     codes = np.column_stack([one, one + 0.03 * rng.normal(size=2000)]).astype(np.float32)
     with pytest.raises(ValueError, match="unstable.*smaller delta"):
-        L.fit_lateral(codes, rng=Random(0), n_epochs=5, epsilon=0.5, delta=0.3)
-    assert L.fit_lateral(codes, rng=Random(0), n_epochs=1, delta=0.005).P[0, 1] < 0
+        L.fit_lateral(codes, L.LateralConfig(n_epochs=5, epsilon=0.5, delta=0.3), rng=Random(0))
+    assert L.fit_lateral(codes, L.LateralConfig(n_epochs=1, delta=0.005), rng=Random(0)).P[0, 1] < 0
 
 
 def test_bad_input_is_refused_by_name():
@@ -315,7 +315,7 @@ def test_bad_input_is_refused_by_name():
         (dict(batch_size=0), "batch_size"),
     ):
         with pytest.raises(ValueError, match=message):
-            L.fit_lateral(codes, rng=Random(0), **dict(n_epochs=1) | settings)
+            L.fit_lateral(codes, L.LateralConfig(**dict(n_epochs=1) | settings), rng=Random(0))
     with pytest.raises(ValueError, match="one row"):
         L.fit_lateral(codes[:1], rng=Random(0))
     with pytest.raises(ValueError, match="NaN"):

@@ -115,7 +115,7 @@ def wheel(tmp_path_factory):
     ):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
-    for name in ("biolearn", "nbs/figures"):
+    for name in ("biolearn", "nbs/figures", "figures"):
         shutil.copytree(
             ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
         )
@@ -149,7 +149,8 @@ def test_the_wheel_holds_the_modules_and_the_figure_notebooks(wheel):
     notebooks = {
         f"biolearn/notebooks/{p.name}" for p in (ROOT / "nbs" / "figures").glob("*.ipynb")
     } | {"biolearn/notebooks/fig0_extra.ipynb"}
-    assert {n for n in names if ".dist-info/" not in n} == modules | notebooks | {
+    measured = {n for n in names if n.startswith("biolearn/measured/")}
+    assert {n for n in names if ".dist-info/" not in n} - measured == modules | notebooks | {
         "biolearn/biolearn.mplstyle"
     }
     assert any(n.endswith("LICENSE") for n in names)
@@ -200,6 +201,27 @@ def test_installed_from_the_wheel_it_finds_its_notebooks_and_writes_below_the_cu
         p.name for p in Path(notebooks).iterdir()
     }
     assert Path(out) == (tmp_path / "work").resolve() / "figures" / "quick" and last == "None None"
+
+
+def test_installed_from_the_wheel_it_finds_every_stored_measurement_and_says_so(wheel, tmp_path):
+    assert wheel.stat().st_size < 10 * 2**20
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = """
+from pathlib import Path
+import biolearn
+from biolearn.reproduction.measurements import STORED, find_measurements
+for stem in STORED:
+    measured = find_measurements(stem, "paper")
+    assert Path(biolearn.__file__).parent in measured.path.parents, measured.path
+    assert measured.made_by["stored"] and measured.made_by["commit"], measured.made_by
+    if measured.path.is_file():
+        measured.read()
+    else:
+        assert len(list(measured.path.glob("*-seed*.json"))) > 30
+print(len(STORED))"""
+    (tmp_path / "work").mkdir()
+    assert int(python(code, tmp_path / "site", cwd=tmp_path / "work")) >= 10
+    assert not list((tmp_path / "work").iterdir())
 
 
 # ---- one fact, one place -------------------------------------------------------------------------

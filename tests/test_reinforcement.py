@@ -2,7 +2,6 @@
 tags against their sum, and worlds by name.
 """
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,11 @@ import numpy as np
 import pytest
 
 from biolearn.core.arrays import Backend, to_numpy
-from biolearn.core.layers import Dense, LayerPair, exact_gradient, local_gradient
-from biolearn.core.learning import copy_model
+from biolearn.core.layers import Dense, LayerPair, local_gradient
 from biolearn.core.model import Model, encode
 from biolearn.core.rng import Random
 from biolearn.extensions import reinforcement as R
+from biolearn.extensions.supervised import PerturbationFeedback, transported
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
@@ -143,8 +142,8 @@ def test_with_transposed_feedback_every_hidden_update_of_a_linear_actor_is_the_p
 
 
 def test_the_peer_by_back_propagation_is_the_policy_gradient_with_any_unit():
-    """What experiments/reinforcement.py calls backprop: the direction `exact_gradient`; finite
-    differences of the mean pay in the lowest weights.
+    """What experiments/reinforcement.py calls backprop: the push `transported`; finite differences
+    of the mean pay in the lowest weights.
     """
     model, x, pay = (
         random_actor(),
@@ -158,7 +157,7 @@ def test_the_peer_by_back_propagation_is_the_policy_gradient_with_any_unit():
             model,
             h,
             R.reward_pull(h[-1], np.full(4, a), pay[:, a], R.RewardConfig(c=0.0)),
-            direction=exact_gradient,
+            push=transported,
         )
         mean = mean - local_gradient(model.pairs[0].f, x, h[1] + pi[:, [a]] * (moved[1] - h[1]))[0]
 
@@ -200,24 +199,17 @@ def test_learnt_feedback_is_the_posterior_mean_of_the_shaking():
     The fit is a running average over 3,000 steps of 200 shakings.
     """
     W = 0.6 * Random(1).normal((12, 3))
-    pair = LayerPair(
-        Dense(W, np.zeros(3, np.float32), "linear"), R.init_dense(3, 12, "linear", rng=Random(2))
+    f = Dense(W, np.zeros(3, np.float32), "linear")
+    pair = LayerPair(f, R.init_dense(3, 12, "linear", rng=Random(2)))
+    model = Model((R.init_actor(1, (), 11, rng=Random(0)).pairs[0], pair))  # 1 - 12 - 3
+    feedback = PerturbationFeedback(
+        model, maps=[pair.g], rule="delta", sd=1.0, optimizer="sgd", rng=Random(4)
     )
-    books, h, shake, best = (
-        R.new_optimizer_state(pair.g, "sgd"),
-        Random(3).normal((200, 12)),
-        Random(4),
-        np.linalg.solve(W.T @ W + np.eye(3), W.T),
-    )
+    h = [None, Random(3).normal((200, 12)), None]
     for t in range(1, 3001):
-        R.learn_feedback(
-            pair,
-            books,
-            h,
-            R.RewardConfig(optimizer="sgd", noise=1.0, rate_g=0.05 / (1 + t / 300)),
-            t=t,
-            rng=shake,
-        )
+        feedback.rate = 0.05 / (1 + t / 300)
+        feedback.learn(model, h)
+    best = np.linalg.solve(W.T @ W + np.eye(3), W.T)
     assert np.linalg.norm(pair.g.W - best) < 0.05 * np.linalg.norm(best)
 
 
@@ -226,24 +218,10 @@ def test_learnt_feedback_is_the_posterior_mean_of_the_shaking():
 
 def overrides(model, x, recipe, k):
     "How f_k and g_k change in one step."
-    model = copy_model(model)
-    before = [w.copy() for d in (model.pairs[k].f, model.pairs[k].g) for w in (d.W, d.b)]
-    R.reward_step(
-        model,
-        R.actor_books(model, "sgd"),
-        x,
-        np.asarray([0, 1, 2, 1]),
-        np.asarray([1, 0, 1, 0], x.dtype),
-        recipe,
-        t=1,
-        rng=Random(9),
-    )
-    return [
-        w - b
-        for w, b in zip(
-            [w for d in (model.pairs[k].f, model.pairs[k].g) for w in (d.W, d.b)], before
-        )
-    ]
+    trainer = R.RewardTrainer(model, recipe, steps=1, rng=Random(9))
+    trainer.step(x, np.asarray([0, 1, 2, 1]), np.asarray([1, 0, 1, 0], x.dtype))
+    arrays = lambda pair: [w for d in (pair.f, pair.g) for w in (d.W, d.b)]
+    return [w - b for w, b in zip(arrays(trainer.model.pairs[k]), arrays(model.pairs[k]))]
 
 
 def test_a_step_reads_no_weight_but_a_maps_own():
@@ -272,7 +250,7 @@ def test_a_step_reads_no_weight_but_a_maps_own():
     blind = np.linalg.svd(h2)[2][-1]
     top = model.pairs[2].f
     assert np.abs(h2 @ blind).max() < 1e-12
-    swap_roles = Model(
+    turned = Model(
         (
             *model.pairs[:2],
             replace(
@@ -280,15 +258,14 @@ def test_a_step_reads_no_weight_but_a_maps_own():
             ),
         )
     )
-    lowest = [overrides(m, x, recipe, 0)[0] for m in (model, swap_roles)]
+    lowest = [overrides(m, x, recipe, 0)[0] for m in (model, turned)]
     assert np.abs(lowest[0]).max() > 1e-4 and np.allclose(*lowest, atol=1e-9)
     a, b = (
         R.nudged(model, encode(model, x), np.ones((4, 4))),
-        R.nudged(swap_roles, encode(swap_roles, x), np.ones((4, 4))),
+        R.nudged(turned, encode(turned, x), np.ones((4, 4))),
     )
     seen = [
-        R.nudged(m, encode(m, x), np.ones((4, 4)), direction=exact_gradient)[1]
-        for m in (model, swap_roles)
+        R.nudged(m, encode(m, x), np.ones((4, 4)), push=transported)[1] for m in (model, turned)
     ]
     assert np.allclose(a[2], b[2], atol=1e-9) and not np.allclose(
         *seen
@@ -327,15 +304,14 @@ def test_a_bandit_with_a_known_optimum():
 
     model, looks = R.fit_bandit(
         R.init_actor(4, (20,), 3, rng=Random(0)),
-        x,
-        pay,
+        R.Bandit(x, pay),
         R.RewardConfig(rate_f=3e-3),
         trials=200_000,
         rng=Random(1),
         every=100_000,
     )
     pi, best = R.policy(encode(model, x)[-1]), chances.max(1)
-    assert (R.best_actions(model, x) == chances.argmax(1)).all() and abs(
+    assert (R.best_actions(encode(model, x)[-1]) == chances.argmax(1)).all() and abs(
         (pi * chances).sum(1).mean() - best.mean()
     ) < 0.02
     assert np.abs(encode(model, x)[-1][:, -1] - (pi * chances).sum(1)).max() < 0.06 and [
@@ -347,7 +323,11 @@ def test_the_same_seed_gives_the_same_bits_and_the_start_is_left_alone():
     x, start = Random(0).uniform((50, 6)), R.init_actor(6, (8,), 3, rng=Random(0))
     first, again = (
         R.fit_bandit(
-            start, x, lambda rows, a: a == rows % 3, R.RewardConfig(), trials=1000, rng=Random(3)
+            start,
+            R.Bandit(x, lambda rows, a: a == rows % 3),
+            R.RewardConfig(),
+            trials=1000,
+            rng=Random(3),
         )[0]
         for _ in range(2)
     )
@@ -372,16 +352,8 @@ def test_it_runs_where_the_host_cannot_look():
         to_numpy(h[-1]), to_numpy(actions), to_numpy(x[:, 0]), R.RewardConfig(tau=0.1)
     )
     assert pull.device == away.device and np.abs(to_numpy(pull) - here).max() < 1e-6
-    R.reward_step(
-        model,
-        R.actor_books(model, "sgd"),
-        x,
-        actions,
-        x[:, 0],
-        R.RewardConfig(optimizer="sgd"),
-        t=1,
-        rng=Random(2, away),
-    )
+    config = R.RewardConfig(optimizer="sgd")
+    R.RewardTrainer(model, config, steps=1, rng=Random(2, away)).step(x, actions, x[:, 0])
 
 
 # ---- time ----------------------------------------------------------------------------------------
@@ -404,17 +376,17 @@ def test_traced_errors_are_what_fading_tags_collect():
     assert np.allclose((e * R.lambda_returns(d, goes_on, 0.7)).sum(0), total, atol=1e-12)
 
 
-def test_senses_know_the_mean_and_the_spread_of_all_they_saw():
-    o, senses = (
+def test_the_normalizer_knows_the_mean_and_the_spread_of_all_they_saw():
+    o, normalizer = (
         3 * Random(0).normal((90, 4), "float64") + 7,
         R.RunningNormalizer(np.zeros(4), np.ones(4)),
     )
     for part in (o[:10], o[10:15], o[15:]):
-        senses.learn(part)
+        normalizer.learn(part)
     assert (
-        np.allclose(senses.mean, o.mean(0))
-        and np.allclose(senses.var, o.var(0))
-        and np.allclose(senses(o), (o - o.mean(0)) / np.sqrt(o.var(0) + 1e-4), atol=1e-5)
+        np.allclose(normalizer.mean, o.mean(0))
+        and np.allclose(normalizer.var, o.var(0))
+        and np.allclose(normalizer(o), (o - o.mean(0)) / np.sqrt(o.var(0) + 1e-4), atol=1e-5)
     )
 
 
@@ -427,7 +399,7 @@ def test_without_gymnasium_it_says_what_to_install(monkeypatch):
         R.make_envs("CartPole-v1", 2)
 
 
-def test_a_life_counts_what_the_worlds_count():
+def test_a_rollout_counts_what_the_environments_count():
     """The returns of CartPole are the lengths of its episodes: together with the running ones they
     are all steps that counted.
     """
@@ -437,12 +409,12 @@ def test_a_life_counts_what_the_worlds_count():
         R.init_actor(4, (5,), 2, unit="tanh", rng=Random(0)),
         R.RunningNormalizer(np.zeros(4), np.ones(4)),
     )
-    life = R._Rollout(envs, actor, Random(1))
-    o, actions, predicted, errors, counts, goes_on = life.live(200, R.RewardConfig())
+    rollout = R.Rollout(envs, actor, Random(1))
+    o, actions, predicted, errors, counts, goes_on = rollout.advance(200, R.RewardConfig().discount)
     envs.close()
     assert (
         o.shape == (200, 3, 4)
-        and life.steps == counts.sum() == sum(p for _, p in actor.episodes) + life.paid.sum()
+        and rollout.steps == counts.sum() == sum(p for _, p in actor.episodes) + rollout.paid.sum()
         and len(actor.episodes) == (~goes_on & counts).sum()
     )
     assert (errors[~counts] == 0).all() and not counts.all() and not predicted.any()
@@ -469,9 +441,8 @@ def test_a_cut_episode_still_has_a_future_and_an_ended_one_has_none():
                 {},
             )
 
-    *_, errors, _, _ = R._Rollout(
-        World(), R.Actor(model, R.RunningNormalizer(np.zeros(4), np.ones(4))), Random(1)
-    ).live(1, R.RewardConfig(discount=0.9))
+    actor = R.Actor(model, R.RunningNormalizer(np.zeros(4), np.ones(4)))
+    errors = R.Rollout(World(), actor, Random(1)).advance(1, discount=0.9).errors
     assert np.allclose(errors, [[0.1 - 2.0, 0.1 + 0.9 * 2.0 - 2.0]])
 
 
@@ -493,9 +464,8 @@ def test_learning_stops_when_the_last_hundred_episodes_paid_enough():
     pytest.importorskip("gymnasium", reason="Gymnasium is not installed (the extra rl)")
 
     def live(stop_at):
-        return R.fit_task(
-            "CartPole-v1", R.RewardConfig(rate_f=3e-3), steps=20_000, rng=Random(0), stop_at=stop_at
-        )
+        task = R.TaskConfig(steps=20_000, stop_at=stop_at)
+        return R.fit_task("CartPole-v1", R.RewardConfig(rate_f=3e-3), task, rng=Random(0))
 
     whole, short = live(None), live(25.0)
     means = [
@@ -510,14 +480,13 @@ def test_learning_stops_when_the_last_hundred_episodes_paid_enough():
     assert (
         max(means[: len(short.episodes) - 200]) < 25
     )  # not long before: at most the hundred episodes of the last stretches
-    assert R.Actor(short.model, short.senses, short.episodes[:99]).recent() == -np.inf
+    assert R.Actor(short.model, short.normalizer, short.episodes[:99]).recent() == -np.inf
 
 
 def test_a_pole_stands_longer_after_a_short_life():
     pytest.importorskip("gymnasium", reason="Gymnasium is not installed (the extra rl)")
-    actor = R.fit_task(
-        "CartPole-v1", R.RewardConfig(rate_f=1e-2, rate_g=3e-3), steps=40_000, rng=Random(0)
-    )
+    config = R.RewardConfig(rate_f=1e-2, rate_g=3e-3)
+    actor = R.fit_task("CartPole-v1", config, R.TaskConfig(steps=40_000), rng=Random(0))
     assert R.play(actor, "CartPole-v1", episodes=30, rng=Random(1)).mean() > 3 * np.mean(
         [p for _, p in actor.episodes[:30]]
     )
@@ -546,8 +515,7 @@ def test_wrong_rows_are_refused():
     with pytest.raises(ValueError, match="x must have 6 columns"):
         R.fit_bandit(
             R.init_actor(6, (8,), 3, rng=Random(0)),
-            np.ones((5, 4), np.float32),
-            lambda r, a: a,
+            R.Bandit(np.ones((5, 4), np.float32), lambda r, a: a),
             R.RewardConfig(),
             trials=10,
             rng=Random(0),

@@ -88,6 +88,25 @@ def command(tmp_path, books, capsys):
     return run
 
 
+def start(books, out, *argv):
+    "The same command in a process of its own."
+    rest = ["--device", "cpu", "--out", str(out), "--notebooks", str(books), *argv]
+    code = (
+        f"import sys; from biolearn.cli.main import main; sys.exit(main({['reproduce', *rest]!r}))"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(biolearn.__file__).parent.parent)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=env
+    )
+
+
+def wait_for(path, process):
+    "Wait until `path` is there; fails if the process ends before."
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
 def files(folder):
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
@@ -100,8 +119,11 @@ def files(folder):
     [
         (dict(tags=()), "0 cells are tagged"),
         (dict(tags=("parameter",)), "0 cells are tagged"),
-        (dict(parameters='profile = "quick"\nseed = 0\nout = ""'), "does not set device, changes"),
-        (dict(parameters="# nothing"), "does not set profile, seed, device, out, changes"),
+        (
+            dict(parameters='profile = "quick"\nseed = 0\nout = ""'),
+            "does not set device, overrides",
+        ),
+        (dict(parameters="# nothing"), "does not set profile, seed, device, out, overrides"),
     ],
 )
 def test_a_notebook_that_would_ignore_its_parameters_stops_everything(
@@ -174,12 +196,6 @@ def test_out_that_is_a_file_is_one_line(command, books, tmp_path):
 
 
 def test_a_gpu_that_is_not_there_is_one_line(monkeypatch, capsys):
-    import biolearn.core.learning as learning
-    import biolearn.reproduction.figures as figures
-    import biolearn.reproduction.profiles as profiles
-    import biolearn.reproduction.report as report
-    import biolearn.reproduction.runs as runs_module
-
     monkeypatch.setattr(arrays_module, "_gpu_problem", lambda: "there is none")
     assert main(["reproduce", "--device", "gpu"]) == 1
     errors = capsys.readouterr().err
@@ -303,7 +319,7 @@ def test_the_reports_show_every_picture_and_claim(drawn):
     )
     for name in ("fig1_one", "fig1_one_more", "fig2_two"):
         assert f"![{name}]({name}.png)" in text and f'id="{name}"' in page
-    assert '<rises> & "so" \\| on' in text
+    assert '&lt;rises&gt; &amp; "so" \\| on' in text and "<rises>" not in text
 
 
 def test_the_same_run_gives_the_same_bytes(drawn, command):
@@ -354,45 +370,61 @@ def test_only_leaves_out_what_belongs_to_another_run_or_was_changed(drawn, comma
 # ---- a run that fails ----------------------------------------------------------------------------
 
 
-def test_a_failing_cell_is_named_and_leaves_no_old_picture(drawn, command, books):
+def test_a_failing_cell_is_named_and_costs_nothing_that_was_there(drawn, command, books):
     _, out = drawn
+    before = {p.name: p.read_bytes() for p in out.glob("fig*")}
     notebook(
         books,
         "fig1_one",
-        "1 + 1",
+        DRAW.format(name="fig1_one"),  # another picture than before, whose notebook then fails
         "a = 2\n\n\n\n\n\n\n\nassert a == 3, 'two is not three'\nb = 0",
-        DRAW.format(name="fig1_one"),
     )
     code, printed, errors = command("--seed", "7")
-    assert (
-        code == 1
-        and "fig1_one.ipynb, cell 4 failed" in errors
-        and "AssertionError: two is not three" in errors
-    )
-    assert (
-        errors.splitlines()[-1].startswith("biolearn: ")
-        and "Traceback" not in errors
-        and "papermill" not in errors
-        and "assert a" not in errors
-    )
-    assert not list(out.glob("fig1_one*")), (
-        "yesterday's pictures of the failed notebook must be gone"
-    )
+    assert code == 1 and "fig1_one.ipynb, cell 4 failed" in errors
+    assert "AssertionError: two is not three" in errors
+    assert errors.splitlines()[-1].startswith("biolearn: ")
+    assert not any(word in errors for word in ("Traceback", "papermill", "assert a"))
+    assert {p.name: p.read_bytes() for p in out.glob("fig*")} == before
     m = json.loads((out / "manifest.json").read_text())
-    assert (
-        m["ran_now"] == ["00_train"]
-        and "cell 4" in m["failed"]
-        and "> assert a == 3" in m["failed"]
-        and "a = 2" not in m["failed"]
-    )
-    assert list(m["pictures"]) == [
-        "00_train",
-        "fig2_two",
-    ]  # fig2 was not reached: its picture is still true
-    assert (
-        "THE RUN FAILED" in (out / "report.md").read_text()
-        and 'class="failed"' in (out / "report.html").read_text()
-    )
+    assert m["ran_now"] == ["00_train"] and "cell 4" in m["failed"]
+    assert "> assert a == 3" in m["failed"] and "a = 2" not in m["failed"]
+    # the pictures of before are of the same run, and still true
+    assert list(m["pictures"]) == ["00_train", "fig1_one", "fig1_one_more", "fig2_two"]
+    assert {n: e["ran_now"] for n, e in m["notebooks"].items()} == {
+        "00_train": True,
+        "fig1_one": False,
+        "fig2_two": False,
+    }
+    assert "THE RUN FAILED" in (out / "report.md").read_text()
+    assert 'class="failed"' in (out / "report.html").read_text()
+    assert (out / "notebooks" / "fig1_one.failed.ipynb").exists()
+    assert not [f for f in files(out) if Path(f).name.startswith(".")]
+    notebook(books, "fig1_one", RECORD.format(name="fig1_one"))
+    assert command("--seed", "7")[0] == 0
+    assert not (out / "notebooks" / "fig1_one.failed.ipynb").exists()
+    assert [p.name for p in out.glob("fig1_one*")] == ["fig1_one.json"]  # it draws nothing any more
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_killed_repeat_costs_nothing_that_was_there(drawn, books):
+    _, out = drawn
+    before = {p.name: p.read_bytes() for p in out.glob("fig*")}
+    slow = f"open({str(out / 'started')!r}, 'w').close()\nimport time; time.sleep(60)"
+    notebook(books, "fig1_one", DRAW.format(name="fig1_one"), slow)
+    process = start(books, out, "--seed", "7")
+    wait_for(out / "started", process)
+    process.kill()
+    process.communicate()
+    (out / "started").unlink()
+    assert {p.name: p.read_bytes() for p in out.glob("fig*")} == before
+    m = json.loads((out / "manifest.json").read_text())  # written when 00_train was done
+    assert m["ran_now"] == ["00_train"] and m["failed"] == "not finished: 1 of 3 notebooks"
+    for entry in m["pictures"].values():
+        for name, sha in entry["files"].items():
+            assert hashlib.sha256((out / name).read_bytes()).hexdigest() == sha
+    notebook(books, "fig1_one", DRAW.format(name="fig1_one"))
+    again = figures.reproduce("quick", device="cpu", seed=7, out=out, notebooks=books)
+    assert again["failed"] is None and len(again["pictures"]) == 3  # fig1_one_more is given up
     assert not [f for f in files(out) if Path(f).name.startswith(".")]
 
 
@@ -416,53 +448,27 @@ def test_a_notebook_that_records_nothing_under_its_name_fails(command, books):
     assert code == 1 and "fig1_a.ipynb has run but recorded nothing" in errors
 
 
-def test_a_longer_name_owns_its_own_pictures(tmp_path):
-    for name in ("fig1.json", "fig1_a.json", "fig1_a_b.png", "fig10.json"):
-        (tmp_path / name).touch()
+def test_a_longer_name_owns_its_own_records(tmp_path):
+    for name in ("fig1", "fig1_a", "fig1_a_b", "fig10"):
+        record(name, None, [], out=tmp_path, caption="")
+    (tmp_path / "fig1_notes.json").write_text("{}")  # somebody's own, no record
+    (tmp_path / "fig1_mine.png").write_bytes(b"mine")
     stems = ("fig1", "fig1_a", "fig10")
-
-    def owned(stem):
-        return [p.name for p in figures.drawn_by(stem, stems, tmp_path)]
-
-    assert [owned(s) for s in stems] == [
-        ["fig1.json"],
-        ["fig1_a.json", "fig1_a_b.png"],
-        ["fig10.json"],
-    ]
+    owned = {stem: [p.stem for p in figures.drawn_by(stem, stems, tmp_path)] for stem in stems}
+    assert owned == {"fig1": ["fig1"], "fig1_a": ["fig1_a", "fig1_a_b"], "fig10": ["fig10"]}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_is_one_line_and_130(books, tmp_path):
     started = tmp_path / "started"
-    notebook(
-        books, "fig1_slow", f"open({str(started)!r}, 'w').close()\nimport time; time.sleep(60)"
-    )
-    argv = [
-        "reproduce",
-        "--device",
-        "cpu",
-        "--out",
-        str(tmp_path / "out"),
-        "--notebooks",
-        str(books),
-    ]
-    code = f"import sys; from biolearn.command import main; sys.exit(main({argv!r}))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(biolearn.__file__).parent.parent)},
-    )
-    deadline = time.monotonic() + 60
-    while not started.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    slow = f"open({str(started)!r}, 'w').close()\nimport time; time.sleep(60)"
+    notebook(books, "fig1_slow", slow)
+    process = start(books, tmp_path / "out")
+    wait_for(started, process)
     process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=30)[1]
-    assert (
-        process.returncode == 130
-        and errors.rstrip().endswith("biolearn: interrupted")
-        and "Traceback" not in errors
-    )
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and errors.rstrip().endswith("biolearn: interrupted")
+    assert "Traceback" not in errors
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["failed"] == "interrupted"
 
 
@@ -501,7 +507,7 @@ def test_pictures_are_byte_stable_across_time_and_processes(tmp_path):
     assert b"Software" not in first[".png"] and not re.search(rb"20\d\d-\d\d-\d\d", first[".svg"])
 
 
-def test_a_picture_that_cannot_be_drawn_leaves_nothing(tmp_path):
+def test_a_picture_that_cannot_be_drawn_leaves_the_record_of_before(tmp_path):
     class Broken:
         def savefig(self, file, **kw):
             Path(file).write_bytes(b"half") if isinstance(file, (str, Path)) else file.write(
@@ -509,10 +515,14 @@ def test_a_picture_that_cannot_be_drawn_leaves_nothing(tmp_path):
             )
             raise RuntimeError("no ink")
 
-    (tmp_path / "a.json").write_text("old")
+    record("a", figure(), [], out=tmp_path, caption="old")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises((RuntimeError, TypeError, AttributeError)):
-        record("a", Broken(), [], out=tmp_path, caption="")
-    assert not list(tmp_path.iterdir())
+        record("a", Broken(), [], out=tmp_path, caption="new")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    (tmp_path / "a.gif").write_bytes(b"somebody's own")
+    record("a", None, [], out=tmp_path, caption="numbers alone")
+    assert files(tmp_path) == {"a.json", "a.gif"}  # only what the record named is dropped
 
 
 @pytest.mark.parametrize("name", ["", "../a", "a/b", ".a", "a b", "a\n"])
@@ -611,7 +621,9 @@ def test_a_profile_with_a_mixture_learns_it_on_top_of_the_same_network(tmp_path)
         for one, two in zip(plain.model.pairs, mixed.model.pairs)
         for a, b in ((one.f, two.f), (one.g, two.g))
     )
-    top = np.concatenate(list(learning.top_states(mixed.model, mixed.dataset.train, TINY.recipe)))
+    top = np.concatenate(
+        list(learning.top_states(mixed.model, mixed.dataset.train, TINY.recipe.inference))
+    )
     assert float(log_prior(mixed.model.prior, top).mean()) > float(
         log_prior(plain.model.prior, top).mean()
     )
@@ -687,7 +699,7 @@ def test_a_failed_training_leaves_no_run(tmp_path, monkeypatch):
 
 
 def test_two_trainings_at_once_keep_one_whole_model(tmp_path):
-    runs, real = [], runs_module.fit
+    runs = []
 
     def one():
         runs.append(trained_run(TINY, device="cpu", out=tmp_path))
@@ -758,7 +770,7 @@ def test_changes_reach_profile_and_recipe_and_the_key():
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    "overrides, said",
     [
         ({"dleta": 0.1}, "no field 'dleta'; there are dataset, hidden"),
         ({"name": "x"}, "no field 'name'"),
@@ -798,7 +810,7 @@ def test_changes_arrive_in_the_notebook_and_in_the_manifest(books, tmp_path):
     notebook(
         books,
         "fig1_a",
-        "assert changes == {'delta': 0.05, 'hidden': [30, 10]}",
+        "assert overrides == {'delta': 0.05, 'hidden': [30, 10]}",
         RECORD.format(name="fig1_a"),
     )
     given = {"delta": 0.05, "hidden": (30, 10)}
@@ -861,14 +873,16 @@ def test_output_folder(tmp_path, monkeypatch):
         runs_module.output_folder("a/b") == tmp_path.resolve() / "a" / "b"
         and (tmp_path / "a" / "b").is_dir()
     )
-    monkeypatch.setattr(figures, "checkout", lambda: None)
+    monkeypatch.setattr(runs_module, "checkout", lambda: None)
     assert runs_module.output_folder("", "paper") == tmp_path.resolve() / "figures" / "paper"
-    monkeypatch.setattr(figures, "checkout", lambda: tmp_path / "repository")
+    monkeypatch.setattr(runs_module, "checkout", lambda: tmp_path / "repository")
     assert runs_module.output_folder() == tmp_path.resolve() / "repository" / "figures" / "quick"
 
 
-def test_the_last_line_of_a_stream_is_shown():
+@pytest.mark.parametrize("booted", [0.0, 1e-3, 1e6])  # the clock's origin is arbitrary
+def test_the_last_line_of_a_stream_is_shown(monkeypatch, booted):
     shown = []
+    monkeypatch.setattr(figures.time, "monotonic", lambda: booted)
 
     class Bar:
         def set_postfix_str(self, text, refresh):
@@ -894,8 +908,12 @@ def test_kernels_import_this_very_package_and_find_the_data(monkeypatch, tmp_pat
     assert env["BIOLEARN_DATA"] == str(tmp_path.resolve() / "here")
     assert env["PYTHONPATH"].split(os.pathsep) == [
         str(Path(biolearn.__file__).resolve().parent.parent),
-        "mine",
+        str(tmp_path.resolve() / "mine"),
     ]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", "mine", ""]))  # empty: the current folder
+    assert figures.kernel_environment()["PYTHONPATH"] == env["PYTHONPATH"]
+    assert env["PYTHONSAFEPATH"] == "1"
+    monkeypatch.setenv("PYTHONPATH", "mine")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     assert (
         figures.kernel_environment(threads=1)["OPENBLAS_NUM_THREADS"] == "1"
@@ -911,9 +929,9 @@ def test_kernels_import_this_very_package_and_find_the_data(monkeypatch, tmp_pat
 
 
 def test_git_revision(monkeypatch, tmp_path):
-    monkeypatch.setattr(figures, "checkout", lambda: None)
+    monkeypatch.setattr(report, "checkout", lambda: None)
     assert report.git_revision() is None
-    monkeypatch.setattr(figures, "checkout", lambda: tmp_path)
+    monkeypatch.setattr(report, "checkout", lambda: tmp_path)
     assert report.git_revision() is None
     if not shutil.which("git"):
         pytest.skip("no git")

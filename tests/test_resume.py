@@ -20,14 +20,13 @@ import pytest
 
 import biolearn
 import biolearn.core.checkpoints as checkpoints
-import biolearn.core.ensembles as ensembles
 import biolearn.core.learning as learning
 import biolearn.reproduction.figures as figures
 import biolearn.reproduction.profiles as profiles
 import biolearn.reproduction.runs as runs_module
 from biolearn.core.arrays import Backend, to_numpy
 from biolearn.core.checkpoints import CheckpointError, load_model
-from biolearn.core.learning import DivergenceError, TrainConfig, fit
+from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import init_model
 from biolearn.core.optimizers import OPTIMIZERS
 from biolearn.core.rng import Random
@@ -71,7 +70,7 @@ def train(folder=None, recipe=RECIPE, backend=None, x=None, model=None, rng=None
 def same(one, other):
     "Are two results of `fit` the same to the bit?"
     arrays = [
-        [to_numpy(a) for a in (*checkpoints._weights(m).values(), m.prior.mean, m.prior.var)]
+        [to_numpy(a) for a in (*checkpoints.weights_of(m).values(), m.prior.mean, m.prior.var)]
         for m, _ in (one, other)
     ]
     return (
@@ -118,16 +117,16 @@ def test_stopped_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     """What the lost half of an epoch did to weights, books and random streams must not be seen
     again.
     """
-    whole, step = train(), learning.train_step
+    whole, launched = train(), learning._launched
     for t in (1, 2, 4, 8, 14):
 
-        def interrupted(*a, **kw):
-            if kw["t"] == t:
+        def interrupted(step, *rest):
+            if step.state.t == t:
                 raise Killed
-            return step(*a, **kw)
+            return launched(step, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(learning, "train_step", interrupted)
+            patch.setattr(learning, "_launched", interrupted)
             with pytest.raises(Killed):
                 train(tmp_path / str(t))
         assert same(train(tmp_path / str(t)), whole)
@@ -136,10 +135,10 @@ def test_stopped_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
 def test_stopped_while_the_prior_is_fitted_nothing_is_trained_again(tmp_path, monkeypatch):
     whole = train()
     with monkeypatch.context() as patch:
-        patch.setattr(ensembles, "_top_rows", lambda *a: (_ for _ in ()).throw(Killed()))
+        patch.setattr(learning, "fit_top_prior", lambda *a: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             train(tmp_path)
-    monkeypatch.setattr(learning, "train_step", None)
+    monkeypatch.setattr(learning, "_launched", None)
     assert same(train(tmp_path), whole) and same(train(tmp_path), whole)
 
 
@@ -181,7 +180,7 @@ def test_a_checkpoint_can_be_read_as_a_model(tmp_path):
     assert model.prior is None and all(
         (a == b).all()
         for a, b in zip(
-            checkpoints._weights(model).values(), checkpoints._weights(kept[4]).values()
+            checkpoints.weights_of(model).values(), checkpoints.weights_of(kept[4]).values()
         )
     )
 
@@ -279,14 +278,14 @@ def test_another_number_of_threads_or_other_kernels_are_told(tmp_path, monkeypat
     from contextlib import nullcontext
 
     real = checkpoints.find_kernels
-    monkeypatch.setattr(learning, "workers", lambda a: nullcontext(learning.Threads(7)))
+    monkeypatch.setattr(learning, "use_threads", lambda a: nullcontext(learning.Threads(7)))
     with pytest.warns(
         UserWarning,
         match="epoch-00002.safetensors was made by threads: ., compiled kernels: .*, now it is threads: 7.*not to the bit",
     ):
         again = train(tmp_path)
     assert len(again[1]) == 5
-    monkeypatch.setattr(checkpoints, "kernels", lambda *a: None if real(*a) else True)
+    monkeypatch.setattr(checkpoints, "find_kernels", lambda *a: None if real(*a) else True)
     with pytest.warns(
         UserWarning,
         match="epoch-00005.safetensors was made by .*compiled kernels: .*not to the bit",
@@ -409,8 +408,8 @@ def test_a_run_cut_off_anywhere_is_taken_up_again_and_leaves_nothing_behind(
     real_replace = os.replace
     for n, (where, what, how) in enumerate(
         [
-            (learning, "_measure", cut),
-            (learning, "_top_rows", cut),
+            (learning, "measure_epoch", cut),
+            (learning, "fit_top_prior", cut),
             (runs_module, "save_model", cut),
             (runs_module, "write_text", cut),
             (figures.os, "replace", late),
@@ -692,3 +691,21 @@ def test_two_processes_and_a_kill_on_one_folder(nursery, tmp_path):
         )
     finally:
         second.close()
+
+
+def test_a_checkpoint_of_another_version_of_the_algorithm_is_refused(tmp_path, monkeypatch):
+    "What trained is named by what was imported, also in checkpoints: nothing is mixed in silence."
+    with pytest.raises(Killed):
+        train(tmp_path, on_epoch=stop_after(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "ALGORITHM", checkpoints.ALGORITHM + 1)
+        with pytest.raises(checkpoints.CheckpointError, match="algorithm"):
+            train(tmp_path)
+    assert len(train(tmp_path)[1]) == 5
+
+
+def test_a_lock_that_a_kill_has_left_beside_a_finished_run_goes(tmp_path):
+    run = runs_module.trained_run(BRIEF, device="cpu", out=tmp_path)
+    (tmp_path / "runs" / f"{run.key}.lock").touch()
+    runs_module.trained_run(BRIEF, device="cpu", out=tmp_path)
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [run.key]

@@ -1,5 +1,5 @@
 """Labels at the top: the push is the gradient it claims to be, babbling finds the transposed
-Jacobian, nothing is transported, and a told network paints what it was told.
+Jacobian, nothing is transported, and a network with a label clamped says so.
 """
 
 from dataclasses import replace
@@ -14,10 +14,11 @@ from biolearn.core.layers import Dense, LayerPair
 from biolearn.core.learning import TrainConfig, copy_model, fit
 from biolearn.core.model import Model, encode, init_model
 from biolearn.core.rng import Random
+from biolearn.extensions.langevin import LangevinInference
 from biolearn.extensions.supervised import (
+    ClampedLabels,
     PerturbationFeedback,
-    Labels,
-    clamped,
+    clamp_label,
     class_priors,
     credit_angles,
     exchanged,
@@ -25,7 +26,8 @@ from biolearn.extensions.supervised import (
     label_gradients,
     one_hot,
     predict,
-    told,
+    push_down,
+    transported,
     without_labels,
 )
 
@@ -96,7 +98,7 @@ def test_the_babbled_push_is_the_gradient_when_its_weights_are_the_jacobian():
     babble.weights[1][...] = model.pairs[1].f.W.T
     h = encode(model, x)
     assert np.allclose(babble(model, 1, y, h[1]), label_gradients(model, x, y)[0], atol=1e-5)
-    assert max(credit_angles(model, x, y, babble)) < 0.5
+    assert max(credit_angles(model, x, y, ClampedLabels(babble))) < 0.5
 
 
 def test_exchanged_is_written_as_in_eq_12_with_f_and_g_exchanged():
@@ -111,7 +113,7 @@ def test_feedback_reads_no_weights_of_other_maps():
     """Feedback given the activities at its two ends does not change with g, nor with f of another
     layer; and the fixed kind never learns.
     """
-    model, (x, y) = network(), some()
+    model, (x, _) = network(), some()
     h = encode(model, x)
     other = copy_model(model)
     for dense in (other.pairs[0].f, other.pairs[0].g, other.pairs[1].g, other.pairs[2].g):
@@ -132,6 +134,49 @@ def test_feedback_reads_no_weights_of_other_maps():
         )
 
 
+def test_the_control_is_the_exact_gradient():
+    "Layer by layer, as back-propagation goes: what h_2 is pushed by goes on to h_1."
+    model, (x, y) = network(), some()
+    h, (low, high) = encode(model, x), label_gradients(model, x, y)
+    assert np.allclose(transported(model, 2, y, h[2]), high, atol=1e-6)
+    assert np.allclose(transported(model, 1, h[2] + high, h[1]), low, atol=1e-6)
+    whole = push_down(model, [*h[:-1], y], transported)
+    assert np.allclose(whole[2] - h[2], high, atol=1e-6)
+    assert np.allclose(whole[1] - h[1], low, atol=1e-6)
+
+
+def test_the_delta_rule_finds_the_posterior_mean_of_a_linear_layer():
+    "The best B is (JᵀJ + 1)⁻¹ Jᵀ, for noise of the same size above and below."
+    model, h = network(hidden=(7,)), [None, Random(2).uniform((100, 7)), None]
+    feedback = PerturbationFeedback(
+        model, rule="delta", rate=0.2, sd=1.0, optimizer="sgd", rng=Random(3)
+    )
+    for t in range(2000):
+        feedback.rate = 0.2 / (1 + t / 100)
+        feedback.learn(model, h)
+    W = model.pairs[1].f.W
+    best = np.linalg.solve(W.T @ W + np.eye(3), W.T)
+    assert np.linalg.norm(feedback.weights[1] - best) < 0.05 * np.linalg.norm(best)
+
+
+def test_feedback_learns_in_the_maps_that_it_is_given():
+    model, (x, _) = network(), some()
+    model = copy_model(model)
+    maps = [pair.g for pair in model.pairs[1:]]
+    before = maps[0].W.copy()
+    feedback = PerturbationFeedback(model, maps=maps, rule="delta", rate=0.01, rng=Random(0))
+    feedback.learn(model, encode(model, x))
+    assert feedback.weights[1] is model.pairs[1].g.W and (before != maps[0].W).any()
+    with pytest.raises(ValueError, match="rule"):
+        PerturbationFeedback(model, rule="gradient", rng=Random(0))
+
+
+def clamped(model, x, y, push, n_steps=0, delta=0.1, **settings):
+    "The settled h by clamped labels."
+    labels = ClampedLabels(push, inference=Inference(n_steps, delta), **settings)
+    return labels(model, np.hstack([x, y]))
+
+
 def test_clamped_moves_only_what_is_known():
     """A row without a label stays where INFERENCE left it, the top included; one with a label has
     it at the top, and the bottom is x in both.
@@ -143,7 +188,7 @@ def test_clamped_moves_only_what_is_known():
         clamped(model, x, y, babble, n_steps=4, delta=0.05),
         infer(model, x, Inference(n_steps=4, delta=0.05)),
     )
-    assert h[0] is x
+    assert (h[0] == x).all()
     for k in (1, 2, 3):
         assert np.allclose(h[k][:3], free[k][:3], atol=1e-6) and not np.allclose(
             h[k][3:], free[k][3:], atol=1e-4
@@ -172,10 +217,9 @@ def test_it_learns_a_task_that_the_top_pair_alone_cannot():
     """
     bits = np.array([[a, b, 1, 0, 0] for a in (0, 1) for b in (0, 1)], np.float32)
     x, labels = np.tile(bits, (50, 1)), np.tile([0, 1, 1, 0], 50)
-    recipe = TrainConfig(
+    config = TrainConfig(
         epochs=150,
         batch_size=20,
-        n_steps=0,
         noise=(0.0, 0.0, 0.0),
         rate_f=(5e-3, 5e-3),
         rate_g=(1e-3, 1e-3),
@@ -183,20 +227,16 @@ def test_it_learns_a_task_that_the_top_pair_alone_cannot():
     losses = {}
     for name in ("babbled", "none"):
         start = init_model((5, 4, 3), ("sigmoid", "softplus", "linear"), rng=Random(0))
-        learn = Labels(
-            PerturbationFeedback(start, rate=0.02, rng=Random(1))
-            if name == "babbled"
-            else lambda model, k, above, h: 0.0,
-            recipe,
-        )
+        feedback = PerturbationFeedback(start, rate=0.02, rng=Random(1))
+        push = feedback if name == "babbled" else lambda model, k, above, h: 0.0
         model, history = fit(
             start,
             np.hstack([x, one_hot(labels, 3, B)]),
-            recipe,
+            config,
             rng=Random(2),
+            inference=ClampedLabels(push, inference=Inference(n_steps=0)),
+            projection=feedback.learn if name == "babbled" else None,
             progress=False,
-            e_step=learn.settle,
-            projection=learn.babble,
         )
         losses[name] = history[-1]["loss_f"][1]
         if name == "babbled":
@@ -204,23 +244,20 @@ def test_it_learns_a_task_that_the_top_pair_alone_cannot():
     assert losses["babbled"] < 0.1 * losses["none"]
 
 
-def test_hidden_pixels_are_the_share_that_was_asked_for():
+def test_hidden_pixels_are_the_fraction_that_was_asked_for():
     model = network(hidden=(7,))
-    learn = Labels(
-        exchanged,
-        TrainConfig(n_steps=0, noise=(0.0, 0.0, 0.0), rate_f=(0.1, 0.1), rate_g=(0.1, 0.1)),
-        hidden=0.25,
-    )
+    labels = ClampedLabels(exchanged, hidden=0.25, inference=Inference(n_steps=0))
+    assert labels.draws and not replace(labels, hidden=0.0).draws
     rows = np.hstack([np.ones((4000, 5), np.float32), one_hot(np.zeros(4000, int), 3, B)])
-    h = learn.settle(model, rows, rng=Random(0))
+    h = labels(model, rows, rng=Random(0))
     assert abs((h[0] == 0).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 20_000) and set(
         np.unique(h[0])
     ) == {0, 1}
 
 
-def test_a_told_network_says_its_label_whatever_it_sees_and_shares_its_other_weights():
+def test_a_clamped_network_says_its_label_whatever_it_sees_and_shares_its_other_weights():
     model, (x, y) = network(top="linear"), some(6)
-    t = told(model, y[1])
+    t = clamp_label(model, y[1])
     h = infer(t, x, Inference(n_steps=5))
     assert (
         np.allclose(h[3], y[1])
@@ -252,22 +289,41 @@ def test_class_priors_are_means_said_by_g_and_variances_around_them():
 )
 def test_settings_that_cannot_be_meant_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        Labels(exchanged, TrainConfig(), **wrong)
+        ClampedLabels(exchanged, **wrong)
     with pytest.raises(ValueError, match="sd"):
         PerturbationFeedback(network(), sd=0.0, rng=Random(0))
 
 
 def test_rows_of_another_width_are_refused_before_training():
-    model, recipe = (
-        network(hidden=(7,)),
-        TrainConfig(n_steps=0, noise=(0.0, 0.0, 0.0), rate_f=(0.1, 0.1), rate_g=(0.1, 0.1)),
-    )
     with pytest.raises(ValueError, match="5 pixels and 3 label units, 8 numbers, got 5"):
+        fit(network(hidden=(7,)), some()[0], inference=ClampedLabels(exchanged), progress=False)
+
+
+def test_it_is_an_inference_object():
+    """The states of INFERENCE come first and the clamped one last; equal settings are equal; any
+    other inference can settle the picture.
+    """
+    model, (x, y) = network(hidden=(7,)), some(6)
+    rows, labels = np.hstack([x, y]), ClampedLabels(exchanged, inference=Inference(3))
+    *before, last = labels.steps(model, rows)
+    for a, b in zip(before, Inference(3).steps(model, x), strict=True):
+        assert all((u == v).all() for u, v in zip(a, b))
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(last, labels(model, rows)))
+    assert labels == ClampedLabels(exchanged, inference=Inference(3)) != ClampedLabels(exchanged)
+    noisy = LangevinInference(3, temperature=1.0, sigmas=(0.1, 0.1))
+    shaken = ClampedLabels(exchanged, inference=noisy)
+    assert shaken.draws
+    assert (shaken(model, rows, rng=Random(0))[2] == y).all()
+
+
+def test_a_projection_that_learns_keeps_no_checkpoint(tmp_path):
+    model, (x, y) = network(hidden=(7,)), some()
+    feedback = PerturbationFeedback(model, rng=Random(0))
+    with pytest.raises(ValueError, match="projection"):
         fit(
             model,
-            some()[0],
-            recipe,
-            rng=Random(0),
-            progress=False,
-            e_step=Labels(exchanged, recipe).settle,
+            np.hstack([x, y]),
+            inference=ClampedLabels(feedback),
+            projection=feedback.learn,
+            checkpoint=tmp_path,
         )

@@ -226,14 +226,66 @@ def test_cores_are_never_oversubscribed(n_cores, n_runs, wanted):
     )  # with enough runs every core has one
 
 
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("a.csv", 'delta\n"0.1\n', "a.csv: .*end of"),
+        ("a.csv", 'delta\n"' + "9" * 200_000 + '"\n', "a.csv: field larger than"),
+        ("a.json", "[" * 100_000, "a.json: "),
+        ("a.json", '[{"delta": 0.1}', "a.json: "),
+        ("a.csv", "delta\n" + "[" * 100_000 + "\n", "a.csv: "),
+        ("a.csv", ",,\n1,2,3\n", "a.csv: there must be"),
+    ],
+)
+def test_a_list_that_is_broken_is_refused_by_its_name(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=said):
+        S.read_list(tmp_path / name)
+
+
+def test_blank_lines_and_rows_of_commas_are_passed_over(tmp_path):
+    text = '\n delta,noise\n\n0.1,\n , \n0.2,"[0.1,\n0.2]"\n,,\n\n'.replace(",,\n\n", ",\n\n")
+    (tmp_path / "a.CSV").write_text(text)
+    assert S.read_list(tmp_path / "a.CSV") == [{"delta": 0.1}, {"delta": 0.2, "noise": [0.1, 0.2]}]
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://", "/tmp/scheduler", "tcp://host", ""])
+def test_an_address_of_the_wrong_form_is_refused_at_once(address):
+    pytest.importorskip("distributed")
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="no scheduler's address"):
+        S._connect(address)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", "7", '{"status": "done"}', '{"status": "?", "metrics": []}']
+)
+def test_a_result_that_is_none_is_done_again(tmp_path, text):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "result.json").write_text(text)
+    assert S.ResultStore(tmp_path).results(["a"]) == {}
+
+
+def test_results_of_something_else_are_kept(tmp_path):
+    place = S.ResultStore(tmp_path)
+    (tmp_path / "a" / "runs").mkdir(parents=True)
+    for n in (1, 2):
+        (tmp_path / "a" / "result.json").write_text(str(n))
+        place.set_aside(["a"])
+    kept = [tmp_path / f"a.before-{n}" for n in (1, 2)]
+    assert [(k / "result.json").read_text() for k in kept] == ["1", "2"]
+    assert not (kept[0] / "runs").exists()
+
+
 # ---- runs on this machine ------------------------------------------------------------------------
 
 TOY = """
 import os
 from threadpoolctl import threadpool_info
 import numpy
-from biolearn.reproduce import Claim, record
-delta = changes.get("delta", 0.1)
+from biolearn.reproduction.claims import Claim, record
+delta = overrides.get("delta", 0.1)
 if delta == 0.3: raise ValueError("delta is too large, and the run says so")
 record("00_toy", None, [Claim("height", "high", 100 * delta + seed, True), Claim("word", "w", "no number", None)], out=out, caption="A toy.",
        values=dict(threads=max(lib["num_threads"] for lib in threadpool_info()), deep=dict(one=1), many=[1, 2], yes=True))
@@ -603,20 +655,21 @@ def test_the_command(tmp_path, capsys):
 
 TRAIN = """
 import json, pathlib, time
-import biolearn.learning as L
+import biolearn.core.learning as L
 if seed == 0 and len(json.loads(pathlib.Path(out, "starts.json").read_text())) == 1:          # the first start is slow: time enough to be killed
     quick_step = L.train_step
     def train_step(*args, **kwargs):
         time.sleep(0.03)
         return quick_step(*args, **kwargs)
     L.train_step = train_step
-from biolearn.reproduce import Claim, record, trained_run
-run = trained_run(profile, seed=seed, device=device, out=out, changes=changes)
+from biolearn.reproduction.claims import Claim, record
+from biolearn.reproduction.runs import trained_run
+run = trained_run(profile, seed=seed, device=device, out=out, overrides=overrides)
 record("00_toy", None, [Claim("log p at the end", "rises", run.history[-1]["log_p_end"], None)], out=out, caption="Trained.", values=dict(epochs=len(run.history)))
 """
 KILL_WORKER = """
 import os, pathlib, signal, time
-if changes:
+if overrides:
     worker = int(pathlib.Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(worker, signal.SIGKILL)
     time.sleep(60)

@@ -34,7 +34,7 @@ from biolearn.cli.pictures import (
 from ..core.arrays import _gpu_problem, check_array, to_numpy, use_device
 from ..core.checkpoints import load_model, save_model
 from ..core.data import MNIST_FILES, Dataset, _find, _places, load_dataset
-from ..core.files import UsageError, target_file, write_whole
+from ..core.files import UsageError, as_plain, target_file, to_json, write_whole
 from ..core.generation import generate, inpaint_steps
 from ..core.learning import fit
 from ..core.model import init_model
@@ -42,8 +42,6 @@ from ..core.rng import Random
 from ..reproduction.profiles import PROFILES, get_profile
 from biolearn.reproduction.runs import (
     Run,
-    _json,
-    _plain,
     output_path,
     run_key,
     trained_run,
@@ -116,7 +114,7 @@ def find_network(asked: argparse.Namespace) -> Network:
     notes = dict(
         data=profile.dataset,
         image_shape=image_shape,
-        recipe=_plain(profile.recipe),
+        recipe=as_plain(profile.recipe),
         profile=profile.name,
         seed=asked.seed,
     )
@@ -234,7 +232,7 @@ def _info_arguments(parser):
 def _info(asked):
     told = about(asked.find_kernels)
     if asked.json:
-        print(_json(told, "info"), end="")
+        print(to_json(told, "info"), end="")
         return 0
     b, data = (
         told["blas"],
@@ -357,7 +355,7 @@ def _train(asked):
             run.model,
             data=profile.dataset,
             image_shape=run.dataset.image_shape,
-            recipe=_plain(profile.recipe),
+            recipe=as_plain(profile.recipe),
             profile=profile.name,
             seed=run.seed,
         )
@@ -394,7 +392,7 @@ def _train_on(asked, path):
         data=known,
         ink=asked.ink,
         image_shape=data.image_shape,
-        recipe=_plain(profile.recipe),
+        recipe=as_plain(profile.recipe),
         profile=profile.name,
         seed=asked.seed,
         last=history[-1],
@@ -743,7 +741,7 @@ def _evaluate(asked):
             n_samples=asked.samples,
         )
     print(
-        _json(found, "evaluate") if asked.json else measured_text(found),
+        to_json(found, "evaluate") if asked.json else measured_text(found),
         end="" if asked.json else "\n",
     )
     return 0

@@ -14,21 +14,15 @@ from typing import Any
 
 from .main import Command, describe, whole_number
 from ..core.files import UsageError
-from biolearn.reproduction.ablations import (
-    METRICS,
-    VARIANTS,
-    results_path,
-    run_controls,
-    run_experiment,
-    targets_text,
-    write_results,
-)
+from ..reproduction.ablations import VARIANTS, Extent, run_controls, run_experiments
 from ..reproduction.figures import UnknownNotebook, reproduce
 from ..reproduction.profiles import PROFILES
 from ..reproduction.report import all_claims, claims_text
 from ..reproduction.runs import output_folder
-from ..reproduction.sweep import grid, read_axis, read_list, mean_and_sd_rows, sweep
+from ..reproduction.study import Work
+from ..reproduction.sweep import grid, mean_and_sd_rows, read_axis, read_list, sweep
 from ..reproduction.sweep import result_line as sweep_line
+from ..reproduction.verdicts import METRICS, results_path, targets_text, write_results
 
 # %% ../../nbs/51_commands.ipynb #951676b0
 def _figure_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,6 +193,12 @@ def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
         help="run nothing; write the table of results again from the files that are there",
     )
     parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="runs at a time on this machine (default: one per core; one on a GPU)",
+    )
+    parser.add_argument(
         "--device",
         choices=("auto", "cpu", "gpu"),
         default="auto",
@@ -211,63 +211,28 @@ def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
         help="where everything is written (default: figures/PROFILE)",
     )
 
-
-def _run_list(asked, todo):
-    """Run the experiments in `todo`, pairs of (variant, seed), under one bar with a line for each
-    that is finished; returns how many failed.
-    """
-    from tqdm import tqdm
-
-    failed = 0
-    with tqdm(
-        total=len(todo),
-        desc="experiments",
-        unit="run",
-        dynamic_ncols=True,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
-        for n, (variant, seed) in enumerate(todo, 1):
-            try:
-                result = run_experiment(
-                    asked.profile,
-                    variant,
-                    seed,
-                    device=asked.device,
-                    out=asked.out,
-                    only_finite=asked.only_finite,
-                    full=variant == "paper" and seed in asked.full_seeds,
-                    keep=not asked.drop_models,
-                )
-                line = result_line(result)
-            except (
-                RuntimeError,
-                ValueError,
-                OSError,
-                MemoryError,
-            ) as e:  # one broken run does not stop the others
-                failed, line = failed + 1, f"{variant} seed {seed}: FAILED, {type(e).__name__}: {e}"
-            tqdm.write(f"[{n}/{len(todo)}] {line}")
-            sys.stdout.flush()
-            bar.update()
-    return failed
-
 # %% ../../nbs/51_commands.ipynb #368ac979
 def _run_experiments(asked: argparse.Namespace) -> int:
     """`biolearn experiments`; returns the exit code: 0 done, 1 something failed.
 
     What is finished is kept: the same command goes on where it stopped.
     """
-    todo = (
-        []
-        if asked.only_results
-        else [(variant, seed) for seed in asked.seeds for variant in asked.variants]
-    )
-    failed = _run_list(asked, todo)
+    records = []
+    if not asked.only_results:
+        records = run_experiments(
+            asked.profile,
+            asked.variants,
+            asked.seeds,
+            device=asked.device,
+            out=asked.out,
+            extent=Extent(asked.full_seeds, asked.only_finite, not asked.drop_models),
+            work=Work(asked.workers, tell=result_line),
+        )
     if not asked.only_finite:
         run_controls(asked.profile, device=asked.device, out=asked.out)
     summary = write_results(asked.profile, asked.out)
     print(targets_text(summary) + f"\n\nSee {results_path(asked.profile, asked.out)}")
-    return int(failed > 0)
+    return int(any("error" in record for record in records))
 
 
 EXPERIMENTS = Command(_experiment_arguments, _run_experiments)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, Backend, backend_of, check_number, stacked
+from .arrays import Array, Backend, backend_of, check_number, stacked, to_numpy
 
 # %% ../../nbs/33_rng.ipynb #dcaba402
 def _address_word(part):
@@ -74,6 +74,21 @@ class Random:
         "Draw by NumPy's or CuPy's generator; other namespaces get NumPy's numbers, moved."
         out = getattr(self._draw(), method)(shape, dtype=np.dtype(dtype))
         return out if self.backend.name in ("cpu", "gpu") else self.backend.asarray(out, dtype)
+
+    def _counts(self, method, rates, *first):
+        "Whole numbers of the shape and the dtype of `rates`, drawn as in `_floats`."
+        dtype = str(rates.dtype).split(".")[-1]
+        if self.backend.name not in ("cpu", "gpu"):
+            rates = to_numpy(rates)
+        return self.backend.asarray(getattr(self._draw(), method)(*first, rates), dtype)
+
+    def binomial(self, n: int, p: Array) -> Array:
+        "How many of `n` trials succeed that do so with probability `p`: counts like `p`."
+        return self._counts("binomial", p, n)
+
+    def poisson(self, mean: Array) -> Array:
+        "Counts like `mean`, with that expectation."
+        return self._counts("poisson", mean)
 
     def normal(self, shape: Sequence[int], dtype: str = "float32") -> Array:
         "Standard normal numbers of `shape`."

@@ -29,7 +29,7 @@ from ..core.learning import progress_bar
 from ..core.model import Model, TopPrior
 from ..core.priors import log_components, log_prior, sample_prior
 from ..core.rng import Random
-from .statistics import _blocks, mean_and_stderr
+from .statistics import mean_and_stderr, row_blocks
 from ..kernels.threads import use_threads
 from ..theory.variational import _dtype, logsumexp
 
@@ -330,7 +330,7 @@ def _chains(decoder, x, z, betas, steps, n_leapfrog, n_chains, rng, progress, si
         2**17 if is_numpy_array(x) else 2**24,
     )
     per_block = max(1, room // (n_chains * widest))
-    blocks = list(_blocks(n, per_block))
+    blocks = list(row_blocks(n, per_block))
     with use_threads(x) as threads, progress_bar(T * len(blocks), "annealing", progress) as bar:
 
         def one(block):
@@ -456,12 +456,12 @@ def bidirectional(
     )
 
 # %% ../../nbs/20_likelihood.ipynb #d51eba8d
-def fit_sigmas(model: Model, x: Array, **settings: Any) -> tuple[float, ...]:
+def fit_sigmas(model: Model, x: Array, inference: Inference = Inference()) -> tuple[float, ...]:
     """The noise of h_{M-1}, ..., h_1, x for `decoder_of`: rms residuals h_{k-1} - g_k(h_k) over the
-    rows of x (n, n_0) after `infer(model, x, **settings)`.
+    rows of x (n, n_0) after `inference`.
     """
     check_array(x, "x", width=model.sizes[0])
-    h, xp = infer(model, x, Inference(**settings)), array_namespace(x)
+    h, xp = infer(model, x, inference), array_namespace(x)
     return tuple(
         float(xp.sqrt(xp.mean((h[k - 1] - model.g(k, h[k])) ** 2)))
         for k in range(len(model.pairs), 0, -1)
@@ -540,7 +540,7 @@ def importance_bound(
 
     def one(i):
         stream, log_w = rng.stream("picture", i), []
-        for block in _blocks(most, 1000):
+        for block in row_blocks(most, 1000):
             noise = stream.normal((block.stop - block.start, D), _dtype(mean))
             z = mean[i : i + 1, :] + sd[i : i + 1, :] * noise
             log_w.append(

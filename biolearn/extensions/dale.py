@@ -19,23 +19,34 @@ def dale_signs(
     sizes: Sequence[int], fraction: float, *, rng: Random, pixels: float | None = None
 ) -> list[Array | None]:
     """For every layer, from the pixels up, the signs of its neurons: (n_k,) of 1 (excitatory) and
-    -1 (inhibitory), float32, round(`fraction` n_k) of them excitatory, in random order.
+    -1 (inhibitory), float32, in random order.
 
-    `pixels`: the share of excitatory ones among the pixels; None, and the law does not bind them
-    (their entry is None).
+    Parameters
+    ----------
+    sizes : sequence of int
+        Number of neurons in each layer, as `model.sizes`.
+    fraction : float
+        round(fraction · n_k) neurons of a hidden layer are excitatory.
+    rng : Random
+        Decides which.
+    pixels : float, optional
+        The same for the pixels. By default the law does not bind them: their entry is None.
     """
-    for name, value in (("share", fraction), ("pixels", pixels)):
-        if value is not None:
-            check_number(value, name, low=0, high=1)
+    check_number(fraction, "fraction", low=0, high=1)
+    if pixels is not None:
+        check_number(pixels, "pixels", low=0, high=1)
+    fractions = [pixels, *[fraction] * (len(sizes) - 1)]
+    return [
+        None if part is None else _signs_of_layer(n, part, rng.stream(k))
+        for k, (n, part) in enumerate(zip(sizes, fractions))
+    ]
 
-    def layer(k, n):
-        part = pixels if k == 0 else fraction
-        if part is None:
-            return None
-        signs = rng.backend.asarray([1.0] * round(part * n) + [-1.0] * (n - round(part * n)))
-        return array_namespace(signs).take(signs, rng.stream(k).permutation(n))
 
-    return [layer(k, n) for k, n in enumerate(sizes)]
+def _signs_of_layer(n, fraction, rng):
+    "The signs (n,) of `n` neurons."
+    excitatory = round(fraction * n)
+    signs = rng.backend.asarray([1.0] * excitatory + [-1.0] * (n - excitatory))
+    return array_namespace(signs).take(signs, rng.permutation(n))
 
 # %% ../../nbs/29_dale.ipynb #d9a765c6
 def keep_signs(dense: Dense, signs: Array | None) -> None:
@@ -47,6 +58,24 @@ def keep_signs(dense: Dense, signs: Array | None) -> None:
     xp, s = array_namespace(dense.W), signs[:, None]
     dense.W[...] = s * xp.maximum(s * dense.W, xp.zeros_like(dense.W))
 
+# %% ../../nbs/29_dale.ipynb #778d1587
+def dale_rule(signs: Sequence[Array | None]) -> Callable[[Model, list[Array]], None]:
+    """A `projection` for `fit` that keeps the `signs` of `dale_signs`: after each minibatch,
+    weights that crossed zero are put back to it.
+    """
+
+    def projection(model: Model, h: list[Array]) -> None:
+        for dense, s in _bound(model, signs):
+            keep_signs(dense, s)
+
+    return projection
+
+
+def wrong_signs(model: Model, signs: Sequence[Array | None]) -> int:
+    "How many weights of `model` break the law of `signs`, those of `dale_signs`."
+    bound = [(dense.W, s[:, None]) for dense, s in _bound(model, signs) if s is not None]
+    return sum(int((W * s < 0).sum()) for W, s in bound)
+
 
 def _bound(model, signs):
     "Every map of `model` with the signs of the neurons it starts from."
@@ -57,36 +86,23 @@ def _bound(model, signs):
             raise ValueError(
                 f"signs of a layer of {n} neurons must be ({n},), got {tuple(s.shape)}."
             )
+    maps = [(pair.f, pair.g) for pair in model.pairs]
     return [
-        pair
-        for k, pair_of in enumerate(model.pairs)
-        for pair in ((pair_of.f, signs[k]), (pair_of.g, signs[k + 1]))
+        bound
+        for (f, g), below, above in zip(maps, signs, signs[1:])
+        for bound in ((f, below), (g, above))
     ]
-
-
-def dale_rule(signs: Sequence[Array | None]) -> Callable[[Model], None]:
-    """An `projection` for `fit` that keeps the `signs` of `dale_signs`: after each minibatch,
-    weights that crossed zero are put back to it.
-    """
-
-    def projection(model: Model) -> None:
-        for dense, s in _bound(model, signs):
-            keep_signs(dense, s)
-
-    return projection
-
-
-def wrong_signs(model: Model, signs: Sequence[Array | None]) -> int:
-    "How many weights of `model` break the law."
-    return sum(
-        int((dense.W * s[:, None] < 0).sum()) for dense, s in _bound(model, signs) if s is not None
-    )
 
 # %% ../../nbs/29_dale.ipynb #a4d34659
 def balanced(W: Array, signs: Array | None) -> Array:
-    """The weights `W` (n_in, n_out) with the signs of their senders, (n_in,): absolute values,
-    scaled so that excitation and inhibition cancel on average and the mean square stays. One kind
-    of sender only: not scaled. None: `W` as it is.
+    """Absolute values of the weights with the signs of their senders, scaled so that excitation and
+    inhibition cancel on average and the mean square stays.
+
+    Parameters
+    ----------
+    W : (n_in, n_out)
+    signs : (n_in,) or None
+        Of one kind only: nothing is scaled. None: W comes back as it is.
     """
     if signs is None:
         return W
@@ -95,21 +111,30 @@ def balanced(W: Array, signs: Array | None) -> Array:
     a = ((1 - p) / p) ** 0.5 if 0 < p < 1 else 1.0
     return xp.abs(W) * xp.where(signs > 0, a * signs, signs / a)[:, None]
 
-
+# %% ../../nbs/29_dale.ipynb #3dfa16f9
 def dale_start(model: Model, signs: Sequence[Array | None], x: Array) -> Model:
-    """The untrained `model` under the law: weights `balanced`, and every neuron's threshold at the
-    mean of its input for the pictures `x` (n, n_0) and the feedforward guesses above them.
+    """The untrained `model` under the law: weights `balanced`, every threshold at the mean input.
+
+    Parameters
+    ----------
+    model : Model
+        It is left alone.
+    signs : list
+        From `dale_signs`.
+    x : (n, n_0)
+        The pictures over which inputs are averaged, with the feedforward guesses above them.
     """
-    _bound(model, signs)
+    _bound(model, signs)  # refuses what does not fit
     check_array(x, "x", width=model.sizes[0])
-    xp, pairs, h = array_namespace(x), [], x
-
-    def at_its_mean(dense, s, h):
-        W = balanced(dense.W, s)
-        return Dense(W, -(xp.mean(h, axis=0) @ W), dense.unit)
-
-    for k, pair in enumerate(model.pairs):
-        f = at_its_mean(pair.f, signs[k], h)
+    pairs, h = [], x
+    for pair, below, above in zip(model.pairs, signs, signs[1:]):
+        f = _at_its_mean(pair.f, below, h)
         h = f(h)
-        pairs.append(LayerPair(f, at_its_mean(pair.g, signs[k + 1], h)))
+        pairs.append(LayerPair(f, _at_its_mean(pair.g, above, h)))
     return replace(model, pairs=tuple(pairs), prior=None)
+
+
+def _at_its_mean(dense, signs, h):
+    "The map with balanced weights whose summed input from the rows of `h` is 0 on average."
+    W = balanced(dense.W, signs)
+    return Dense(W, -(array_namespace(h).mean(h, axis=0) @ W), dense.unit)

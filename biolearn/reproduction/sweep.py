@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.arrays import check_number, use_device
-from ..core.files import write_whole
-from ..core.learning import ALGORITHM
+from ..core.files import as_plain, to_json, write_text, write_whole
+from ..core.checkpoints import ALGORITHM
 from biolearn.reproduction.figures import (
     find_notebooks,
     kernel_environment,
@@ -42,8 +42,7 @@ from biolearn.reproduction.figures import (
     select,
 )
 from .profiles import Profile, changeable, get_profile
-from .runs import ReproduceError, _json, _plain
-from .runs import _write as _write_text
+from .runs import ReproduceError
 
 # %% ../../nbs/16_sweep.ipynb #d9302e0f
 def _read(text):
@@ -163,7 +162,7 @@ def _fingerprint(*parts):
     made = hashlib.sha256()
     for part in parts:
         made.update(
-            part if isinstance(part, bytes) else json.dumps(_plain(part), sort_keys=True).encode()
+            part if isinstance(part, bytes) else json.dumps(as_plain(part), sort_keys=True).encode()
         )
     return made.hexdigest()
 
@@ -210,7 +209,7 @@ def plan(
                 {
                     "name": run_name(overrides, seed),
                     "profile": profile,
-                    "overrides": _plain(overrides),
+                    "overrides": as_plain(overrides),
                     "seed": seed,
                     "device": device,
                     "only": list(only),
@@ -300,7 +299,7 @@ def serve() -> None:
 
 def _write(path, x):
     "Write `x` as JSON to `path` in one step."
-    _write_text(path, _json(x, Path(path).name))
+    write_text(path, to_json(x, Path(path).name))
 
 
 def _load(path):
@@ -628,9 +627,9 @@ def table(
     for members in sets.values():
         there = changeable(get_profile(profile, members[0]["overrides"]))
         shared = {
-            name: _plain(there[name])
+            name: as_plain(there[name])
             if not isinstance(there[name], tuple)
-            else json.dumps(_plain(there[name]))
+            else json.dumps(as_plain(there[name]))
             for name in named
         }
         for run in members:

@@ -1,17 +1,17 @@
-"""INFERENCE without a clock: with everybody moving it is INFERENCE; otherwise against a loop over
+"""INFERENCE without a clock: where everything moves it is INFERENCE; otherwise against a loop over
 pictures, fixed points that are solved for, and binomial counts; what it refuses.
 """
 
 import numpy as np
 import pytest
 
-from biolearn.core.generation import generate
+from biolearn.core.generation import generate, inpaint
 from biolearn.core.inference import Inference, infer
-from biolearn.core.layers import Dense, LayerPair
+from biolearn.core.layers import Dense, LayerPair, exact_gradient
 from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import Model, init_model
 from biolearn.core.rng import Random
-from biolearn.extensions import asynchronous as C
+from biolearn.extensions.asynchronous import AsynchronousInference
 
 
 def linear(W, b):
@@ -29,38 +29,45 @@ def echo(n):
 
 
 @pytest.mark.parametrize("of", ["layers", "neurons"])
-def test_if_everybody_moves_it_is_inference_bit_for_bit(small_network, digits, of):
-    x = digits.test[:30]
+def test_if_everything_moves_it_is_inference_bit_for_bit(small_network, digits, of):
+    x, everything = digits.test[:30], AsynchronousInference(7, alpha=0.2, p=1, of=of)
     for a, b in zip(
-        Inference(n_steps=7, alpha=0.2).steps(small_network, x),
-        C.ticks(small_network, x, p=1, n_ticks=7, alpha=0.2, of=of, rng=Random(0)),
+        Inference(7, alpha=0.2).steps(small_network, x),
+        everything.steps(small_network, x, rng=Random(0)),
         strict=True,
     ):
         assert all((u == v).all() for u, v in zip(a, b))
-    assert (
-        np.abs(
-            C.clockless_generate(small_network, 40, p=1, rounds=2, of=of, rng=Random(3))
-            - generate(small_network, 40, rounds=2, rng=Random(3))
-        ).max()
-        < 1e-5
-    )  # `infer` sums in another order: float32 round-off
+    everything = AsynchronousInference(alpha=0.3, p=1, of=of)
+    ours = generate(small_network, 40, rounds=2, inference=everything, rng=Random(3))
+    # `infer` sums in another order: float32 round-off
+    assert np.abs(ours - generate(small_network, 40, rounds=2, rng=Random(3))).max() < 1e-5
 
 
-def test_training_with_everybody_moving_is_training(digits):
-    recipe = TrainConfig(epochs=2, batch_size=50, n_steps=3, noise=(0.22, 0.1, "spikes"))
+@pytest.mark.parametrize("of", ["layers", "neurons"])
+def test_in_painting_with_everything_moving_is_in_painting(small_network, digits, of):
+    "The mask reaches the target f_1(x), as in Figure 5."
+    x, visible = digits.test[:8], np.arange(64) < 32
+    ours, plain = (
+        inpaint(small_network, x, visible, rounds=2, inference=inference, rng=Random(3))
+        for inference in (AsynchronousInference(p=1, of=of), Inference())
+    )
+    assert np.abs(ours - plain).max() < 1e-5  # round-off
+    some = AsynchronousInference(p=0.5, of=of)
+    other = inpaint(small_network, x, visible, rounds=2, inference=some, rng=Random(3))
+    assert (other[:, :32] == x[:, :32]).all() and np.abs(other - plain).max() > 1e-5
+
+
+def test_training_with_everything_moving_is_training(digits):
+    config = TrainConfig(epochs=2, batch_size=50, n_steps=3, noise=(0.22, 0.1, "spikes"))
     start, x = (
         init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0)),
         digits.train[:200],
     )
-    learn = lambda **settings: fit(
-        start,
-        x,
-        recipe,
-        rng=Random(1),
-        progress=False,
-        e_step=C.clockless_e_step(recipe, **settings) if settings else None,
+    learn = lambda inference: fit(
+        start, x, config, rng=Random(1), inference=inference, progress=False
     )[0]
-    plain, same, few, again = learn(), learn(p=1), learn(p=0.3), learn(p=0.3)
+    at = lambda p: AsynchronousInference(3, p=p)
+    plain, same, few, again = learn(None), learn(at(1)), learn(at(0.3)), learn(at(0.3))
     W = lambda model: model.pairs[0].g.W
     assert (
         np.abs(W(plain) - W(same)).max() < 1e-3 < np.abs(W(few) - W(same)).max()
@@ -75,7 +82,8 @@ def test_layers_that_move_for_some_pictures_only_against_a_loop_over_pictures(
     small_network, digits
 ):
     x, p, delta, alpha = digits.test[:12], 0.4, 0.1, 0.3
-    *_, got = C.ticks(small_network, x, p=p, n_ticks=6, delta=delta, alpha=alpha, rng=Random(5))
+    inference = AsynchronousInference(delta=delta, alpha=alpha, p=p, n_ticks=6)
+    got = inference(small_network, x, rng=Random(5))
     rng, f, g = Random(5), small_network.f, small_network.g
     moving = [
         {k: rng.uniform((12,)) < p for k in (2, 1)} for _ in range(6)
@@ -98,7 +106,8 @@ def test_layers_that_move_for_some_pictures_only_against_a_loop_over_pictures(
 def test_neurons_move_one_by_one_and_layers_as_a_whole(small_network, digits):
     x = digits.test[:50]
     for of, whole in (("layers", True), ("neurons", False)):
-        before, after = C.ticks(small_network, x, p=0.5, n_ticks=1, of=of, alpha=0.3, rng=Random(6))
+        once = AsynchronousInference(alpha=0.3, p=0.5, of=of, n_ticks=1)
+        before, after = once.steps(small_network, x, rng=Random(6))
         moved = (before[1] != after[1]).mean(axis=1)
         assert (
             np.isin(moved, (0, 1)).all() if whole else ((moved > 0) & (moved < 1)).all()
@@ -117,7 +126,8 @@ def test_the_number_of_moves_is_binomial(of, p):
         LayerPair(linear(np.eye(n), np.zeros(n)), linear(np.eye(n), np.ones(n))),
     )  # h starts at x and is to settle at x - 1
     x = np.zeros((500, n))
-    *_, h = C.ticks(Model((pair,)), x, p=p, n_ticks=ticks, of=of, delta=delta, rng=Random(7))
+    inference = AsynchronousInference(delta=delta, p=p, of=of, n_ticks=ticks)
+    h = inference(Model((pair,)), x, rng=Random(7))
     K = np.log(h[1] + 1) / np.log(1 - delta)
     assert np.abs(K - K.round()).max() < 1e-9
     K = K if of == "neurons" else K[:, :1]
@@ -141,9 +151,7 @@ def test_the_number_of_moves_is_binomial(of, p):
         (1, "layers", 4),
     ],
 )
-def test_everybody_settles_at_the_fixed_point_that_a_linear_system_gives(
-    linear_world, p, of, delay
-):
+def test_it_settles_at_the_fixed_point_that_a_linear_system_gives(linear_world, p, of, delay):
     rng, delta, alpha = Random(8), 0.2, 0.3
     one, two = linear_world(rng.stream("low"), 5, 3), linear_world(rng.stream("high"), 3, 2)
     x = rng.stream("x").normal((4, 5), "float64")
@@ -153,17 +161,8 @@ def test_everybody_settles_at_the_fixed_point_that_a_linear_system_gives(
     )  # (h_1, h_2) @ still = what pushes
     push = np.hstack([delta * c1 + alpha * two.g.b, np.tile(delta * c2, (4, 1))])
     settled = np.linalg.solve(still.T, push.T).T
-    *_, h = C.ticks(
-        Model((one, two)),
-        x,
-        p=p,
-        n_ticks=round(300 / p),
-        of=of,
-        delay=delay,
-        delta=delta,
-        alpha=alpha,
-        rng=rng.stream("ticks"),
-    )
+    inference = AsynchronousInference(300, delta, alpha, p=p, of=of, delay=delay)
+    h = inference(Model((one, two)), x, rng=rng.stream("ticks"))
     assert (
         np.abs(np.hstack(h[1:]) - settled).max()
         < 1e-6
@@ -172,15 +171,11 @@ def test_everybody_settles_at_the_fixed_point_that_a_linear_system_gives(
 
 
 def test_a_message_is_as_old_as_was_drawn():
-    "One neuron by hand, everybody moving: h(t+1) = h(t) + delta (x - g(h(t - age)))."
+    "One neuron by hand, moving in every tick: h(t+1) = h(t) + delta (x - g(h(t - age)))."
     model, delay, delta = echo(1), 3, 0.3
     model = Model((LayerPair(model.pairs[0].f, linear(np.eye(1), np.ones(1))),))
-    states = [
-        h[1][0, 0]
-        for h in C.ticks(
-            model, np.zeros((1, 1)), p=1, n_ticks=12, delay=delay, delta=delta, rng=Random(9)
-        )
-    ]
+    inference = AsynchronousInference(12, delta, p=1, delay=delay)
+    states = [h[1][0, 0] for h in inference.steps(model, np.zeros((1, 1)), rng=Random(9))]
     rng, by_hand, ages = Random(9), [0.0], []
     for t in range(12):
         age = min(int(rng.uniform((1,))[0] * (delay + 1)), t)
@@ -190,9 +185,8 @@ def test_a_message_is_as_old_as_was_drawn():
 
 
 def test_the_same_seed_has_the_same_random_times(small_network, digits):
-    run = lambda seed: C.clockless_infer(
-        small_network, digits.test[:20], p=0.3, delay=2, rng=Random(seed)
-    )
+    inference = AsynchronousInference(p=0.3, delay=2)
+    run = lambda seed: infer(small_network, digits.test[:20], inference, rng=Random(seed))
     a, b, c = run(0), run(0), run(1)
     assert (
         all((u == v).all() for u, v in zip(a, b))
@@ -213,11 +207,14 @@ def test_the_same_seed_has_the_same_random_times(small_network, digits):
         (dict(alpha=2.0), ValueError, "alpha"),
     ],
 )
-def test_bad_settings_are_refused(small_network, digits, wrong, error, word):
+def test_bad_settings_are_refused(wrong, error, word):
     with pytest.raises(error, match=word):
-        C.clockless_infer(small_network, digits.test[:2], **{"p": 0.5, "rng": Random(0)} | wrong)
+        AsynchronousInference(**{"p": 0.5} | wrong)
 
 
-def test_another_direction_is_refused():
-    with pytest.raises(ValueError, match="exact"):
-        C.clockless_e_step(TrainConfig(direction="exact"), p=0.5)
+def test_another_direction_is_refused_and_a_stream_is_asked_for(small_network, digits):
+    with pytest.raises(TypeError, match="direction"):
+        AsynchronousInference(p=0.5, direction=exact_gradient)
+    for ask in (infer, lambda *a: generate(a[0], 5, inference=a[2], rng=None)):
+        with pytest.raises((ValueError, TypeError), match="rng"):
+            ask(small_network, digits.test[:2], AsynchronousInference(p=0.5))

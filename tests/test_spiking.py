@@ -9,23 +9,14 @@ import numpy as np
 import pytest
 from scipy.stats import binom, chisquare, poisson
 
-from biolearn.core.generation import generate
+from biolearn.core.generation import chain_states, generate, inpaint
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import UNITS, Dense, LayerPair, corrupt, target_step
 from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import Model, TopPrior, decode, init_model
 from biolearn.core.priors import sample_prior
 from biolearn.core.rng import Random
-from biolearn.extensions.spiking import (
-    COUNTS,
-    generate_spikes,
-    infer_spikes,
-    send,
-    sendable,
-    spike_chain,
-    spike_e_step,
-    spiking,
-)
+from biolearn.extensions.spiking import COUNTS, SpikingInference, send, sendable, spiking
 
 RNG = Random(28)
 SIZES, KINDS = (12, 9, 5), ("sigmoid", "softplus", "sigmoid")
@@ -43,6 +34,15 @@ def network(sd=0.01):
 
 def pictures(n=20):
     return RNG.stream("pictures").uniform((n, 12))
+
+
+def infer_spikes(model, x, window, *, rng):
+    return infer(model, x, SpikingInference(window=window), rng=rng)
+
+
+def generate_spikes(model, n, window, *, rounds=3, rng):
+    inference = SpikingInference(alpha=0.3, window=window)
+    return generate(model, n, rounds=rounds, inference=inference, rng=rng)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_infinitely_many_spikes_are_real_numbers():
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_draws_of_a_wide_prior_are_clipped_before_they_are_painted():
+def test_draws_of_a_wide_prior_are_clipped_before_they_are_decoded():
     model, rng = network(sd=2.0), RNG.stream("g")
     drawn = sample_prior(model.prior, 1000, rng=rng.stream("block", 0))[:30]
     ours = generate_spikes(model, 30, math.inf, rounds=0, rng=rng)
@@ -185,18 +185,41 @@ def test_one_stream_gives_new_spikes_at_every_call():
     ).all()
 
 
-def test_the_last_painting_can_be_heard_without_noise():
-    model, rng = network(), RNG.stream("last")
-    *_, h = spike_chain(
-        model, 1000, 2, rng=rng.stream("block", 0)
-    )  # as generate_spikes makes its blocks
+def test_the_last_states_of_a_chain_can_be_heard_without_noise():
+    """A block of GENERATE by hand: the model hears, draws its prior, and is explained and decoded
+    three times.
+    """
+    model, rng, inference = network(), RNG.stream("last"), SpikingInference(alpha=0.3, window=2)
+    block = rng.stream("block", 0)
+    heard = inference.hear(model, rng=block.stream("spikes"))
+    x = decode(heard, sample_prior(model.prior, 1000, rng=block))[0]
+    *_, h = chain_states(heard, x, rounds=3, inference=inference, rng=block)
     np.testing.assert_array_equal(generate_spikes(model, 10, 2, rng=rng), h[0][:10])
-    np.testing.assert_allclose(
-        generate_spikes(model, 10, 2, last=math.inf, rng=rng),
-        model.g(1, np.maximum(h[1], 0))[:10],
-        rtol=0,
-        atol=1e-6,
+    quiet = spiking(model, math.inf, rng=None).g(1, h[1])
+    np.testing.assert_allclose(quiet, model.g(1, np.maximum(h[1], 0)), rtol=0, atol=1e-6)
+    assert np.abs(quiet - h[0]).max() > 1e-2
+
+
+def test_every_round_may_have_a_window_of_its_own():
+    "The model that hears goes on with its stream, in the window of each round."
+    model, x = network(), pictures()
+    one, two = SpikingInference(window=2), SpikingInference(window=5)
+    heard = one.hear(model, rng=RNG.stream("a"))
+    assert one.hear(heard) is heard
+    again = two.hear(heard)
+    assert again.pairs[0].f.window == 5 and again.pairs[1].g.rng is heard.pairs[0].f.rng
+    assert SpikingInference(window=math.inf).hear(heard).pairs[0].f.W is model.pairs[0].f.W
+    ours = one(heard, x, rng=RNG.stream("not looked at"))
+    np.testing.assert_array_equal(ours[1], one(model, x, rng=RNG.stream("a"))[1])
+
+
+def test_in_painting_with_infinitely_many_spikes_is_in_painting():
+    model, x, visible = network(), pictures(), np.arange(12) < 6
+    ours, plain = (
+        inpaint(model, x, visible, rounds=3, inference=inference, rng=1)
+        for inference in (SpikingInference(window=math.inf), Inference())
     )
+    np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-5)  # float32 round-off
 
 
 @pytest.mark.parametrize(
@@ -215,7 +238,7 @@ def test_windows_that_cannot_be_are_refused(n, error):
         lambda: send(pictures(), n, "sigmoid", rng=RNG),
         lambda: spiking(network(), n, rng=RNG),
     ):
-        with pytest.raises(error, match="window n"):
+        with pytest.raises(error, match="window"):
             ask()
 
 
@@ -226,11 +249,11 @@ def test_units_that_can_be_negative_cannot_send():
 
 
 def test_working_in_place_is_refused_not_half_done():
-    with pytest.raises(TypeError, match="infer_spikes"):
+    with pytest.raises(TypeError, match="SpikingInference"):
         infer(spiking(network(), 3, rng=RNG), pictures())
 
 
-RECIPE = TrainConfig(
+CONFIG = TrainConfig(
     epochs=5,
     batch_size=10,
     noise=(0.1, 0.1, "spikes"),
@@ -240,21 +263,20 @@ RECIPE = TrainConfig(
 )
 
 
-def trained(e_step=None, seed=1):
-    return fit(network(), pictures(40), RECIPE, rng=Random(seed), progress=False, e_step=e_step)[0]
+def trained(window=None, seed=1):
+    inference = None if window is None else SpikingInference(window=window)
+    return fit(
+        network(), pictures(40), CONFIG, rng=Random(seed), inference=inference, progress=False
+    )[0]
 
 
 def test_training_with_infinitely_many_spikes_is_training():
-    for a, b in zip(trained(spike_e_step(math.inf, RECIPE)).pairs, trained().pairs):
+    for a, b in zip(trained(math.inf).pairs, trained().pairs):
         np.testing.assert_allclose(a.g.W, b.g.W, rtol=0, atol=1e-5)  # float32 round-off of 20 steps
 
 
 def test_training_with_few_spikes_is_another_training_and_repeats_to_the_bit():
-    few, again, without = (
-        trained(spike_e_step(2, RECIPE)),
-        trained(spike_e_step(2, RECIPE)),
-        trained(),
-    )
+    few, again, without = trained(2), trained(2), trained()
     assert (few.pairs[0].g.W == again.pairs[0].g.W).all() and np.abs(
         few.pairs[0].g.W - without.pairs[0].g.W
     ).max() > 1e-4  # ten times what round-off may change
@@ -264,22 +286,23 @@ def test_training_with_few_spikes_is_another_training_and_repeats_to_the_bit():
 
 
 def test_training_hears_new_spikes_in_every_minibatch():
-    """The hook is given one stream; were it started afresh at each step, the same pictures would
-    send the same spikes.
+    """The inference is given one stream; were it started afresh at each step, the same pictures
+    would send the same spikes.
     """
-    heard, listen, x = [], spike_e_step(3, RECIPE), pictures(10)
+    heard, x = [], pictures(10)
 
-    def e_step(model, rows, *, rng):
-        heard.append(send(np.full((4, 9), 0.5, "float32"), 3, "sigmoid", rng=rng))
-        return listen(model, rows, rng=rng)
+    class Listening(SpikingInference):
+        def __call__(self, model, rows, *, rng, **settings):
+            heard.append(send(np.full((4, 9), 0.5, "float32"), 3, "sigmoid", rng=rng))
+            return super().__call__(model, rows, rng=rng, **settings)
 
     fit(
         network(),
         x,
-        replace(RECIPE, epochs=1, batch_size=2),
+        replace(CONFIG, epochs=1, batch_size=2),
         rng=Random(1),
+        inference=Listening(window=3),
         progress=False,
-        e_step=e_step,
     )
     steps = heard[:5]
     assert not any((a == b).all() for i, a in enumerate(steps) for b in steps[:i])

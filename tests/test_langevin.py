@@ -2,17 +2,19 @@
 by hand; without noise it is INFERENCE; what it refuses.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.linalg import solve_discrete_lyapunov
 
-from biolearn.core.generation import generate
+from biolearn.core.generation import generate, sample_directed
 from biolearn.core.inference import Inference, infer
-from biolearn.core.layers import Dense, LayerPair
+from biolearn.core.layers import Dense, LayerPair, exact_gradient
 from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import Model, init_model
 from biolearn.core.rng import Random
-from biolearn.extensions import langevin as N
+from biolearn.extensions.langevin import LangevinInference, noise_units
 
 CHAINS = 20_000
 
@@ -35,30 +37,31 @@ def close(states, mean, cov):
 
 def test_without_noise_it_is_inference_bit_for_bit(small_network, digits):
     x = digits.test[:30]
+    cold = LangevinInference(7, alpha=0.2, temperature=0.0, sigmas=(0.1, 0.1))
     for a, b in zip(
-        Inference(n_steps=7, alpha=0.2).steps(small_network, x),
-        N.noisy_steps(
-            small_network,
-            x,
-            temperature=0.0,
-            sigmas=(0.1, 0.1),
-            n_steps=7,
-            alpha=0.2,
-            rng=Random(0),
-        ),
+        Inference(7, alpha=0.2).steps(small_network, x),
+        cold.steps(small_network, x, rng=Random(0)),
         strict=True,
     ):
         assert all((u == v).all() for u, v in zip(a, b))
-    same = [
-        N.noisy_generate(
-            small_network, 40, temperature=T, sigmas=(0.1, 0.1), rounds=2, cold=cold, rng=Random(3)
-        )
-        for T, cold in ((0.0, 0), (5.0, 2))
-    ]
-    assert (same[0] == same[1]).all()
-    assert (
-        np.abs(same[0] - generate(small_network, 40, rounds=2, rng=Random(3))).max() < 1e-5
-    )  # `infer` has another order of sums: float32 round-off
+    cold = LangevinInference(alpha=0.3, temperature=0.0, sigmas=(0.1, 0.1))
+    ours = generate(small_network, 40, rounds=2, inference=cold, rng=Random(3))
+    # `infer` has another order of sums: float32 round-off
+    assert np.abs(ours - generate(small_network, 40, rounds=2, rng=Random(3))).max() < 1e-5
+
+
+def test_each_round_has_its_temperature(small_network):
+    "By hand: a directed sample, a noisy round and a cold one, with the streams of their rounds."
+    hot = LangevinInference(alpha=0.3, temperature=5.0, sigmas=(0.1, 0.1))
+    cold = replace(hot, temperature=0.0)
+    ours = generate(small_network, 40, rounds=2, inference=[hot, cold], rng=Random(3))
+    block = Random(3).stream("block", 0)
+    x = sample_directed(small_network, 1000, rng=Random(3))
+    for r, inference in enumerate((hot, cold)):
+        x = small_network.g(1, inference(small_network, x, rng=block.stream("round", r))[1])
+    assert (ours == x[:40]).all()
+    with pytest.raises(ValueError, match="3 rounds need as many inferences, got 2"):
+        generate(small_network, 40, rounds=3, inference=[hot, cold], rng=Random(3))
 
 
 def test_one_layer_settles_where_the_lyapunov_equation_says(linear_world):
@@ -70,15 +73,8 @@ def test_one_layer_settles_where_the_lyapunov_equation_says(linear_world):
         0
     ]  # least squares: no prior acts on the top layer
     cov = solve_discrete_lyapunov(F.T, 2 * delta * T * sd**2 * np.eye(3))
-    h = N.noisy_infer(
-        model,
-        np.repeat(x, CHAINS, axis=0),
-        temperature=T,
-        sigmas=(sd,),
-        n_steps=300,
-        delta=delta,
-        rng=rng.stream("walk"),
-    )[1]
+    walk = LangevinInference(300, delta, temperature=T, sigmas=(sd,))
+    h = walk(model, np.repeat(x, CHAINS, axis=0), rng=rng.stream("walk"))[1]
     assert np.abs(np.linalg.eigvals(F)).max() ** 300 < 1e-3 and close(h, mean, cov)
     assert not close(h, mean, 1.1 * cov)  # five standard errors would see a tenth
 
@@ -94,8 +90,8 @@ def test_two_layers_settle_where_the_lyapunov_equation_says(linear_world):
         np.vstack([(1 - alpha) * np.eye(3) - delta * A, np.zeros((2, 3))]) + alpha * top @ D
     )  # (h_1, h_2) -> h_1, which sees the new h_2
     F = np.hstack([low, top])
-    mean_and_sd = np.sqrt(2 * delta * T)
-    G = mean_and_sd * np.vstack(
+    unit = np.sqrt(2 * delta * T)
+    G = unit * np.vstack(
         [
             np.hstack([sigmas[0] * np.eye(3), np.zeros((3, 2))]),
             np.hstack([sigmas[1] * alpha * D, sigmas[1] * np.eye(2)]),
@@ -105,16 +101,8 @@ def test_two_layers_settle_where_the_lyapunov_equation_says(linear_world):
     c_top = delta * (-(two.g.b @ two.f.W))  # f_2(h_1) - f_2(g_2(h_2)) has this constant
     c_low = delta * ((x[0] - one.g.b) @ one.f.W) + alpha * (c_top @ D + two.g.b)
     mean = np.linalg.solve((np.eye(5) - F).T, np.concatenate([c_low, c_top]))
-    h = N.noisy_infer(
-        Model((one, two)),
-        np.repeat(x, CHAINS, axis=0),
-        temperature=T,
-        sigmas=sigmas,
-        n_steps=400,
-        delta=delta,
-        alpha=alpha,
-        rng=rng.stream("walk"),
-    )
+    walk = LangevinInference(400, delta, alpha, temperature=T, sigmas=sigmas)
+    h = walk(Model((one, two)), np.repeat(x, CHAINS, axis=0), rng=rng.stream("walk"))
     assert np.abs(np.linalg.eigvals(F)).max() ** 400 < 1e-3
     states = np.hstack(h[1:])
     assert close(states, mean, cov)
@@ -122,7 +110,7 @@ def test_two_layers_settle_where_the_lyapunov_equation_says(linear_world):
         states,
         mean,
         solve_discrete_lyapunov(
-            F.T, mean_and_sd**2 * np.diag([sigmas[0] ** 2] * 3 + [sigmas[1] ** 2] * 2)
+            F.T, unit**2 * np.diag([sigmas[0] ** 2] * 3 + [sigmas[1] ** 2] * 2)
         ),
     )  # as if the noise of h_2 came a step late
 
@@ -142,15 +130,8 @@ def test_in_its_own_unit_the_walk_samples_the_likelihood_at_temperature_one(T):
         (LayerPair(linear(w * Q.T * v / sd**2, np.zeros(n)), linear(w * Q, np.zeros(6))),)
     )
     x = Random(4).normal((1, 6), "float64")
-    h = N.noisy_infer(
-        model,
-        np.repeat(x, CHAINS, axis=0),
-        temperature=T,
-        sigmas=(np.sqrt(v),),
-        n_steps=200,
-        delta=delta,
-        rng=Random(5),
-    )[1]
+    walk = LangevinInference(200, delta, temperature=T, sigmas=(np.sqrt(v),))
+    h = walk(model, np.repeat(x, CHAINS, axis=0), rng=Random(5))[1]
     assert close(h, x[0] @ Q.T / w, T * sd**2 / w**2 / (1 - delta * (1 - v) / 2) * np.eye(n))
 
 
@@ -161,16 +142,15 @@ def test_the_unit_is_what_the_guess_leaves_of_the_settled_state():
     eye = np.eye(3)
     model = Model((LayerPair(linear(eye, np.zeros(3)), linear(2 * eye, np.zeros(3))),))
     x = Random(6).normal((50, 3), "float64")
-    assert N.noise_units(model, x, n_steps=1, delta=0.1) == pytest.approx(
+    assert noise_units(model, x, Inference(1, 0.1)) == pytest.approx(
         (0.1 * np.sqrt(np.mean(x**2)),), rel=1e-12
     )
-    assert N.noise_units(model, x, n_steps=0) == (0.0,)
+    assert noise_units(model, x, Inference(0)) == (0.0,)
 
 
 def test_the_same_seed_walks_the_same_way_and_another_does_not(small_network, digits):
-    walk = lambda seed: N.noisy_infer(
-        small_network, digits.test[:20], temperature=1.0, sigmas=(0.1, 0.1), rng=Random(seed)
-    )
+    inference = LangevinInference(temperature=1.0, sigmas=(0.1, 0.1))
+    walk = lambda seed: infer(small_network, digits.test[:20], inference, rng=Random(seed))
     a, b, c = walk(0), walk(0), walk(1)
     assert all((u == v).all() for u, v in zip(a, b)) and all(
         (u != v).any() for u, v in zip(a[1:], c[1:])
@@ -180,11 +160,10 @@ def test_the_same_seed_walks_the_same_way_and_another_does_not(small_network, di
 
 def test_only_the_layers_with_a_unit_are_shaken(small_network, digits):
     rng, x = Random(7), digits.test[:20]
+    only_the_top = LangevinInference(1, alpha=0.0, temperature=1.0, sigmas=(0.0, 0.1))
     still, shaken = (
         infer(small_network, x, Inference(n_steps=1, alpha=0.0)),
-        N.noisy_infer(
-            small_network, x, temperature=1.0, sigmas=(0.0, 0.1), n_steps=1, alpha=0.0, rng=rng
-        ),
+        infer(small_network, x, only_the_top, rng=rng),
     )
     assert np.abs(still[1] - shaken[1]).max() < 1e-5
     assert np.std(shaken[2] - still[2]) == pytest.approx(
@@ -193,20 +172,16 @@ def test_only_the_layers_with_a_unit_are_shaken(small_network, digits):
 
 
 def test_training_with_cold_noise_is_training(digits):
-    recipe = TrainConfig(epochs=2, batch_size=50, n_steps=3, noise=(0.22, 0.1, "spikes"))
+    config = TrainConfig(epochs=2, batch_size=50, n_steps=3, noise=(0.22, 0.1, "spikes"))
     start, x = (
         init_model((64, 20, 6), ("sigmoid", "softplus", "sigmoid"), rng=Random(0)),
         digits.train[:200],
     )
-    learn = lambda T: fit(
-        start,
-        x,
-        recipe,
-        rng=Random(1),
-        progress=False,
-        e_step=None if T is None else N.noisy_e_step(recipe, temperature=T, sigmas=(0.05, 0.05)),
+    learn = lambda inference: fit(
+        start, x, config, rng=Random(1), inference=inference, progress=False
     )[0]
-    plain, cold, warm, again = learn(None), learn(0.0), learn(1.0), learn(1.0)
+    at = lambda T: LangevinInference(3, temperature=T, sigmas=(0.05, 0.05))
+    plain, cold, warm, again = learn(None), learn(at(0.0)), learn(at(1.0)), learn(at(1.0))
     W = lambda model: model.pairs[0].g.W
     assert (
         np.abs(W(plain) - W(cold)).max() < 1e-3 < np.abs(W(warm) - W(cold)).max()
@@ -228,19 +203,21 @@ def test_training_with_cold_noise_is_training(digits):
 )
 def test_bad_settings_are_refused(small_network, digits, wrong, error, word):
     with pytest.raises(error, match=word):
-        N.noisy_infer(
-            small_network,
-            digits.test[:2],
-            **{"temperature": 1.0, "sigmas": (0.1, 0.1), "rng": Random(0)} | wrong,
-        )
+        inference = LangevinInference(**{"temperature": 1.0, "sigmas": (0.1, 0.1)} | wrong)
+        inference(small_network, digits.test[:2], rng=Random(0))
 
 
 def test_bad_calls_are_refused(small_network, digits):
-    with pytest.raises(ValueError, match="cold"):
-        N.noisy_generate(
-            small_network, 5, temperature=1.0, sigmas=(0.1, 0.1), rounds=2, cold=3, rng=Random(0)
-        )
     with pytest.raises(ValueError, match="columns"):
-        N.noise_units(small_network, digits.test[:5, :10])
-    with pytest.raises(ValueError, match="exact"):
-        N.noisy_e_step(TrainConfig(direction="exact"), temperature=1.0, sigmas=(0.1, 0.1))
+        noise_units(small_network, digits.test[:5, :10])
+    with pytest.raises(TypeError, match="direction"):
+        LangevinInference(temperature=1.0, sigmas=(0.1, 0.1), direction=exact_gradient)
+    with pytest.raises(ValueError, match="LangevinInference draws: it needs rng"):
+        LangevinInference(temperature=1.0, sigmas=(0.1, 0.1))(small_network, digits.test[:5])
+
+
+def test_settings_are_comparable():
+    one, same, other = (
+        LangevinInference(temperature=1.0, sigmas=s) for s in ([0.1], (0.1,), [0.2])
+    )
+    assert one == same != other and hash(one) == hash(same)
