@@ -1,10 +1,10 @@
 # biolearn: `make figures` runs the main job, `make test` the tests. Each makes its own virtual environment in .venv first.
 #
-#   PYTHON=python3.12   the Python to make .venv with (default: the first that will do of python3, python3.13, ... python3.10)
+#   PYTHON=python3.12   the Python to make .venv with (default: the first of python3, python3.13, ... python3.10 that was tried, or else a newer one)
 #   PROFILE=quick       or paper: which figures; also DEVICE=auto|cpu|gpu, SEED=0, OUT=folder, ONLY="fig3 fig4"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv figures test nightly audit experiments bench types book book-check book-links export clean-notebooks readme check
+.PHONY: help venv figures test nightly audit experiments bench lint structure types book book-check book-links export clean-notebooks readme check
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON =
@@ -26,31 +26,40 @@ venv: $(READY)    ## make the virtual environment .venv, with the exact versions
 # ---- a virtual environment -------------------------------------------------------------------------------------------
 # The stamp .venv/.ready is written last: an interrupted installation does not count as done.
 
-VERSION_OK = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+# A Python newer than those that the constraints were tried with is taken where there is no other, with a word.
+
+AGE = import sys; v = sys.version_info[:2]; print("old" if v < (3, 10) else "tried" if v <= (3, 13) else "untried")
+NUMBER = import sys; print("%d.%d" % sys.version_info[:2])
 MODULES_OK = import venv, ensurepip, ssl, ctypes
 
 $(READY): settings.ini setup.py constraints.txt
-	@set -e; found=; nearly=; \
-	for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.10 python); do \
-	  if "$$python" -c "$(VERSION_OK)" >/dev/null 2>&1; then \
-	    if "$$python" -c "$(MODULES_OK)" >/dev/null 2>&1; then found="$$python"; break; else nearly="$${nearly:-$$python}"; fi; \
-	  fi; \
+	@set -e; found=; newer=; nearly=; \
+	for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.10 python python3.14 python3.15); do \
+	  age=$$("$$python" -c '$(AGE)' 2>/dev/null) || continue; \
+	  if [ "$$age" = old ]; then continue; fi; \
+	  if ! "$$python" -c "$(MODULES_OK)" >/dev/null 2>&1; then nearly="$${nearly:-$$python}"; \
+	  elif [ "$$age" = tried ]; then found="$$python"; break; \
+	  else newer="$${newer:-$$python}"; fi; \
 	done; \
-	if [ -z "$$found" ] && [ -n "$$nearly" ]; then \
-	  v=$$("$$nearly" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	if [ -z "$$found" ] && [ -n "$$newer" ]; then \
+	  found="$$newer"; \
+	  echo "make: Python $$("$$newer" -c '$(NUMBER)') is untried: biolearn was tried with Python 3.10 to 3.13. If something fails, name one of these: make PYTHON=/path/to/python3.13" >&2; \
+	elif [ -z "$$found" ] && [ -n "$$nearly" ]; then \
+	  v=$$("$$nearly" -c '$(NUMBER)'); \
 	  echo "make: $$nearly (Python $$v) has the right version but cannot make a virtual environment: its modules venv and ensurepip are not all there." >&2; \
 	  echo "make: install them (Debian, Ubuntu: apt install python$$v-venv) or name another Python: make PYTHON=/path/to/python3" >&2; exit 1; \
 	elif [ -z "$$found" ]; then \
-	  echo "make: Python 3.10 to 3.13 is needed, and $(if $(PYTHON),PYTHON=$(PYTHON) is not one,none was found)." >&2; \
+	  echo "make: Python 3.10 or newer is needed, and $(if $(PYTHON),PYTHON=$(PYTHON) is not one,none was found)." >&2; \
 	  echo "make: install one (Debian, Ubuntu: apt install python3 python3-venv; Fedora: dnf install python3; macOS: brew install python@3.13)" >&2; \
 	  echo "make: or name one that is there: make PYTHON=/path/to/python3" >&2; exit 1; \
 	fi; \
-	if ! { $(BIN)/python -c "$(VERSION_OK)" && $(BIN)/python -m pip --version; } >/dev/null 2>&1; then \
+	age=$$($(BIN)/python -c '$(AGE)' 2>/dev/null) || age=old; \
+	if [ "$$age" = old ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  echo "Making .venv with $$found ($$("$$found" -V))"; "$$found" -m venv --clear .venv; \
 	fi; \
 	rm -f $(READY); \
 	echo "Installing what biolearn needs into .venv: about a minute, depending on the network ..."; \
-	if ! $(BIN)/python -m pip install -qq --prefer-binary -e '.[dev]' -c constraints.txt; then \
+	if ! $(BIN)/python -m pip install -qq --prefer-binary -e '.[dev,figures]' -c constraints.txt; then \
 	  echo "make: the installation failed; pip's lines above say why. With a network it can simply be started again: make venv" >&2; exit 1; \
 	fi; \
 	touch $(READY); echo "Done: .venv is ready."
@@ -104,6 +113,15 @@ book-check: .venv/.browser  ## look at the built web site in Chromium: errors, f
 
 book-links:        ## ask every address that the built web site links to
 	@$(BIN)/python docs/check_pages.py $(BOOK) --external
+
+CODE = nbs tests experiments bench docs .ci setup.py
+lint: $(READY)    ## check the layout and the usual mistakes of all code, notebooks included
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff check --select F401 biolearn
+	$(BIN)/ruff format --check $(CODE)
+
+structure: $(READY)  ## measure how the code is built, against targets (.ci/structure.py says which)
+	$(BIN)/python .ci/structure.py
 
 # The second checker says how complete the hints are; it brings its own Node, so it is an extra of its own: pip install -e .[types]
 types: $(READY)   ## check the type hints with mypy, and with basedpyright (the extra types) that nothing exported lacks one

@@ -2,8 +2,11 @@
 
     python -m bench                         everything, in under five minutes on two cores
     python -m bench --only cpu,parzen       some sections: cpu, gpu, parzen, startup, scaling, profile
-    python -m bench --only gpu              the training step on a GPU: needs one, CuPy (the extras cuda12, cuda13) and PyTorch made for CUDA; what is missing is said
-    python -m bench --torch PYTHON          the interpreter that has PyTorch, if this one has not (or pip install -e .[bench])
+    python -m bench --only gpu              the training step on a GPU: needs one, CuPy (the extras
+                                            cuda12, cuda13) and PyTorch made for CUDA; what is
+                                            missing is said
+    python -m bench --torch PYTHON          the interpreter that has PyTorch, if this one has not
+                                            (or pip install -e .[bench])
     python -m bench --show                  print the tables of the last run
 
 Results go to bench/results.json (a section that is not run keeps its last results) and pictures to

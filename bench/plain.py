@@ -66,7 +66,7 @@ def draw(rng, sizes, batch):
 
 
 def corrupt(h, noises, draws):
-    "Noisy copies of all layers; `noises` as in Recipe.noise, `draws` as `draw` makes them."
+    "Noisy copies of all layers; `noises` as in TrainConfig.noise, `draws` as `draw` makes them."
     return [
         (draw < layer).sum(0, dtype=np.float32) / 3
         if noise == "spikes"

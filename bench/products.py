@@ -3,9 +3,11 @@ this machine's BLAS reaches for them.
 
 What the algorithm needs, for sizes (n_0, ..., n_M) and N inference steps, if nothing is computed
 twice:
-  encode       f_k once for every k; f_1(x) then stays for the whole inference, f_k(h_{k-1}) of the first step is there already
-  inference    f_1 once per step (of g_1(h_1)), f_k twice per step for k > 1 (of h_{k-1} and of g_k(h_k): one product of 2 x batch rows,
-               because they share the weights); g_k(h_k) is kept from one step for the next, so g_k once per step, and g_1 not after the last
+  encode       f_k once for every k; f_1(x) then stays for the whole inference, f_k(h_{k-1}) of the
+               first step is there already
+  inference    f_1 once per step (of g_1(h_1)), f_k twice per step for k > 1 (of h_{k-1} and of
+               g_k(h_k): one product of 2 x batch rows, because they share the weights); g_k(h_k) is
+               kept from one step for the next, so g_k once per step, and g_1 not after the last
   learning     for each map the rate of the noisy input and the gradient of its weights
 """
 

@@ -151,14 +151,17 @@ def busy_lines(other):
     if other is None or other < 0.2:
         return []
     return [
-        f"Other work kept {other:.1f} cores busy meanwhile: times of several threads mean little on a busy machine. Stop it and run this section again."
+        f"Other work kept {other:.1f} cores busy meanwhile: times of several threads mean little on "
+        "a busy machine. Stop it and run this section again."
     ]
 
 
 def machine_lines(machine):
     "What was measured on what."
+    numba = f"numba {machine['numba']}" if machine.get("numba") else "no numba"
     lines = [
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; Python {machine['python']}, NumPy {machine['numpy']}, {'numba ' + machine['numba'] if machine.get('numba') else 'no numba'}",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; "
+        f"Python {machine['python']}, NumPy {machine['numpy']}, {numba}",
         f"BLAS: {'; '.join(machine['blas']) or 'unknown (threadpoolctl is not installed)'}",
     ]
     if machine.get("set_aside"):
@@ -182,11 +185,11 @@ def profile_figure(bars):
     """One stacked bar for each version of the training step; `bars`: {version: {part:
     milliseconds}}.
     """
-    from biolearn.plotting import COLORS, _done, _figure, style
+    from biolearn.plotting import COLORS, freeze_layout, new_figure, style
 
     longest = max(sum(max(0.0, v) for v in parts.values()) for parts in bars.values())
     with style():
-        fig = _figure(6.5, 0.9 + 0.55 * len(bars))
+        fig = new_figure(6.5, 0.9 + 0.55 * len(bars))
         ax = fig.add_subplot()
         for y, parts in enumerate(bars.values()):
             left = 0.0
@@ -240,15 +243,15 @@ def profile_figure(bars):
         ax.set_xlim(0, 1.08 * longest)
         ax.invert_yaxis()
         ax.set_xlabel("milliseconds per training step")
-        return _done(fig)
+        return freeze_layout(fig)
 
 
 def scaling_figure(curves):
     "Cost of one example against width, depth and batch size, beside that of its products."
-    from biolearn.plotting import COLORS, _done, _figure, style
+    from biolearn.plotting import COLORS, freeze_layout, new_figure, style
 
     with style():
-        fig = _figure(6.5, 2.6)
+        fig = new_figure(6.5, 2.6)
         axes = fig.subplots(1, len(curves), sharey=True)
         for ax, (name, curve) in zip(axes, curves.items()):
             ax.plot(
@@ -275,7 +278,7 @@ def scaling_figure(curves):
             ax.set_xticks([], minor=True)
         axes[0].set_ylabel("microseconds per example")
         axes[0].legend()
-        return _done(fig)
+        return freeze_layout(fig)
 
 
 def draw(results, folder=PICTURES):

@@ -5,7 +5,6 @@ Every time is a median over turns that the contenders take one after the other (
 every ratio a median of ratios within one turn.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -14,8 +13,6 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import numpy as np
 
 from bench import plain, products
 from bench.measure import (
@@ -235,7 +232,8 @@ def gpu(options):
             target(
                 f"4 networks at once on the CPU / in turn, {what}",
                 at_once[4],
-                note=f"layers {shape['sizes']}, minibatches of {shape['batch']}, one thread, {'compiled kernels' if has_kernels() else 'NumPy alone'}",
+                note=f"layers {shape['sizes']}, minibatches of {shape['batch']}, one thread, "
+                + ("compiled kernels" if has_kernels() else "NumPy alone"),
             )
         )
     try:
@@ -247,7 +245,6 @@ def gpu(options):
         )
     on_gpu = on_device(
         "gpu",
-        "cuda",
         torch_python(options.torch),
         PEERS,
         AT_ONCE,
@@ -303,9 +300,9 @@ def _those_that_run(workers, patience=100.0):
     }
 
 
-def on_device(device, torch_device, python, peers, counts, *, rounds, sizes, batch, **limits):
-    """All measurements on one device: CuPy's name of it, PyTorch's, the interpreter that has
-    PyTorch (or None), {label: settings of its peer}, how many networks at once.
+def on_device(device, python, peers, counts, *, rounds, sizes, batch, **limits):
+    """All measurements on one device, 'gpu' or 'cpu': the interpreter that has PyTorch (or None),
+    {label: settings of its peer}, how many networks at once.
     """
     shape, env = dict(sizes=sizes, batch=batch), numpy_environment(1) | FLOAT32
     ours = [
@@ -323,7 +320,7 @@ def on_device(device, torch_device, python, peers, counts, *, rounds, sizes, bat
                 python=python,
                 label=label,
                 env=env,
-                device=torch_device,
+                device={"gpu": "cuda"}.get(device, device),
                 **settings,
                 **shape,
             )
@@ -384,7 +381,8 @@ def on_device(device, torch_device, python, peers, counts, *, rounds, sizes, bat
         target(
             ON_THE_GPU[1],
             fraction(bound, "biolearn"),
-            note=f"{len(todo)} launches of {launch * 1e6:.2g} us, {rates[0] / 1e12:.3g} TFLOP/s, {rates[1] / 1e9:.3g} GB/s, all measured here",
+            note=f"{len(todo)} launches of {launch * 1e6:.2g} us, {rates[0] / 1e12:.3g} TFLOP/s, "
+            f"{rates[1] / 1e9:.3g} GB/s, all measured here",
         ),
     )
     rows.insert(
@@ -491,7 +489,8 @@ def parzen(options):
             "scikit-learn / Parzen",
             summary([kde / t for t in times["parzen"]]),
             at_least=20,
-            note=f"KernelDensity timed on {queries} queries against all 10,000 samples, time taken as proportional to the queries",
+            note=f"KernelDensity timed on {queries} queries against all 10,000 samples, "
+            "time taken as proportional to the queries",
         ),
         target(
             "Parzen, extra memory, 40,000 samples / 10,000",
@@ -656,7 +655,10 @@ def _flat_memory(options):
         ) as worker:
             failed = worker.run(1)["result"].get("failed")
     mib = [n * 784 * 4 / 2**20 for n in rows]
-    note = f"{extra[rows[0]]:.0f} MiB beyond the start for a file of {mib[0]:.0f}, {extra[rows[1]]:.0f} MiB for one of {mib[1]:.0f}"
+    note = (
+        f"{extra[rows[0]]:.0f} MiB beyond the start for a file of {mib[0]:.0f}, "
+        f"{extra[rows[1]]:.0f} MiB for one of {mib[1]:.0f}"
+    )
     return [
         target(
             "extra memory of fit / extra megabytes of a memory-mapped file",

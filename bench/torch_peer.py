@@ -8,7 +8,6 @@ the same fused Adam, whose learning rates change at every step. Graphed: the who
 Adam included, as one CUDA graph. Needs torch and numpy, nothing of this package.
 """
 
-import numpy as np
 import torch
 from torch.nn.functional import softplus
 

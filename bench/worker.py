@@ -136,39 +136,32 @@ def biolearn_trainer(weights, units, settings, backend=None, networks=1, rngs=No
     Returns the losses of the last step.
     """
     from biolearn.core.ensembles import stack_models
-    from biolearn.core.learning import TrainConfig, _stepper
-    from biolearn.core.optimizers import new_optimizer_state
+    from biolearn.core.learning import TrainConfig, _Step, _stepper, new_train_state
     from biolearn.kernels.cuda import graph_stream
     from biolearn.kernels.threads import use_threads
 
-    model, t = biolearn_model(weights, units, backend), 0
+    model = biolearn_model(weights, units, backend)
     if networks > 1:
         model = stack_models([model] * networks)
-    recipe, W = TrainConfig(**settings), model.pairs[0].f.W
-    books = [
-        new_optimizer_state(dense, recipe.optimizer)
-        for pair in model.pairs
-        for dense in (pair.f, pair.g)
-    ]
+    config = TrainConfig(**settings)
+    state = new_train_state(model, config.optimizer)
+    W = state.model.pairs[0].f.W
+    if rngs is None:
+        rngs = [_stream(backend, networks).stream("noise", k) for k in range(len(units))]
     with use_threads(W) as threads:
-        step = _stepper(
-            model,
-            books,
-            recipe,
-            rngs or [_stream(backend, networks).stream("noise", k) for k in range(len(units))],
-            threads,
-        )
+        work = _Step(state, config.optimizer, config.inference, rngs, threads)
+        step = _stepper(work, config, config.inference.recordable)
 
     def steps(batches, scales=None):
-        nonlocal t
         losses = []
         with use_threads(W), graph_stream(W):
             for i, x in enumerate(batches):
-                t += 1
-                losses = step(x, t, 1 - scales[i] if scales else t * 1e-6)[1]
+                state.t += 1
+                done = 1 - scales[i] if scales else state.t * 1e-6
+                losses = step(x, config.at(done))[1]
         return losses
 
-    return model, steps
+    return state.model, steps
 
 
 def _stream(backend, networks):
@@ -256,13 +249,12 @@ def device_step(
 
     `fused`: with the kernels for CuPy; `recorded`: launched as a whole.
     """
-    import biolearn.core.learning as learning
-    import biolearn.core.optimizers as optimizers
     import biolearn.kernels.cuda as cuda
+    import biolearn.kernels.dispatch as dispatch
     from biolearn.core.data import minibatches
 
     if not fused:
-        cuda._fused = lambda: None  # this process measures nothing else
+        dispatch.cupy_kernels = lambda: None  # this process measures nothing else
     if not recorded:
         cuda.CudaGraph.__call__ = lambda recording: recording.job()
     backend, finish = _device(device)
@@ -291,7 +283,7 @@ def torch_device_step(
     """
     import torch
 
-    from bench.torch_peer import Graphed, Baseline
+    from bench.torch_peer import Baseline, Graphed
 
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -397,9 +389,8 @@ def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
     """
     import biolearn.core.learning as learning
     import biolearn.core.optimizers as optimizers
-    import biolearn.kernels.cuda as cuda
     from biolearn.core.data import minibatches
-    from biolearn.core.inference import Inference, infer
+    from biolearn.core.inference import infer
     from biolearn.core.layers import corrupt
     from biolearn.core.rng import Random
     from biolearn.kernels.threads import use_threads
@@ -418,7 +409,11 @@ def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
         books = [optimizers.new_optimizer_state(dense, "adam") for dense in maps]
         grads = [np.full_like(dense.W, 1e-3) for dense in maps]
         job, items = (
-            (lambda dense, b, grad: optimizers._update("adam", dense.W, grad, b.W, 1e-6, 10)),
+            (
+                lambda dense, b, grad: optimizers.update_weights(
+                    "adam", dense.W, grad, b.W, 1e-6, 10
+                )
+            ),
             (maps, books, grads),
         )
     elif part == "inference":
@@ -585,7 +580,8 @@ def about():
         from threadpoolctl import threadpool_info
 
         info["blas"] = [
-            f"{lib['internal_api']} {lib['version']}, {lib.get('architecture') or 'kernel unknown'}, {lib['num_threads']} threads"
+            f"{lib['internal_api']} {lib['version']}, {lib.get('architecture') or 'kernel unknown'}, "
+            f"{lib['num_threads']} threads"
             for lib in threadpool_info()
             if lib["user_api"] == "blas"
         ]

@@ -15,20 +15,22 @@ def cell_address(module, name):
     """From a page of the reference to the cell that defines `name` of that module; None if it is
     not defined in a cell of its own.
     """
-    notebook = dict(reference.modules()).get(module.removeprefix("biolearn."))
-    return (
-        f"../{notebook}.html#{anchor(name)}"
-        if notebook and name in reference.definitions(module.removeprefix("biolearn."))
-        else None
-    )
+    module = module.removeprefix("biolearn.")
+    notebook = dict(reference.modules()).get(module)
+    if notebook and name in reference.definitions(module):
+        return f"../{notebook}.html#{anchor(name)}"
+    return None
 
 
 def connect(app, tree):
     "Give the cells of a notebook that define public names their addresses and their links."
-    modules = {notebook: module for module, notebook in reference.modules()}
-    module = modules.get(app.env.docname)
-    if module is None:
-        return
+    for module, notebook in reference.modules():
+        if notebook == app.env.docname:
+            connect_module(app, tree, module)
+
+
+def connect_module(app, tree, module):
+    "The same for the names of one module."
     defined = reference.definitions(module)
     source = reference.source(module)
     done = set()

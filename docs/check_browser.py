@@ -26,7 +26,15 @@ BOOK = Path(__file__).parent.parent / "_docs" / "html"
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PAGES = sorted(p.relative_to(BOOK).as_posix() for p in BOOK.rglob("*.html"))
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
@@ -80,11 +88,22 @@ def page(browser):
 STICKS_OUT = """() => {
   const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   if (wide <= 0) return [];
-  return [`the page is ${wide} px too wide`, ...[...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3).map(e => e.outerHTML.slice(0, 120))];
+  const out = [...document.querySelectorAll('article *')]
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1);
+  return [`the page is ${wide} px too wide`, ...out.slice(0, 3).map(e => e.outerHTML.slice(0, 120))];
 }"""
-FORMULAS = """() => [...document.querySelectorAll('article math')].filter(m => m.checkVisibility()).map(m => [m.getAttribute('alttext'), m.getBoundingClientRect().width, m.getBoundingClientRect().height])"""
-PICTURES = """() => [...document.querySelectorAll('img')].filter(i => !i.complete || !i.naturalWidth || !i.alt.trim()).map(i => i.src)"""
-RAW = r"""() => { const t = document.body.cloneNode(true); t.querySelectorAll('pre, code, math, script, style').forEach(e => e.remove()); return t.textContent.match(/\$[^\s$][^$\n]{0,80}\$|\\frac|\\mathbb|\\text\{/g) || []; }"""
+FORMULAS = """() => [...document.querySelectorAll('article math')]
+  .filter(m => m.checkVisibility())
+  .map(m => [m, m.getBoundingClientRect()])
+  .map(([m, box]) => [m.getAttribute('alttext'), box.width, box.height])"""
+PICTURES = """() => [...document.querySelectorAll('img')]
+  .filter(i => !i.complete || !i.naturalWidth || !i.alt.trim())
+  .map(i => i.src)"""
+RAW = r"""() => {
+  const t = document.body.cloneNode(true);
+  t.querySelectorAll('pre, code, math, script, style').forEach(e => e.remove());
+  return t.textContent.match(/\$[^\s$][^$\n]{0,80}\$|\\frac|\\mathbb|\\text\{/g) || [];
+}"""
 
 
 @pytest.mark.parametrize(
@@ -148,13 +167,13 @@ def test_search_finds_target_propagation(page, address):
 
 
 def test_an_equation_leads_to_its_code_and_back(page, address):
-    page.goto(address + "api/inference.html")
+    page.goto(address + "api/core.layers.html")
     page.click("a.paper-link:has-text('Eq. 12')")
     assert page.url.endswith("paper.html#eq-12")
-    page.click("#eq-12 .paper-places a:has-text('inference_steps')")
-    assert page.url.endswith("api/inference.html#biolearn.inference.inference_steps")
-    page.click("#biolearn\\.inference\\.inference_steps >> text=[source]")
-    assert page.url.endswith("06_inference.html#code-inference_steps")
-    page.click("#code-inference_steps + .in-reference a:has-text('inference_steps')")
-    assert page.url.endswith("api/inference.html#biolearn.inference.inference_steps")
+    page.click("#eq-12 .paper-places a:has-text('target_step')")
+    assert page.url.endswith("api/core.layers.html#biolearn.core.layers.target_step")
+    page.click("#biolearn\\.core\\.layers\\.target_step >> text=[source]")
+    assert page.url.endswith("04_layers.html#code-target_step")
+    page.click("#code-target_step + .in-reference a:has-text('target_step')")
+    assert page.url.endswith("api/core.layers.html#biolearn.core.layers.target_step")
     assert page.faults == []

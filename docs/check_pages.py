@@ -24,14 +24,8 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.ids, self.links, self.resources, self.headings, self.wrong, self.open = (
-            [],
-            [],
-            [],
-            [],
-            [],
-            [],
-        )
+        self.ids, self.links, self.resources = [], [], []
+        self.headings, self.wrong, self.open = [], [], []
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
@@ -69,22 +63,11 @@ class Page(HTMLParser):
             for a, b in zip(self.headings, self.headings[1:])
             if b > a + 1
         ]
-        titles = (
-            []
-            if not self.headings or self.headings.count(1) == 1 and self.headings[0] == 1
-            else [
-                f"headings of levels {self.headings[:3]}...: one title of level 1 must come first"
-            ]
-        )
-        return (
-            self.wrong
-            + titles
-            + jumps
-            + [
-                f"the id {i!r} stands twice"
-                for i in sorted({i for i in self.ids if self.ids.count(i) > 1})
-            ]
-        )
+        titles, twice = [], sorted({i for i in self.ids if self.ids.count(i) > 1})
+        if self.headings and (self.headings.count(1) != 1 or self.headings[0] != 1):
+            levels = self.headings[:3]
+            titles.append(f"headings of levels {levels}...: one title of level 1 must come first")
+        return self.wrong + titles + jumps + [f"the id {i!r} stands twice" for i in twice]
 
 
 def check(folder):
@@ -145,8 +128,10 @@ def main(folder, external):
         ]
     for fault in faults:
         print(f"book: {fault}", file=sys.stderr)
+    asked = "asked" if external else "not asked"
     print(
-        f"The book has {len(pages)} pages and {inside} links inside it; {len(outside)} addresses outside it were {'asked' if external else 'not asked'}. {len(faults)} faults."
+        f"The book has {len(pages)} pages and {inside} links inside it; "
+        f"{len(outside)} addresses outside it were {asked}. {len(faults)} faults."
     )
     return bool(faults)
 

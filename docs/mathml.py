@@ -48,7 +48,8 @@ def visit_display(self, node):
     if number:
         page = self.builder.get_relative_uri(self.builder.current_docname, "paper")
         self.body.append(
-            f'<a class="math-number" href="{page}#eq-{number}" aria-label="Equation {number} of the paper">({number})</a>'
+            f'<a class="math-number" href="{page}#eq-{number}" '
+            f'aria-label="Equation {number} of the paper">({number})</a>'
         )
     self.body.append("</div>\n")
     raise SkipNode

@@ -14,8 +14,10 @@ KINDS = {
 PAPER = {"eq": 13, "algorithm": 2, "figure": 5}  # so many of each has the paper
 NUMBER = r"\d+(?:\.\d+)?"
 NAMED = re.compile(
-    rf"\b(?:(?P<many>Eqs\.|Equations|Algorithms|Sections|Figures|Tables)|(?P<one>Eq\.|Equation|Algorithm|Section|Figure|Table))\s+"
-    rf"(?P<numbers>{NUMBER}(?(many)(?:(?:\s*,\s*|\s*[-–]\s*|\s+(?:and|or|to)\s+|,\s+and\s+){NUMBER})*))"
+    r"\b(?:(?P<many>Eqs\.|Equations|Algorithms|Sections|Figures|Tables)"
+    r"|(?P<one>Eq\.|Equation|Algorithm|Section|Figure|Table))\s+"
+    rf"(?P<numbers>{NUMBER}"
+    rf"(?(many)(?:(?:\s*,\s*|\s*[-–]\s*|\s+(?:and|or|to)\s+|,\s+and\s+){NUMBER})*))"
 )
 
 

@@ -1,16 +1,16 @@
 """The API reference: one page for each module, every public name in the order of the source,
 straight from the docstrings.
 
-The docstrings are plain text. Sphinx reads reStructuredText, so whatever would mean something there
-is escaped; names in backticks become links where the package has them; lines like
-`x : (batch, n_0) float32` become a list; the comments beside the fields of a class come along.
+The docstrings are plain text in the form that NumPy uses. Sphinx reads reStructuredText, so
+whatever would mean something there is escaped; names in backticks become links where the package
+has them; sections become lists; the comments of the fields of a class, behind them or above them,
+come along. Modules are named without the package: core.inference.
 """
 
 import ast
 import importlib
 import inspect
 import io
-import pkgutil
 import re
 import tokenize
 from functools import lru_cache
@@ -18,40 +18,56 @@ from pathlib import Path
 
 import biolearn
 
-DESCRIBED = re.compile(r"\s*(\w+(?:, \w+)*) : (.*)")
+PACKAGE = Path(biolearn.__file__).parent
+ENTRIES = ("Parameters", "Returns", "Yields", "Raises", "Warns", "Attributes")
+DESCRIBED = re.compile(r"(\w+(?:, \w+)*) : (.*)")
 
 
 @lru_cache
 def modules():
     """The public modules of the package, in the order of the notebooks that tell them: [(name,
-    notebook or None)].
+    notebook)].
     """
-    told = {
-        name: match[1]
+    told = [
+        (name, match[1])
         for name in names()
-        if (match := re.search(r"File to edit: \.\./nbs/(\w+)\.ipynb", source(name)))
-    }
-    return sorted(told.items(), key=lambda item: item[1])
+        if (match := re.search(r"File to edit: (?:\.\./)+nbs/(\w+)\.ipynb", source(name)))
+    ]
+    return sorted(told, key=lambda item: item[1])
 
 
 @lru_cache
 def names():
-    return [m.name for m in pkgutil.iter_modules(biolearn.__path__) if not m.name.startswith("_")]
+    "The modules of the package and of the packages in it, but for those with an underscore."
+    paths = [p.relative_to(PACKAGE).with_suffix("") for p in PACKAGE.rglob("*.py")]
+    return sorted(".".join(p.parts) for p in paths if not any(n.startswith("_") for n in p.parts))
 
 
 @lru_cache
 def source(module):
-    return (Path(biolearn.__path__[0]) / f"{module}.py").read_text(encoding="utf-8")
+    return (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
 
 
 @lru_cache
 def comments(module):
-    "The comments of a module's source: {line: text}."
+    "The comments of a module's source: {line: (text, whether it has the line for itself)}."
     return {
-        t.start[0]: t.string.lstrip("# ")
+        t.start[0]: (t.string.lstrip("# "), t.line.lstrip().startswith("#"))
         for t in tokenize.generate_tokens(io.StringIO(source(module)).readline)
-        if t.type == tokenize.COMMENT
+        if t.type == tokenize.COMMENT and not t.string.startswith("# %%")
     }
+
+
+def comment(module, node):
+    "What is said of a field or a constant: the comment behind it, or the lines right above it."
+    said = comments(module)
+    for line in range(node.lineno, node.end_lineno + 1):
+        if line in said:
+            return said[line][0]
+    above = node.lineno
+    while said.get(above - 1, ("", False))[1]:
+        above -= 1
+    return " ".join(said[line][0] for line in range(above, node.lineno))
 
 
 @lru_cache
@@ -113,11 +129,7 @@ def entry(module, name, value, node):
         ]
     if callable(value):
         return [f".. autofunction:: biolearn.{module}.{name}", ""]
-    said = comments(module)
-    text = next(
-        (said[line] for line in range(node.lineno, node.end_lineno + 1) if line in said),
-        said.get(node.lineno - 1, ""),
-    )
+    text = comment(module, node)
     shown = repr(value) if len(repr(value)) < 60 else type(value).__name__
     return [
         f".. py:data:: {name}",
@@ -132,43 +144,62 @@ def entry(module, name, value, node):
 def public(module):
     "The names that a module offers and defines itself, in the order of its source."
     where = definitions(module)
-    return sorted(
-        (n for n in importlib.import_module(f"biolearn.{module}").__all__ if n in where),
-        key=lambda n: where[n].lineno,
-    )
+    lists = [
+        ast.literal_eval(node.value)
+        for node in ast.parse(source(module)).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    # A page may have a list of its own, behind the one that the export writes.
+    offered = lists[-1] if lists else []
+    return sorted((n for n in offered if n in where), key=lambda n: where[n].lineno)
 
 
 def fields(module, name):
-    "A line for each field of a class written as `name: type = default  # comment`."
-    said, node = comments(module), definitions(module)[name]
+    "The fields of a class: [(name, type, default or None, its comment)]."
     return [
         (
             field.target.id,
             ast.unparse(field.annotation),
             ast.unparse(field.value) if field.value else None,
-            said.get(field.lineno, ""),
+            comment(module, field),
         )
-        for field in node.body
+        for field in definitions(module)[name].body
         if isinstance(field, ast.AnnAssign)
     ]
 
 
 def restructured(text, module):
-    "A plain docstring as lines of reStructuredText."
-    lines, item = [], False
-    for line in inspect.cleandoc(text).splitlines():
+    """A plain docstring as lines of reStructuredText: a section gets a heading and an item for each
+    entry, and so do lines such as `x : (batch, n_0)`; what is indented belongs to the item above.
+    """
+    whole = re.sub("`[^`]+`", lambda code: " ".join(code[0].split()), inspect.cleandoc(text))
+    given = whole.splitlines()
+    lines, section, item = [], False, False
+    for line, below in zip(given, [*given[1:], ""]):
         described = DESCRIBED.match(line)
-        if described:
-            lines += ([] if item or not lines or not lines[-1] else [""]) + [
-                f"- ``{described[1]}``: {escaped(described[2], module)}"
-            ]
+        if re.fullmatch("-{3,}", below):
+            lines += ["", f".. rubric:: {line}", ""]
+            section = line in ENTRIES
+        elif re.fullmatch("-{3,}", line) or not line:
+            lines += [""] * bool(lines and lines[-1])
+        elif line[0].isspace():
+            lines.append("  " * item + escaped(line.strip(), module))
+        elif described or section:
+            lines += [""] * bool(lines and lines[-1] and not item)
+            lines.append(f"- {entry_of(line, described, module)}")
             item = True
-        elif not line.strip():
-            lines.append("")
-            item = False
         else:
-            lines.append(("  " if item else "") + escaped(line.strip(), module))
+            lines += [""] * bool(lines and lines[-1] and item)
+            lines.append(escaped(line, module))
+            item = False
     return lines
+
+
+def entry_of(line, described, module):
+    "The first line of an entry: a name as code, with what is said of it, or any other text."
+    if described:
+        return f"``{described[1]}``: {escaped(described[2], module)}"
+    return f"``{line}``" if re.fullmatch(r"\*{0,2}\w+(, \w+)*", line) else escaped(line, module)
 
 
 def escaped(line, module):
@@ -185,26 +216,34 @@ def named(code, module):
     has it; code otherwise.
     """
     path, _, name = code.rpartition(".")
-    where = [m for m in ([path] if path else [module]) if m in names() and name in public(m)] or [
-        m for m in names() if not path and name in public(m)
-    ]
+    path = path.removeprefix("biolearn.")
+    here = [m for m in names() if m == path or m.endswith(f".{path}")] if path else [module]
+    where = [m for m in here if m in names() and name in public(m)]
+    where = where or [m for m in names() if not path and name in public(m)]
     if len(where) == 1:
         return rf"\ :py:obj:`{code} <biolearn.{where[0]}.{name}>`\ "
     return rf"\ ``{code}``\ "
 
 
+def place(full_name):
+    "The module and the name in it of an object of ours."
+    path = full_name.removeprefix("biolearn.")
+    module = max((m for m in names() if path.startswith(f"{m}.")), key=len)
+    return module, path.removeprefix(f"{module}.")
+
+
 def docstring(app, what, full_name, value, options, lines):
     "For autodoc: the docstring of an object of ours, and the fields of a class."
-    module, _, name = full_name.removeprefix("biolearn.").partition(".")
+    module, name = place(full_name)
     lines[:] = restructured("\n".join(lines), module)
     if what == "class" and name in definitions(module):
         made = fields(module, name)
         if made:
             lines += ["", ".. rubric:: Fields", ""]
-        for field, kind, default, comment in made:
+        for field, kind, default, said in made:
             lines.append(
                 f"- ``{field}: {kind}{'' if default is None else f' = {default}'}``"
-                + (f" – {escaped(comment, module)}" if comment else "")
+                + (f" – {escaped(said, module)}" if said else "")
             )
         lines.append("")
 

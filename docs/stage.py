@@ -8,14 +8,17 @@ an alternative text. Exit code 3: the figure notebooks must be run first; 1: som
 missing; the message says what.
 """
 
+import ast
 import json
 import re
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
 import reference
 
+import biolearn
 from biolearn.reproduction.claims import Claim, claims_markdown
 
 DOCS = Path(__file__).parent
@@ -26,6 +29,12 @@ LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)]*)?(\))|(<img[^>]*\ssrc=\")([^\":]+)(
 BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?:[^)]*\)\]\(([^)]*)\)")
 BETWEEN = re.compile(r"\)\s+(?=\[!\[)")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")
+PARTS = {  # the parts of the book: the numbers of their pages, in the order of reading
+    "The idea": "02 03 04 05 37 06 07 08",
+    "Does it work?": "09 12 13 56 25 20 21 22 23 24 41 42 43 49",
+    "Beyond the paper": "26 27 28 29 30 31 32",
+    "Engineering": "55 00 33 01 36 38 39 40 34 35 19 53 52 14 10 15 11 44 45 46 47 59 48 57 16 17 58 18 50 51",
+}
 
 
 class StageError(Exception):
@@ -38,6 +47,19 @@ class StaleFigures(StageError):
 
 def library():
     return sorted(NBS.glob("[0-9]*.ipynb"))
+
+
+def parts(pages):
+    "The `pages` in the parts of the book, {part: paths}; StageError if one is in none or in two."
+    made = {
+        part: [path for number in numbers.split() for path in pages if path.stem[:2] == number]
+        for part, numbers in PARTS.items()
+    }
+    placed = [path for paths in made.values() for path in paths]
+    wrong = [path.name for path in pages if placed.count(path) != 1]
+    if wrong:
+        raise StageError(f"not in exactly one of PARTS in docs/stage.py: {', '.join(wrong)}.")
+    return made
 
 
 def companions():
@@ -64,18 +86,16 @@ class Linker:
         self.folder, self.address, self.wanted = folder, address, wanted
 
     def __call__(self, text):
-        text = BADGE.sub(
-            r"[\1](\2)", BETWEEN.sub(") · ", text)
-        )  # a badge is a picture from another server; its words say as much
+        # A badge is a picture from another server; its words say as much.
+        text = BADGE.sub(r"[\1](\2)", BETWEEN.sub(") · ", text))
         text = re.sub(r"\]\(#([^)]*)\)", lambda m: f"](#{slug(m[1])})", text)
         return LINK.sub(self.one, text)
 
     def one(self, match):
-        before, link, anchor, after = (
-            (match[1], match[2], match[3] or "", match[4])
-            if match[1]
-            else (match[5], match[6], "", match[7])
-        )
+        if match[1]:
+            before, link, anchor, after = match[1], match[2], match[3] or "", match[4]
+        else:
+            before, link, anchor, after = match[5], match[6], "", match[7]
         path = (self.folder / link).resolve()
         if not path.exists():
             raise StageError(
@@ -90,7 +110,8 @@ class Linker:
             self.wanted.add(inside)
             up = "../" * len(self.folder.relative_to(NBS).parts)
             return f"{before}{up}_pictures/{inside.as_posix().replace('/', '-')}{after}"
-        return f"{before}{self.address}/{'tree' if path.is_dir() else 'blob'}/main/{inside.as_posix()}{anchor}{after}"
+        kind = "tree" if path.is_dir() else "blob"
+        return f"{before}{self.address}/{kind}/main/{inside.as_posix()}{anchor}{after}"
 
 
 def slug(anchor):
@@ -126,11 +147,8 @@ def shown(cells, linker, captions, missing):
             said, source = directives(cell.source)
             if {"hide", "default_exp"} & said.keys() or not source:
                 continue
-            metadata, pictures = (
-                {},
-                [o for o in cell.outputs if any(kind in o.get("data", {}) for kind in PICTURES)],
-            )
-            if pictures:
+            metadata = {}
+            if any(kind in output.get("data", {}) for output in cell.outputs for kind in PICTURES):
                 alt = said.get("fig-alt") or next(captions, None)
                 if not alt:
                     missing.append((number, source.splitlines()[0]))
@@ -167,14 +185,20 @@ def executed(path, figures_folder):
     if not done.exists():
         raise StaleFigures(f"{done} is not there: run `make figures`.")
     run = read(done)
-    sources = lambda cells: [
-        c.source for c in cells if "injected-parameters" not in c.metadata.get("tags", [])
-    ]
-    if sources(run.cells) != sources(read(path).cells):
+    if sources(run) != sources(read(path)):
         raise StaleFigures(
             f"{done} was run from another version of nbs/figures/{path.name}: run `make figures` again."
         )
     return run
+
+
+def sources(notebook):
+    "What was written in the cells of a notebook; the parameters that papermill puts in are not."
+    return [
+        cell.source
+        for cell in notebook.cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
 
 
 def records(folder, stem, stems):
@@ -191,27 +215,35 @@ def paper_scale(stem, stems):
     """Picture, caption and claims at the scale of the paper, as Markdown for the top of a figure's
     page.
     """
-    told, parts = records(PAPER, stem, stems), ["## At the scale of the paper"]
+    told = records(PAPER, stem, stems)
+    text = ["## At the scale of the paper"]
     if not told:
-        return "\n\n".join(
-            (
-                *parts,
-                "Not run yet: `make figures PROFILE=paper` does it. Everything below is the notebook on 8×8 digits, where it takes seconds.",
-            )
+        text.append(
+            "Not run yet: `make figures PROFILE=paper` does it. Everything below is the notebook on "
+            "8×8 digits, where it takes seconds."
         )
+        return "\n\n".join(text)
     for name, record in told:
+        caption = record["caption"]
         if (PAPER / f"{name}.svg").exists():
-            parts.append(
-                f"```{{figure}} ../{picture(PAPER / name)}\n:alt: {plain(record['caption'])}\n:target: ../_images/{Path(picture(PAPER / name)).name}\n\n{formulas(record['caption'])}\n```"
-            )
+            file = picture(PAPER / name)
+            target = f"../_images/{Path(file).name}"
+            text.append(directive("figure", file, caption, formulas(caption), target=target))
         claims = [Claim(**claim) for claim in record["claims"]]
         if claims:
-            parts.append(formulas(claims_markdown(claims)))
-    parts.append(
+            text.append(formulas(claims_markdown(claims)))
+    text.append(
         "Everything below is the same notebook on 8×8 digits, where it takes seconds; "
         "`make figures PROFILE=paper` makes what stands above."
     )
-    return "\n\n".join(parts)
+    return "\n\n".join(text)
+
+
+def directive(kind, file, caption, *below, **options):
+    "A picture in Markdown: a `figure`, with its caption `below`, or an `image`."
+    options = {"alt": " ".join(caption.split()), **options}
+    lines = [f"```{{{kind}}} ../{file}", *(f":{name}: {text}" for name, text in options.items())]
+    return "\n".join([*lines, *(f"\n{text}" for text in below), "```"])
 
 
 def picture(path):
@@ -222,35 +254,31 @@ def formulas(text):
     return text.replace("$", r"\$")  # a record holds plain text
 
 
-def plain(caption):
-    return " ".join(caption.split())
-
-
 def gallery(stems, titles, first):
     """The page that leads to all figures: picture, caption and how many claims hold.
 
     `first`: for each, the folder and name of its first record.
     """
-    parts = [
+    text = [
         "# Figures and tables",
-        "Each page shows what the paper claims and what was measured at its scale (MNIST, 784–1000–100, 20 epochs), whether it holds, and the notebook that draws it.",
+        "Each page shows what the paper claims and what was measured at its scale (MNIST, "
+        "784–1000–100, 20 epochs), whether it holds, and the notebook that draws it.",
     ]
     for stem in stems:
         path = first[stem]
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        holds, where = (
-            [c["holds"] for c in record["claims"] if c["holds"] is not None],
-            "" if path.parent == PAPER else " on 8×8 digits",
-        )
-        parts += [
+        caption = record["caption"]
+        holds = [c["holds"] for c in record["claims"] if c["holds"] is not None]
+        where = "" if path.parent == PAPER else " on 8×8 digits"
+        text += [
             f"## {titles[stem]}",
-            f"{formulas(record['caption'])} **{sum(holds)} of {len(holds)} claims hold{where}.** [{titles[stem].split(':')[0]}: claims and notebook]({stem}.ipynb)",
+            f"{formulas(caption)} **{sum(holds)} of {len(holds)} claims hold{where}.** "
+            f"[{titles[stem].split(':')[0]}: claims and notebook]({stem}.ipynb)",
         ]
         if path.with_suffix(".svg").exists():
-            parts.append(
-                f"```{{image}} ../{picture(path)}\n:alt: {plain(record['caption'])}\n:width: 480px\n:target: {stem}.html\n```"
-            )
-    return "\n\n".join((*parts, toctree(None, stems))) + "\n"
+            options = {"width": "480px", "target": f"{stem}.html"}
+            text.append(directive("image", picture(path), caption, **options))
+    return "\n\n".join((*text, toctree(None, stems))) + "\n"
 
 
 def title(path):
@@ -281,85 +309,120 @@ def toctree(caption, names, *options):
 # ---- all together --------------------------------------------------------------------------------
 
 
+class Book:
+    "The sources of the book, `made` = {relative path: bytes}, as they come together."
+
+    def __init__(self, address):
+        self.address, self.made = address, {}
+        self.wanted, self.missing = set(), {}
+        self.stems = [p.stem for p in figures()]
+
+    def add(self, path, notebook, **more):
+        "A notebook as a page; remembers the pictures that it needs and those without words."
+        linker = Linker(NBS / Path(path).parent, self.address, self.wanted)
+        made, lost = page(notebook, linker, **more)
+        self.made[path] = nbformat.writes(made).encode()
+        if lost:
+            self.missing[path] = lost
+
+    def add_figure(self, path, folder):
+        "The page of a figure that was run in `folder`; returns folder and name of its first record."
+        run = executed(path, folder)
+        here, paper = (records(where, path.stem, self.stems) for where in (folder, PAPER))
+        if not here:
+            raise StaleFigures(f"{folder}/{path.stem}.json is not there: run `make figures`.")
+        first = PAPER / paper[0][0] if paper else folder / here[0][0]
+        for svg in {first, *(PAPER / name for name, _ in paper)}:
+            if svg.with_suffix(".svg").exists():
+                self.made[picture(svg)] = svg.with_suffix(".svg").read_bytes()
+        captions = [record["caption"] for _, record in here]
+        extra = [paper_scale(path.stem, self.stems)]
+        self.add(f"figures/{path.name}", run, captions=captions, extra=extra)
+        return first
+
+    def add_reference(self):
+        "A page for each module, and the one that leads to them."
+        api = reference.modules()
+        self.made["api/index.md"] = api_index(api).encode()
+        for module, notebook in api:
+            self.made[f"api/{module}.rst"] = reference.page(module, notebook).encode()
+
+    def add_pictures(self):
+        "The pictures from elsewhere in the repository; StageError if any has no words."
+        for path in self.wanted:
+            name = path.as_posix().replace("/", "-")
+            self.made[f"_pictures/{name}"] = (ROOT / path).read_bytes()
+        lost = [(path, n, line) for path, cells in self.missing.items() for n, line in cells]
+        if lost:
+            raise StageError(
+                "these pictures have no alternative text; begin their cells with a line "
+                "`#| fig-alt: what a reader who cannot see the picture should know`:\n"
+                + "\n".join(f"  nbs/{path}, cell {n}: {line}" for path, n, line in lost)
+            )
+
+
 def layout(figures_folder, address):
     "Every source of the book: {relative path: bytes}."
-    made, wanted, missing = {}, set(), {}
-    stems = [p.stem for p in figures()]
-    titles = {p.stem: title(p) for p in figures()}
-
-    def add(path, notebook, **more):
-        made[path], lost = page(notebook, Linker(NBS / Path(path).parent, address, wanted), **more)
-        made[path] = nbformat.writes(made[path]).encode()
-        if lost:
-            missing[path] = lost
-
+    book = Book(address)
+    titles = {path.stem: title(path) for path in figures()}
     for path in (*library(), *companions()):
-        add(path.name, read(path))
-    first = {}
-    for path in figures():
-        run = executed(path, figures_folder)
-        here, paper = (records(folder, path.stem, stems) for folder in (figures_folder, PAPER))
-        if not here:
-            raise StaleFigures(
-                f"{figures_folder}/{path.stem}.json is not there: run `make figures`."
-            )
-        first[path.stem] = PAPER / paper[0][0] if paper else figures_folder / here[0][0]
-        for svg in {first[path.stem], *(PAPER / name for name, _ in paper)}:
-            if svg.with_suffix(".svg").exists():
-                made[picture(svg)] = svg.with_suffix(".svg").read_bytes()
-        add(
-            f"figures/{path.name}",
-            run,
-            captions=[record["caption"] for _, record in here],
-            extra=[paper_scale(path.stem, stems)],
-        )
-    api = reference.modules()
-    contents = (
-        toctree("Read", [f"{p.stem[:2]} {title(p)} <{p.stem}>" for p in library()]),
-        toctree("Look", ["figures/index"]),
-        toctree("Look up", ["paper", *(p.stem for p in companions()), "api/index"]),
-    )
-    add("index.ipynb", read(NBS / "index.ipynb"), end=["\n\n".join(contents)])
-    made["figures/index.md"] = gallery(stems, titles, first).encode()
-    made["paper.md"] = (DOCS / "paper.md").read_bytes()
-    made["api/index.md"] = api_index(api).encode()
-    for module, notebook in api:
-        made[f"api/{module}.rst"] = reference.page(module, notebook).encode()
-    for path in wanted:
-        made[f"_pictures/{path.as_posix().replace('/', '-')}"] = (ROOT / path).read_bytes()
-    if missing:
-        raise StageError(
-            "these pictures have no alternative text; begin their cells with a line `#| fig-alt: what a reader who cannot see the picture should know`:\n"
-            + "\n".join(
-                f"  nbs/{path}, cell {n}: {line}"
-                for path, lost in missing.items()
-                for n, line in lost
-            )
-        )
-    return made
+        book.add(path.name, read(path))
+    first = {path.stem: book.add_figure(path, figures_folder) for path in figures()}
+    book.made["figures/index.md"] = gallery(book.stems, titles, first).encode()
+    book.add("index.ipynb", read(NBS / "index.ipynb"), end=[contents()])
+    book.made["paper.md"] = (DOCS / "paper.md").read_bytes()
+    book.add_reference()
+    book.add_pictures()
+    return book.made
+
+
+def contents():
+    "The table of contents: the parts of the book, its figures, and where to look things up."
+    lists = [
+        toctree(part, [f"{path.stem[:2]} {title(path)} <{path.stem}>" for path in paths])
+        for part, paths in parts(library()).items()
+    ]
+    lists.append(toctree("Look", ["figures/index"]))
+    lists.append(toctree("Look up", ["paper", *(p.stem for p in companions()), "api/index"]))
+    return "\n\n".join(lists)
 
 
 def api_index(api):
-    rows = [
-        f"| [biolearn.{module}]({module}.rst) | {(sys.modules.get(f'biolearn.{module}') or __import__(f'biolearn.{module}', fromlist=['x'])).__doc__} |"
-        for module, _ in api
+    "The page that leads to the reference: what the package offers, and all modules."
+    lines = [
+        "# API reference",
+        "",
+        "Every public name, from the docstrings: shapes, units, errors, and the equations that it "
+        "implements. [source] leads to the notebook cell that defines it.",
+        "",
+        "## What `import biolearn` offers",
+        "",
+        "| name | what it is |",
+        "|---|---|",
+        *(face_row(name) for name in biolearn.__all__),
+        "",
+        "## Modules",
+        "",
+        "| module | the question it answers |",
+        "|---|---|",
+        *(module_row(module) for module, _ in api),
+        "",
+        toctree(None, [module for module, _ in api]),
     ]
-    return (
-        "\n".join(
-            [
-                "# API reference",
-                "",
-                "Every public name, from the docstrings: shapes, units, errors, and the equations that it implements. [source] leads to the notebook cell that defines it.",
-                "",
-                "| module | the question it answers |",
-                "|---|---|",
-                *rows,
-                "",
-                toctree(None, [m for m, _ in api]),
-            ]
-        )
-        + "\n"
-    )
+    return "\n".join(lines) + "\n"
+
+
+def face_row(name):
+    "One name that the package offers: a link to where it lives, and the first sentence about it."
+    offered = getattr(biolearn, name)
+    about = " ".join((offered.__doc__ or "").split("\n\n")[0].split())
+    about = re.sub(r"([|*_$\\])", r"\\\1", about)
+    return f"| {{py:obj}}`{name} <{offered.__module__}.{name}>` | {about} |"
+
+
+def module_row(module):
+    asked = ast.get_docstring(ast.parse(reference.source(module)))
+    return f"| [biolearn.{module}]({module}.rst) | {asked} |"
 
 
 def write(made, target):
@@ -378,8 +441,6 @@ def write(made, target):
 
 def settings():
     "What the package says about itself."
-    from configparser import ConfigParser
-
     parser = ConfigParser()
     parser.read(ROOT / "settings.ini", encoding="utf-8")
     return parser["DEFAULT"]

@@ -28,7 +28,7 @@ from biolearn.core.generation import generate
 from biolearn.core.learning import fit
 from biolearn.core.model import init_model
 from biolearn.core.rng import Random
-from biolearn.evaluation.likelihood import ais, decoder_of, fit_sigmas
+from biolearn.evaluation.likelihood import Decoder, ais, fit_sigmas
 from biolearn.evaluation.statistics import mean_and_stderr
 from biolearn.extensions.langevin import LangevinInference, noise_units
 from biolearn.reproduction.measures import (
@@ -86,7 +86,7 @@ def learnt(trial):
 def _scores(model, rng):
     "Samples and log p(x) of one network."
     data, features = mnist(), features_of(mnist())
-    decoder = decoder_of(model, fit_sigmas(model, data.valid[:1000]))
+    decoder = Decoder.from_model(model, fit_sigmas(model, data.valid[:1000]))
     annealed = ais(
         decoder, data.test[:N_DIGITS], rng=rng.stream("ais"), n_temperatures=200, progress=False
     )

@@ -1,17 +1,27 @@
 """Where TRAIN stays bounded: one short training run per point of a grid, kept in
 experiments/stability.csv. nbs/12_stability.ipynb draws it.
 
-    python experiments/stability.py linear            ten linear units on the digits' ten largest principal components, plain descent
-    python experiments/stability.py digits            64 - 100 softplus - 30 sigmoid on the 8x8 digits, Adam; and one pair with other units
-    python experiments/stability.py mnist --data DIR  784 - 1000 softplus - 100 sigmoid on MNIST, Adam, two epochs per point
+    python -m experiments.stability linear            ten linear units, plain descent
+    python -m experiments.stability digits            64 - 100 softplus - 30 sigmoid, Adam
+    python -m experiments.stability mnist --data DIR  784 - 1000 softplus - 100 sigmoid, Adam
 
+The linear units see the digits' ten largest principal components. With the digits, one pair of
+layers is trained with other units, too. On MNIST a point takes two epochs.
 Rows already in the table are skipped, so that a run can be interrupted; each row is written as soon
 as it is measured. Rates stay (no decay). A row:
-  setting         what was trained and how; sigma_x, sigma_h: corruption of x and of every Gaussian hidden layer; rate_f, rate_g: of pair 1 (the upper pair's stay)
-  outcome         finite, or diverged (`fit` raised DivergenceError); epochs_done: whole epochs before that
-  rms_start, rms_half, rms_end    rms activity of h_1 after inference, on one fixed batch: after the first epoch, half of the epochs, and the last whole epoch
-  gain, stretch   after the last whole epoch, along the first principal direction v of x: the share of v'x that g_1(h_1) paints back, and r |h_1| / |f_1(x)|:
-                  how much inference stretches what h_1 says about v'x, times how much learning from noisy x shrinks it, r = s²/(s² + sigma_x²)
+
+setting
+    What was trained and how. sigma_x, sigma_h: corruption of x and of every Gaussian hidden layer;
+    rate_f, rate_g: of pair 1 (the upper pair's stay).
+outcome
+    finite, or diverged (`fit` raised DivergenceError); epochs_done: whole epochs before that.
+rms_start, rms_half, rms_end
+    rms activity of h_1 after inference, on one fixed batch: after the first epoch, half of the
+    epochs, and the last whole epoch.
+gain, stretch
+    After the last whole epoch, along the first principal direction v of x: the fraction of v'x that
+    g_1(h_1) reconstructs, and r |h_1| / |f_1(x)|: how much inference stretches what h_1 says about
+    v'x, times how much learning from noisy x shrinks it, r = s^2 / (s^2 + sigma_x^2).
 """
 
 import argparse
@@ -22,7 +32,7 @@ import numpy as np
 
 from biolearn.core.arrays import to_numpy, use_device
 from biolearn.core.data import load_dataset, load_digits
-from biolearn.core.inference import Inference, infer
+from biolearn.core.inference import infer
 from biolearn.core.learning import DivergenceError, TrainConfig, copy_model, fit
 from biolearn.core.model import init_model
 from biolearn.core.rng import Random
@@ -32,7 +42,8 @@ KNOBS = ("sigma_x", "sigma_h", "rate_f", "rate_g", "delta", "alpha")
 KEY = ("network", *KNOBS, "seed")
 RESULTS = ("outcome", "epochs_done", "rms_start", "rms_half", "rms_end", "gain", "stretch")
 
-# name of a network: (sizes, units, the knobs where every cut passes through, what the recipe keeps)
+# name of a network: (sizes, units, the knobs where every cut passes through, what the training
+# keeps)
 SLOW = dict(optimizer="sgd", decay=False, batch_size=50)
 FAST = dict(decay=False, batch_size=50, epochs=20)
 NETWORKS = {
@@ -112,71 +123,73 @@ def inputs(network, path=None):
     x = load_digits().train
     if NETWORKS[network][1][0] == "sigmoid":
         return x
-    x = x - x.mean(
-        0
-    )  # linear units: about the mean; along principal directions where there are ten
-    return (
-        x
-        if NETWORKS[network][0][0] == 64
-        else (x @ np.linalg.svd(x, full_matrices=False)[2][:10].T).astype("float32")
-    )
+    x = x - x.mean(0)  # linear units: about the mean
+    if NETWORKS[network][0][0] == 64:
+        return x
+    axes = np.linalg.svd(x, full_matrices=False)[2]
+    return (x @ axes[:10].T).astype("float32")
 
 
 def directions(x, sigma_x):
-    """The first principal direction of `x` (n, n_0), and the share r that learning from noisy x
-    leaves of it.
+    """The first principal direction of `x` (n, n_0), and the fraction r that learning from
+    noisy x leaves of it.
     """
     variance, axes = np.linalg.eigh(np.cov(x.T))
     return axes[:, -1], variance[-1] / (variance[-1] + sigma_x**2)
 
 
+def settings(network, knobs):
+    "The `TrainConfig` of one point of the grid."
+    _, units, _, kept = NETWORKS[network]
+    hidden = ("spikes" if unit == "sigmoid" else knobs["sigma_h"] for unit in units[1:])
+    rates = {name: (knobs[name], UPPER.get(network)) for name in ("rate_f", "rate_g")}
+    return TrainConfig(
+        noise=(knobs["sigma_x"], *hidden),
+        delta=knobs["delta"],
+        alpha=knobs["alpha"],
+        **{name: rate[: len(units) - 1] for name, rate in rates.items()},
+        **kept,
+    )
+
+
+def train(network, x, config, seed, backend):
+    """Train once on `x` (on the device): the outcome, the model after the last whole epoch (None:
+    there was none), and the rms of h_1 after each.
+    """
+    sizes, units, _, _ = NETWORKS[network]
+    model = init_model(sizes, units, rng=Random(seed, backend).stream("init"))
+    rng = Random(seed, backend).stream("train")
+    last, rms = None, []
+
+    def keep(model, history):
+        nonlocal last
+        last = copy_model(model)
+        rms.append(history[-1]["rms"][1])
+
+    try:
+        fit(model, x, config, rng=rng, progress=False, on_epoch=keep)
+    except DivergenceError:
+        return "diverged", last, rms
+    return "finite", last, rms
+
+
 def measure(network, x, knobs, seed, backend=None):
     "Train once on `x` (on the host); the row's RESULTS."
-    sizes, units, _, kept = NETWORKS[network]
-    depth, model, now = (
-        len(sizes) - 1,
-        init_model(sizes, units, rng=Random(seed, backend).stream("init")),
-        {},
-    )
-    noise = (knobs["sigma_x"],) + tuple(
-        "spikes" if unit == "sigmoid" else knobs["sigma_h"] for unit in units[1:]
-    )
-    rates = {name: ((knobs[name], UPPER.get(network)))[:depth] for name in ("rate_f", "rate_g")}
-    recipe = TrainConfig(noise=noise, delta=knobs["delta"], alpha=knobs["alpha"], **rates, **kept)
-    keep = lambda model, history: now.update(
-        model=copy_model(model), rms=[e["rms"][1] for e in history]
-    )
-    outcome, there = "finite", Random(0, backend).backend.asarray(x)
-    try:
-        fit(
-            model,
-            there,
-            recipe,
-            rng=Random(seed, backend).stream("train"),
-            progress=False,
-            on_epoch=keep,
-        )
-    except DivergenceError:
-        outcome = "diverged"
-    rms = now.get("rms", [])
-    row = dict(
-        outcome=outcome,
-        epochs_done=len(rms),
-        rms_start=rms[0] if rms else "",
-        rms_half=rms[min(len(rms), recipe.epochs // 2) - 1] if rms else "",
-        rms_end=rms[-1] if rms else "",
-    )
-    if not rms:
-        return row | dict(gain="", stretch="")
-    model, few = now["model"], x[:2000]
+    config = settings(network, knobs)
+    there = Random(0, backend).backend.asarray(x)
+    outcome, model, rms = train(network, there, config, seed, backend)
+    row = dict.fromkeys(RESULTS, "") | dict(outcome=outcome, epochs_done=len(rms))
+    if model is None:
+        return row
+    half = rms[min(len(rms), config.epochs // 2) - 1]
+    row |= dict(rms_start=rms[0], rms_half=half, rms_end=rms[-1])
+    few = x[:2000]
     v, r = directions(few, knobs["sigma_x"])
-    h = infer(model, there[:2000, :], recipe.inference)[1]
+    h = infer(model, there[:2000, :], config.inference)[1]
     seen = (few - few.mean(0)) @ v
     along = lambda a: seen @ to_numpy(a) / (seen @ seen)  # each unit's regression on v'x
-    return row | dict(
-        gain=along(model.g(1, h)) @ v,
-        stretch=r * np.linalg.norm(along(h)) / np.linalg.norm(along(model.f(1, there[:2000, :]))),
-    )
+    stretch = np.linalg.norm(along(h)) / np.linalg.norm(along(model.f(1, there[:2000, :])))
+    return row | dict(gain=along(model.g(1, h)) @ v, stretch=r * stretch)
 
 
 def key(row):
@@ -184,8 +197,20 @@ def key(row):
     return tuple(str(row[name]) if name == "network" else f"{float(row[name]):g}" for name in KEY)
 
 
-def main(dataset, data=None, device="cpu"):
-    backend, held = use_device(device), {}
+def append(row):
+    "Write `row` at the end of the table, with a header if it is new."
+    new = not TABLE.exists()
+    with TABLE.open("a", newline="") as file:
+        writer = csv.DictWriter(file, KEY + RESULTS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def run(dataset, data=None, device="cpu"):
+    "Measure the points of `dataset` that are not in the table yet."
+    backend = use_device(device)
+    held = {}
     done = {key(row) for row in csv.DictReader(TABLE.open())} if TABLE.exists() else set()
     for network, knobs, seed in points(dataset):
         point = dict(network=network, **knobs, seed=seed)
@@ -193,26 +218,25 @@ def main(dataset, data=None, device="cpu"):
             continue
         if network not in held:
             held[network] = inputs(network, data)
-        row = point | {
-            k: f"{v:.4g}" if isinstance(v, float) else v
-            for k, v in measure(network, held[network], knobs, seed, backend).items()
-        }
-        new = not TABLE.exists()
-        with TABLE.open("a", newline="") as file:
-            writer = csv.DictWriter(file, KEY + RESULTS, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        found = measure(network, held[network], knobs, seed, backend)
+        row = point | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in found.items()}
+        append(row)
         done.add(key(point))
         print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
 
 
-if __name__ == "__main__":
+def main(argv=None):
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m experiments.stability",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", choices=("linear", "digits", "mnist"))
     parser.add_argument("--data", help="folder with the MNIST files")
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    main(args.dataset, args.data, args.device)
+    args = parser.parse_args(argv)
+    run(args.dataset, args.data, args.device)
+
+
+if __name__ == "__main__":
+    main()

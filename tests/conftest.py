@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config, items):
 import array_api_strict
 import pytest
 
-from biolearn.core.arrays import Backend, _gpu_problem, use_device
+from biolearn.core.arrays import Backend, gpu_problem, use_device
 
 
 def strict():
@@ -80,7 +80,7 @@ def strict_backend():
         "numpy",
         "strict",
         pytest.param(
-            "cupy", marks=pytest.mark.skipif(_gpu_problem() is not None, reason=str(_gpu_problem()))
+            "cupy", marks=pytest.mark.skipif(gpu_problem() is not None, reason=str(gpu_problem()))
         ),
     ]
 )

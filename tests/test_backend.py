@@ -1,21 +1,27 @@
 """The backend: the same numbers everywhere, streams with addresses, and input that is refused."""
 
+import sys
+import warnings
+from types import SimpleNamespace
+
+import array_api_compat.numpy as numpy_namespace
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biolearn.core.arrays import (
-    Backend,
     DeviceError,
+    as_floats,
+    backend_of,
     check_array,
     check_number,
+    gpu_problem,
     to_numpy,
     use_device,
 )
-from biolearn.core.files import write_whole
-from biolearn.core.rng import Random, Seeds
-from biolearn.kernels.threads import Threads, use_threads
+from biolearn.core.data import minibatches
+from biolearn.core.rng import Random, Seeds, as_random
 
 
 def test_round_trip(backend):
@@ -70,7 +76,6 @@ def test_dtype_of_draws(backend, dtype):
 
 def test_seeds_side_by_side_draw_what_each_draws_alone(backend):
     "To the last bit, call after call, whatever is drawn; and the rows of minibatches with them."
-    from biolearn.core.data import minibatches
     from biolearn.core.layers import corrupt
 
     seeds, both = (
@@ -110,7 +115,7 @@ def test_seeds_side_by_side_draw_what_each_draws_alone(backend):
 
 
 def test_no_gpu_is_an_error_not_a_fallback(monkeypatch):
-    monkeypatch.setattr("biolearn.backend._gpu_problem", lambda: "there is none")
+    monkeypatch.setattr("biolearn.core.arrays.gpu_problem", lambda: "there is none")
     assert use_device("auto").name == "cpu"
     with pytest.raises(DeviceError, match="there is none.*device='cpu'"):
         use_device("gpu")
@@ -162,41 +167,188 @@ def test_a_large_array_is_checked_block_by_block(monkeypatch):
         check_array(a, "a", low=0)
 
 
-def test_workers_share_everything_once():
-    for n, examples in [(1, 1), (2, 3), (2, 100), (3, 250), (8, 1000), (64, 100)]:
-        fractions = Threads(n).fractions(examples)
-        assert [i for s in fractions for i in range(s.start, s.stop)] == list(range(examples))
-        assert max(s.stop - s.start for s in fractions) <= 100
-
-    def fail(i):
-        raise KeyError(i)
-
-    with pytest.raises(KeyError):
-        Threads(3).map(fail, [1, 2])
+def test_a_whole_number_beyond_every_float_is_compared_all_the_same():
+    check_number(10**400, "seed", integer=True, low=0)
+    with pytest.raises(ValueError, match="seed must be at most 9"):
+        check_number(10**400, "seed", integer=True, high=9)
 
 
-def test_workers_hold_the_products_to_one_thread_and_let_go_again(strict_backend):
-    from threadpoolctl import threadpool_info, threadpool_limits
-
-    threads = lambda: [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
-    with threadpool_limits(2, "blas"):
-        before = threads()
-        with use_threads(np.zeros(1)) as threads:
-            assert set(threads()) == {1} and threads.n == max(before)
-            with use_threads(np.zeros(1)) as inner:
-                assert inner.n == 1  # no threads within threads
-        assert threads() == before
-    with use_threads(strict_backend.asarray([0.0])) as threads:
-        assert threads.n == 1
+def test_the_backend_of_an_array_makes_arrays_beside_it(backend):
+    a = backend.asarray([[1.0, 2.0]])
+    made = backend_of(a).asarray([3.0])
+    assert type(made) is type(a) and made.dtype == a.dtype
+    assert getattr(made, "device", None) == getattr(a, "device", None)
 
 
-def test_write_whole_all_or_nothing(tmp_path):
-    path = tmp_path / "a.txt"
-    with pytest.raises(ZeroDivisionError), write_whole(path) as part:
-        part.write_text("half")
-        1 / 0
-    assert not list(tmp_path.iterdir())
-    with write_whole(path) as part:
-        part.write_text("whole")
-        assert not path.exists() and part.suffix == ".txt"
-    assert path.read_text() == "whole" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+# ---- CuPy, in every state in which people have it ------------------------------------------------
+
+
+def test_a_cupy_that_does_not_work_is_an_answer_not_an_error(monkeypatch):
+    "As CuPy 13 without a driver, which raises in is_available(), and as one made for another NumPy."
+
+    def broken(error):
+        class Cupy:
+            def __getattr__(self, name):
+                raise error
+
+        return Cupy()
+
+    for error in (
+        RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient"),
+        OSError("libcuda.so.1: cannot open shared object file"),
+        AttributeError("module 'numpy' has no attribute 'bool'"),
+        ValueError("numpy.dtype size changed"),
+    ):
+        monkeypatch.setitem(sys.modules, "cupy", broken(error))
+        assert str(error) in gpu_problem()
+        assert use_device("auto").name == "cpu"
+        with pytest.raises(DeviceError, match="device='gpu' was asked for.*does not work"):
+            use_device("gpu")
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(is_available=lambda: False))
+    assert gpu_problem() == "CuPy is installed but finds no CUDA device"
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert gpu_problem().startswith("CuPy cannot be imported")
+
+
+# ---- a seed or a Random --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 7, np.int64(7), np.uint8(7)])
+def test_a_seed_becomes_the_random_of_that_seed(seed, backend):
+    assert as_random(seed) == Random(int(seed))
+    rng = as_random(seed, backend.asarray([0.0]))
+    same = to_numpy(Random(int(seed), backend).stream("a").normal((5,)))
+    assert (to_numpy(rng.stream("a").normal((5,))) == same).all()
+
+
+def test_a_random_stays_or_moves_to_the_arrays_with_its_address(strict_backend):
+    rng = Random(3).stream("here")
+    assert as_random(rng) is rng and as_random(rng, np.zeros(2)) is rng
+    moved = as_random(rng, strict_backend.asarray([0.0]))
+    assert moved.backend == strict_backend and moved.address == rng.address
+    assert (to_numpy(moved.normal((4,))) == rng.normal((4,))).all()
+
+
+@pytest.mark.parametrize(
+    "bad", [None, True, 1.0, "1", np.random.default_rng(0), np.random.RandomState(0)]
+)
+def test_no_other_thing_is_taken_for_random_numbers(bad):
+    with pytest.raises(TypeError, match=rf"rng must be a seed .*Random, got {type(bad).__name__}"):
+        as_random(bad)
+    with pytest.raises(ValueError, match="seed"):
+        as_random(-1)
+
+
+# ---- other numbers are converted once ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", ["?", "u1", "i2", "f2", "f4", "f8", "g", ">f4", ">f8", ">i4", "<f4"]
+)
+def test_numbers_of_every_kind_keep_their_values(kind):
+    x = np.asarray([[0, 1], [1, 0]]).astype(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        floats = as_floats(x)
+    assert floats.dtype == np.dtype("=f4") and (floats == [[0, 1], [1, 0]]).all()
+    assert (floats is x) == (x.dtype == np.float32)
+
+
+def test_floats_that_are_right_are_left_alone(backend):
+    for dtype in ("float32", "float64"):
+        x = backend.asarray([[0.5, 1.0]], dtype)
+        assert as_floats(x, dtype) is x and as_floats(x, x.dtype) is x
+    x = backend.asarray([[1, 2], [3, 4]], "int64")
+    assert (to_numpy(as_floats(x)) == [[1, 2], [3, 4]]).all()
+    assert type(as_floats(x)) is type(x)
+
+
+def said(x, dtype="float32"):
+    "What `as_floats` warns of."
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        as_floats(x, dtype, "pixels")
+    return [str(w.message) for w in found]
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5))
+def test_whole_numbers_that_are_rounded_are_announced(numbers):
+    "The oracle: back to Python's whole numbers, which have no limit."
+    x = np.asarray(numbers, dtype=np.int64)
+    rounded = any(int(np.float32(n)) != n for n in numbers)
+    assert len(said(x)) == rounded
+    assert all(message.startswith("pixels, int64, becomes") for message in said(x))
+
+
+@pytest.mark.parametrize("n, rounded", [(2**24, 0), (2**24 + 1, 1), (2**25, 0), (2**64 - 1, 1)])
+def test_whole_numbers_at_the_edge(n, rounded, strict_backend):
+    x = np.asarray([0, n], dtype=np.uint64)
+    assert len(said(x)) == len(said(strict_backend.asarray(x, "uint64"))) == rounded
+    assert not said(x[:0]) and not said(np.asarray([-(2**24), -(2**63)]))
+    assert len(said(np.asarray([2**53 + 1]), "float64")) == 1
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        ([1e39, 0.0], "beyond its range, 3.4e+38"),
+        ([-1e300, 0.0], "beyond its range"),
+        ([1e-50, 0.0], "too small"),
+        ([np.longdouble(1e39)], "beyond"),
+        ([1e38, 1e-50], None),
+        ([0.0], None),
+        ([np.nan, 1.0], None),
+        ([np.inf, 1.0], None),
+    ],
+)
+def test_floats_out_of_range_are_announced(x, message):
+    found = said(np.asarray(x))
+    assert (len(found) == 1 and message in found[0]) if message else not found
+
+
+def test_what_are_no_real_numbers_is_refused_by_name():
+    masked = np.ma.masked_array(np.ones((2, 2), np.float32), mask=[[0, 1], [0, 0]])
+    with pytest.raises(ValueError, match="pixels is a masked array with 1 masked"):
+        as_floats(masked, name="pixels")
+    whole = as_floats(np.ma.masked_array(np.ones(2, np.float32)))
+    assert type(whole) is np.ndarray
+    for bad in (
+        np.ones(2, complex),
+        np.asarray(["a"]),
+        np.asarray([None]),
+        np.asarray(["2020"], "M8"),
+    ):
+        with pytest.raises(TypeError, match="pixels must hold real numbers, got dtype"):
+            as_floats(bad, name="pixels")
+    with pytest.raises(TypeError, match="pixels must be an array, got list"):
+        as_floats([1.0], name="pixels")
+
+
+# ---- a machine whose addresses have 32 bits ------------------------------------------------------
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    "As WebAssembly and 32-bit ARM: an index has 32 bits, and NumPy refuses wider ones."
+    take = numpy_namespace.take
+
+    def strict_take(x, index, **kw):
+        if index.dtype.itemsize > 4:
+            raise TypeError("Cannot cast array data from dtype('int64') to dtype('int32')")
+        return take(x, index, **kw)
+
+    monkeypatch.setattr(numpy_namespace, "take", strict_take)
+    monkeypatch.setattr(numpy_namespace, "intp", np.int32)
+
+
+def test_indices_are_those_of_the_machine(narrow):
+    rng, x = Random(0), np.arange(12.0).reshape(6, 2)
+    assert rng.permutation(5).dtype == np.int32
+    for source in (rng, Seeds((rng, Random(1)))):
+        batches = np.concatenate([b.reshape(-1, 2) for b in minibatches(x, 4, rng=source)])
+        assert sorted(set(batches[:, 0])) == list(x[:, 0])
+
+
+def test_indices_here_have_the_type_that_numpy_wants(strict_backend):
+    assert Random(0).permutation(5).dtype == np.intp
+    assert Random(0, strict_backend).permutation(5).dtype == strict_backend.xp.int64

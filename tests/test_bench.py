@@ -19,7 +19,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from bench import measure, plain, products, report, sections, worker
-from biolearn.core.arrays import _gpu_problem
+from biolearn.core.arrays import gpu_problem
 
 SIZES, UNITS, BATCH = (12, 9, 5), ("sigmoid", "softplus", "sigmoid"), 6
 DEEP, DEEP_UNITS = (12, 9, 7, 5), ("sigmoid", "softplus", "softplus", "sigmoid")
@@ -219,15 +219,20 @@ TORCH = measure.torch_python()
 PEER = """
 import sys, numpy as np, torch
 sys.path.insert(0, {root!r})
-from bench.torch_peer import Graphed, Peer
+from bench.torch_peer import Baseline, Graphed
 a = np.load({path!r}, allow_pickle=False)
 sizes, units, settings = {sizes!r}, {units!r}, {settings!r}
 weights = {{name: (a[name + 'W'], a[name + 'b']) for name in {names!r}}}
 torch.set_num_threads(1)
-peer = Graphed(weights, units, settings, batch={batch}, device="cpu") if {mode!r} == "graph" else Peer(weights, units, settings, mode={mode!r})
+if {mode!r} == "graph":
+    peer = Graphed(weights, units, settings, batch={batch}, device="cpu")
+else:
+    peer = Baseline(weights, units, settings, mode={mode!r})
 for i, scale in enumerate({scales!r}):
-    losses = peer.step(torch.from_numpy(a[f'x{{i}}']), [torch.from_numpy(a[f'd{{i}}_{{k}}']) for k in range(len(sizes))], scale)
-np.savez({path!r}, losses=losses.numpy(), **{{f'{{n}}{{part}}': w for n, pair in peer.weights().items() for part, w in zip('Wb', pair)}})
+    draws = [torch.from_numpy(a[f'd{{i}}_{{k}}']) for k in range(len(sizes))]
+    losses = peer.step(torch.from_numpy(a[f'x{{i}}']), draws, scale)
+found = {{n + part: w for n, pair in peer.weights().items() for part, w in zip('Wb', pair)}}
+np.savez({path!r}, losses=losses.numpy(), **found)
 """
 
 
@@ -277,11 +282,13 @@ weights, xs = plain.start((12, 9)), [plain.pictures(6, 12, i) for i in range(4)]
 told_first = plain.Plain(weights, ("sigmoid", "softplus"), settings)
 peer = Graphed(weights, ("sigmoid", "softplus"), settings, batch=6, mode={mode!r})
 for i, x in enumerate(xs):
-    told_first.step(x, plain.draw(np.random.default_rng(i), (12, 9), 6)[:1] + [np.zeros((6, 9), np.float32)], 1 - 0.2 * i)
+    draws = plain.draw(np.random.default_rng(i), (12, 9), 6)[:1] + [np.zeros((6, 9), np.float32)]
+    told_first.step(x, draws, 1 - 0.2 * i)
     peer.step(torch.from_numpy(x).cuda(), scale=1 - 0.2 * i)
 for name, pair in peer.weights().items():
     for a, b in zip(pair, told_first.maps[name]): np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-noisy = Graphed(weights, ("sigmoid", "softplus"), settings | dict(noise=(0.5, 0.1), rate_f=(0.0,), rate_g=(0.0,)), batch=6, mode={mode!r})
+settings |= dict(noise=(0.5, 0.1), rate_f=(0.0,), rate_g=(0.0,))
+noisy = Graphed(weights, ("sigmoid", "softplus"), settings, batch=6, mode={mode!r})
 x = torch.from_numpy(xs[0]).cuda()
 losses = [noisy.step(x).tolist() for _ in range(3)]
 assert len(set(map(tuple, losses))) == 3, losses          # every replay draws new noise
@@ -364,7 +371,7 @@ SHAPE = dict(sizes=(12, 9, 5), batch=4, side=32, megabytes=1, launches=10)
 
 def test_the_measurements_on_a_device_run_from_end_to_end():
     "With the CPU in the GPU's place and no peer: what is reported, not how fast it was."
-    measured = sections.on_device("cpu", "cpu", None, sections.PEERS, (1, 10), rounds=1, **SHAPE)
+    measured = sections.on_device("cpu", None, sections.PEERS, (1, 10), rounds=1, **SHAPE)
     rows = {row["name"]: row for row in measured["targets"]}
     assert list(rows)[:2] == list(sections.ON_THE_GPU[:2]) and set(sections.ON_THE_GPU) <= set(rows)
     assert (
@@ -401,9 +408,7 @@ def test_a_peer_that_does_not_run_is_named_and_the_others_are_measured():
     }
     rows = {
         row["name"]: row
-        for row in sections.on_device("cpu", "cpu", TORCH, peers, (1,), rounds=1, **SHAPE)[
-            "targets"
-        ]
+        for row in sections.on_device("cpu", TORCH, peers, (1,), rounds=1, **SHAPE)["targets"]
     }
     assert (
         rows[sections.ON_THE_GPU[0]]["median"] > 0
@@ -542,7 +547,7 @@ def test_the_command_runs_one_section_keeps_the_others_and_shows_them(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in json.loads(out.read_text())["targets"]}
     assert rows["4 networks at once on the CPU / in turn, 8x8 digits"]["median"] > 0
-    if _gpu_problem():
+    if gpu_problem():
         assert all(
             rows[name]["median"] is None
             and "not measured, no CUDA device: CuPy" in rows[name]["note"]

@@ -3,6 +3,7 @@
 (How it looks in a browser is asked by docs/check_browser.py: make book-check.)
 """
 
+import importlib
 import json
 import re
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
+import biolearn
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -87,6 +90,39 @@ def test_complaints():
 # ---- the layout of the sources -------------------------------------------------------------------
 
 
+def test_every_page_is_in_one_part_of_the_book():
+    made = stage.parts(stage.library())
+    assert sorted(path for paths in made.values() for path in paths) == stage.library()
+    assert list(made) == ["The idea", "Does it work?", "Beyond the paper", "Engineering"]
+    assert [path.stem[:2] for path in made["The idea"]][:4] == ["02", "03", "04", "05"]
+    contents = stage.contents()
+    assert [contents.count(f"<{path.stem}>") for path in stage.library()] == [1] * len(
+        stage.library()
+    )
+
+
+def test_the_index_lists_the_pages_in_the_same_parts_and_order():
+    told = stage.read(stage.NBS / "index.ipynb").cells[-1].source
+    found = re.findall(r"^\*\*(.*?)\*\*$|^\| \[[^]]*\]\(((?:\d\d)_\w+)\.ipynb\)", told, re.M)
+    listed = {}
+    for part, page in found:
+        if part:
+            listed[part] = []
+        else:
+            list(listed.values())[-1].append(page)
+    assert listed == {
+        part: [path.stem for path in paths] for part, paths in stage.parts(stage.library()).items()
+    }
+
+
+def test_a_page_in_no_part_or_in_two_is_an_error(monkeypatch):
+    with pytest.raises(stage.StageError, match="not in exactly one of PARTS.*: 99_new.ipynb"):
+        stage.parts([ROOT / "nbs" / "02_stdp.ipynb", ROOT / "nbs" / "99_new.ipynb"])
+    monkeypatch.setitem(stage.PARTS, "Twice", "02")
+    with pytest.raises(stage.StageError, match=": 02_stdp.ipynb"):
+        stage.parts([ROOT / "nbs" / "02_stdp.ipynb"])
+
+
 def linked(text, folder=ROOT / "nbs"):
     wanted = set()
     return stage.Linker(folder, "https://example.org/r", wanted)(text), wanted
@@ -117,6 +153,23 @@ def test_links_lead_to_pages_pictures_and_the_repository():
     )
     with pytest.raises(stage.StageError, match="missing.csv, which does not exist"):
         linked("[t](../bench/missing.csv)")
+
+
+def headings(path):
+    "The addresses of the headings of a notebook, as Jupyter makes them."
+    told = "\n\n".join(c.source for c in stage.read(path).cells if c.cell_type == "markdown")
+    prose = re.sub(r"```.*?```", "", told, flags=re.S)
+    return {stage.slug(h.replace(" ", "-")) for h in re.findall(r"^#+ (.*)$", prose, re.M)}, prose
+
+
+@pytest.mark.parametrize(
+    "path", [*stage.library(), *stage.companions(), *stage.figures()], ids=lambda p: p.stem
+)
+def test_links_to_a_heading_find_it(path):
+    for link, anchor in re.findall(r"\]\(([^)\s#:]*)#([^)\s]+)\)", headings(path)[1]):
+        target = (path.parent / link).resolve() if link else path
+        if target.suffix == ".ipynb":
+            assert stage.slug(anchor) in headings(target)[0], f"{link}#{anchor}"
 
 
 def notebook(*cells):
@@ -192,41 +245,137 @@ def test_the_papers_figures_show_the_claims_at_the_scale_of_the_paper():
 
 
 def test_docstrings_are_taken_literally():
-    assert reference.restructured("Eq. 8: |h_1|² * x_ in `n_steps`, like `infer`.", "inference")[
-        0
-    ] == (
-        r"Eq. 8: \|h\_1\|² \* x\_ in \ ``n_steps``\ , like \ :py:obj:`infer <biolearn.inference.infer>`\ ."
+    (line,) = reference.restructured(
+        "Eq. 8: |h_1|² * x_ in `n_steps`, like `infer`.", "core.inference"
     )
-    assert reference.restructured("What.\n\nW : (n_x, n_h)\na, b : (n,)\n   and more", "model") == [
+    link = r":py:obj:`infer <biolearn.core.inference.infer>`"
+    assert line == rf"Eq. 8: \|h\_1\|² \* x\_ in \ ``n_steps``\ , like \ {link}\ ."
+    given = "What.\n\nW : (n_x, n_h)\na, b : (n,)\n   and more\nThe end."
+    assert reference.restructured(given, "core.model") == [
         "What.",
         "",
         "- ``W``: (n\\_x, n\\_h)",
         "- ``a, b``: (n,)",
         "  and more",
+        "",
+        "The end.",
     ]
-    assert r":py:obj:`Workers <biolearn.backend.Workers>`" in reference.named(
-        "Workers", "inference"
-    ), "another module's name"
+    assert reference.restructured("See `a\nb` here.", "core.model") == [r"See \ ``a b``\  here."]
 
 
-def test_the_reference_has_every_public_name_and_the_comments_of_fields():
-    for module, told in reference.modules():
-        page = reference.page(module, told)
-        import importlib
+@pytest.mark.parametrize(
+    "name", ["Random", "rng.Random", "core.rng.Random", "biolearn.core.rng.Random"]
+)
+def test_a_name_of_another_module_is_found(name):
+    link = f":py:obj:`{name} <biolearn.core.rng.Random>`"
+    assert link in reference.named(name, "core.inference")
 
-        for name in importlib.import_module(f"biolearn.{module}").__all__:
-            assert re.search(rf"[.` ]{name}\b", page), f"{module}.{name}"
-    assert (
-        "decay",
-        "bool",
-        "True",
-        "rates fall linearly to 0; False: they stay",
-    ) in reference.fields("learning", "Recipe")
+
+DOCSTRING = """The states, from the pixels up.
+
+Parameters
+----------
+x : (n, n_0) float32
+    Pixels in [0, 1].
+
+    See `Random`.
+rng, seed
+    Numbers.
+
+Returns
+-------
+A list of arrays (n, n_k).
+
+Raises
+------
+ValueError
+    If `x` is |wrong|.
+
+Notes
+-----
+Eq. 8.
+"""
+
+
+def test_sections_of_a_docstring_become_lists():
+    link = r"\ :py:obj:`Random <biolearn.core.rng.Random>`\ "
+    made = [line for line in reference.restructured(DOCSTRING, "core.inference") if line]
+    assert made == [
+        "The states, from the pixels up.",
+        ".. rubric:: Parameters",
+        "- ``x``: (n, n\\_0) float32",
+        "  Pixels in [0, 1].",
+        f"  See {link}.",
+        "- ``rng, seed``",
+        "  Numbers.",
+        ".. rubric:: Returns",
+        "- A list of arrays (n, n\\_k).",
+        ".. rubric:: Raises",
+        "- ``ValueError``",
+        r"  If \ ``x``\  is \|wrong\|.",
+        ".. rubric:: Notes",
+        "Eq. 8.",
+    ]
+
+
+def test_what_is_said_of_a_field_stands_behind_it_or_in_the_lines_above(tmp_path, monkeypatch):
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "made_up.py").write_text("""
+class Config:
+    n_steps: int = 15  # N, steps
+    delta: float = 0.1
+    # how fast a state moves,
+    # Eq. 8
+    alpha: float = 0.001
+
+# %% ../../nbs/01_made.ipynb #ab12
+BARE = 2
+
+# %% ../../nbs/01_made.ipynb #cd34
+# how many
+COUNT = 3
+ALONE = (
+    4,  # within
+)
+""")
+    monkeypatch.setattr(reference, "PACKAGE", tmp_path)
+    assert reference.fields("core.made_up", "Config") == [
+        ("n_steps", "int", "15", "N, steps"),
+        ("delta", "float", "0.1", ""),
+        ("alpha", "float", "0.001", "how fast a state moves, Eq. 8"),
+    ]
+    where = reference.definitions("core.made_up")
+    said = {name: reference.comment("core.made_up", where[name]) for name in where}
+    del said["Config"]
+    assert said == {"BARE": "", "COUNT": "how many", "ALONE": "within"}
+
+
+@pytest.mark.parametrize("module, told", reference.modules(), ids=dict(reference.modules()))
+def test_the_reference_has_every_public_name(module, told):
+    page = reference.page(module, told)
+    for name in importlib.import_module(f"biolearn.{module}").__all__:
+        assert re.search(rf"[.` ]{name}\b", page), f"{module}.{name}"
+
+
+def test_every_module_that_a_page_exports_is_in_the_reference():
+    told = "\n".join(path.read_text(encoding="utf-8") for path in stage.library())
+    exported = set(re.findall(r'"#\| default_exp (?!__)([\w.]+)', told))
+    assert {module for module, _ in reference.modules()} == exported == set(reference.names())
+
+
+def test_the_reference_begins_with_what_the_package_offers():
+    page = stage.api_index(reference.modules())
+    rows = re.findall(r"^\| \{py:obj\}`(\w+) <biolearn\.([\w.]+)\.(\w+)>` \| (.+) \|$", page, re.M)
+    assert [name for name, *_ in rows] == biolearn.__all__
+    assert all(same == name in reference.public(module) for name, module, same, _ in rows)
 
 
 # ---- the pages that were built -------------------------------------------------------------------
 
-GOOD = '<html><h1>Title</h1><h2 id="a">A</h2><img src="p.png" alt="a cat"><a href="two.html#b">two</a><a href="#a">a</a><a href="https://example.org">out</a><pre>$$</pre></html>'
+GOOD = (
+    '<html><h1>Title</h1><h2 id="a">A</h2><img src="p.png" alt="a cat"><a href="two.html#b">two</a>'
+    '<a href="#a">a</a><a href="https://example.org">out</a><pre>$$</pre></html>'
+)
 
 
 def built(tmp_path, one=GOOD, two='<h1 id="b">Two</h1>'):

@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 
 import biolearn.kernels.dispatch as dispatch
-from biolearn.core import layers
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, corrupt, local_gradient
-from biolearn.core.learning import TrainConfig, copy_model, fit, train_step
-from biolearn.core.model import init_model
-from biolearn.core.optimizers import new_optimizer_state
+from biolearn.core.learning import TrainConfig, fit, new_train_state, train_step
+from biolearn.core.model import init_model, weights_of
 from biolearn.core.rng import Random
 from biolearn.kernels.threads import Threads
 
@@ -46,7 +44,7 @@ NETWORKS = [
 
 
 def without(monkeypatch):
-    monkeypatch.setattr(dispatch, "_compiled", lambda: None)
+    monkeypatch.setattr(dispatch, "compiled_kernels", lambda: None)
 
 
 def normal(*shape, seed=0):
@@ -125,10 +123,10 @@ def test_errors_are_those_of_the_delta_rule(unit, batch):
 def test_adam_against_its_definition_in_double_precision():
     w, m, v = np.zeros((3, 37), np.float32)
     exact, mean, square, grads = np.zeros(37), 0, 0, normal(30, 37)
-    from biolearn.core.optimizers import _update
+    from biolearn.core.optimizers import update_weights
 
     for t, grad in enumerate(grads, 1):
-        _update("adam", w, grad, (m, v), 1e-2, t)
+        update_weights("adam", w, grad, (m, v), 1e-2, t)
         mean, square = (
             0.9 * mean + 0.1 * grad.astype(float),
             0.999 * square + 0.001 * grad.astype(float) ** 2,
@@ -158,13 +156,13 @@ def spy(monkeypatch):
 def test_inference_with_and_without(sizes, units, masked, threads, monkeypatch):
     model, x = init_model(sizes, units, rng=Random(0)), Random(1).uniform((90, 20))
     visible, threads = (x > 0.4 if masked else None), Threads(threads)
-    settings = dict(n_steps=9, delta=0.2, alpha=0.1, visible=visible, threads=threads)
+    inference, how = Inference(9, 0.2, 0.1), dict(visible=visible, threads=threads)
     called = spy(monkeypatch)
-    fast = infer(model, x, Inference(), **settings)
+    fast = infer(model, x, inference, **how)
     assert called == {"rates", "climb"} | ({"pull"} if len(sizes) > 2 else set())
     without(monkeypatch)
     called.clear()
-    for a, b in zip(fast, infer(model, x, Inference(), **settings), strict=True):
+    for a, b in zip(fast, infer(model, x, inference, **how), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
     assert not called
 
@@ -183,22 +181,11 @@ def test_training_steps_with_and_without(sizes, units, optimizer, monkeypatch):
     )
 
     def train():
-        model = init_model(sizes, units, rng=Random(0))
-        books, rngs = (
-            [
-                new_optimizer_state(dense, optimizer)
-                for pair in model.pairs
-                for dense in (pair.f, pair.g)
-            ],
-            [Random(2).stream(k) for k in range(M + 1)],
-        )
-        for t in (1, 2, 3):
-            h, losses = train_step(model, books, x, recipe, t=t, rngs=rngs, threads=Threads(2))
-        return [
-            *h,
-            np.array(losses),
-            *(w for pair in model.pairs for dense in (pair.f, pair.g) for w in (dense.W, dense.b)),
-        ]
+        state = new_train_state(init_model(sizes, units, rng=Random(0)), optimizer)
+        rngs = [Random(2).stream(k) for k in range(M + 1)]
+        for _ in range(3):
+            h, losses = train_step(state, x, recipe, rngs=rngs, threads=Threads(2))
+        return [*h, np.array(losses), *weights_of(state.model).values()]
 
     called = spy(monkeypatch)
     fast = train()
@@ -279,16 +266,11 @@ def test_rows_in_any_layout_and_of_files_that_are_read_only(change):
         init_model((20, 17, 5), ("sigmoid", "softplus", "sigmoid"), rng=Random(0)),
         Random(1).uniform((30, 20)),
     )
-    recipe = TrainConfig()
+    recipe = TrainConfig().for_model(model)
 
     def losses(x):
-        mine = copy_model(model)
-        books = [
-            new_optimizer_state(dense, "adam") for pair in mine.pairs for dense in (pair.f, pair.g)
-        ]
-        return np.array(
-            train_step(mine, books, x, recipe, t=1, rngs=[Random(2).stream(k) for k in range(3)])[1]
-        )
+        rngs = [Random(2).stream(k) for k in range(3)]
+        return np.array(train_step(new_train_state(model), x, recipe, rngs=rngs)[1])
 
     np.testing.assert_allclose(losses(change(x.copy())), losses(x), rtol=1e-5)
 
@@ -315,7 +297,10 @@ def test_loops_are_vector_instructions(name):
 
 
 def test_numba_waits_until_it_is_needed():
-    code = "import sys, biolearn.core.learning, biolearn.core.inference; print([m for m in ('numba', 'biolearn.kernels.compiled') if m in sys.modules])"
+    code = (
+        "import sys, biolearn.core.learning, biolearn.core.inference\n"
+        "print([m for m in ('numba', 'biolearn.kernels.compiled') if m in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], check=True, capture_output=True, text=True
@@ -325,7 +310,7 @@ def test_numba_waits_until_it_is_needed():
 
 
 def fresh_choice():
-    return dispatch._compiled.__wrapped__()
+    return dispatch.compiled_kernels.__wrapped__()
 
 
 def test_without_numba_numpy_does_it_in_silence(monkeypatch):
@@ -342,11 +327,32 @@ def test_numbas_own_switch_is_obeyed(monkeypatch):
 
 
 def test_a_numba_that_does_not_work_is_said_aloud(monkeypatch):
-    import biolearn
+    import biolearn.kernels
 
-    monkeypatch.delattr(biolearn, "compiled")
-    monkeypatch.setitem(sys.modules, "biolearn.compiled", None)  # importing it raises ImportError
+    monkeypatch.delattr(biolearn.kernels, "compiled")
+    monkeypatch.setitem(
+        sys.modules, "biolearn.kernels.compiled", None
+    )  # importing it raises ImportError
     with pytest.warns(
         UserWarning, match="numba is installed but cannot be used .*NumPy does the work"
     ):
+        assert fresh_choice() is None
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), EOFError("Ran out of input"), ValueError()]
+)
+def test_a_cache_that_is_full_or_damaged_is_no_end_of_training(error, monkeypatch):
+    import biolearn.kernels
+
+    class Broken:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "biolearn.kernels.compiled":
+                raise error
+
+    monkeypatch.delattr(biolearn.kernels, "compiled")
+    monkeypatch.delitem(sys.modules, "biolearn.kernels.compiled")
+    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
+    with pytest.warns(UserWarning, match="NumPy does the work, more slowly"):
         assert fresh_choice() is None

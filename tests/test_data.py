@@ -4,6 +4,7 @@ download, the splits, the minibatches.
 No test needs the network: downloads come from a small HTTPS server on this machine.
 """
 
+import base64
 import contextlib
 import gzip
 import hashlib
@@ -14,6 +15,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -267,8 +269,8 @@ def test_floats_and_booleans_keep_their_values(images):
 
 
 def test_a_dataset_is_a_locked_copy():
-    mine, labels = np.zeros((3, 4), "f4"), np.arange(3)
-    found = from_arrays(mine, train_labels=labels, image_shape=(2, 2), name="mine")
+    mine, labels = np.zeros((3, 2, 2), "f4"), np.arange(3)
+    found = from_arrays(mine, train_labels=labels, name="mine")
     mine[:], labels[:] = 1, 7
     assert not found.train.any() and list(found.train_labels) == [0, 1, 2]
     assert found.valid.shape == found.test.shape == (0, 4) and found.test_labels is None
@@ -308,9 +310,11 @@ half = np.full((2, 4), 0.5)
             r"test has images of shape \(2,\), train of \(4,\)",
         ),
         (dict(train=half.reshape(2, 2, 2), valid=half.reshape(2, 4, 1)), DataError, "valid"),
-        (dict(train=half, image_shape=(2, 3)), DataError, r"image_shape \(2, 3\)"),
-        (dict(train=half, image_shape=(4,)), DataError, "image_shape"),
-        (dict(train=half.reshape(2, 2, 2), image_shape=(1, 4)), DataError, "image_shape"),
+        (
+            dict(train=half.reshape(2, 2, 2), test=half.reshape(2, 1, 4)),
+            DataError,
+            r"test has images of shape \(1, 4\), train of \(2, 2\)",
+        ),
         (dict(train=half, train_labels=[0]), DataError, "train_labels.*2 images"),
         (dict(train=half, train_labels=[[0, 1]]), DataError, "train_labels"),
         (dict(train=half, train_labels=[0.0, 1.0]), TypeError, "train_labels.*float64"),
@@ -531,6 +535,35 @@ def test_files_may_be_spread_over_the_places(places, small_mnist):
     for where, name in zip(("given", "env", "cache", "given"), small_mnist):
         fill(places / where, {name: small_mnist[name]})
     assert len(load_mnist(places / "given").test) == 10_000
+
+
+@pytest.mark.parametrize("how", ["raises", "stays"])
+def test_a_user_without_a_home_folder_is_no_error(places, small_mnist, monkeypatch, how):
+    "No HOME, and a user whom the system does not know: as in many containers."
+
+    def homeless(*names, **kw):
+        if how == "raises":
+            raise RuntimeError("Could not determine home directory.")
+        return Path("~/.cache/biolearn")
+
+    monkeypatch.setattr(data, "user_cache_path", homeless)
+    monkeypatch.chdir(places)
+    assert data.mnist_folder(places / "given") is None
+    with pytest.raises(DataNotFoundError, match="no home folder.*: none given") as caught:
+        load_mnist(places / "given")  # and nothing is downloaded: there is no folder to keep it in
+    assert "copy the files to" not in str(caught.value) and not (places / "~").exists()
+    fill(places / "given", small_mnist)
+    assert len(load_mnist(places / "given").test) == 10_000
+    assert data.mnist_folder(places / "given") == places / "given"
+
+
+def test_the_folder_of_mnist_is_found_without_reading(places, small_mnist, monkeypatch):
+    monkeypatch.setattr(data, "_read_idx", lambda *a: pytest.fail("it was read"))
+    assert data.mnist_folder() is None
+    fill(places / "env" / "mnist", small_mnist)
+    assert data.mnist_folder() == places / "env" / "mnist"
+    monkeypatch.setenv("BIOLEARN_DATA", __file__)  # a file where a folder should be
+    assert data.mnist_folder() is None
 
 
 def test_a_wrong_file_ends_the_search(places, small_mnist):
@@ -815,6 +848,105 @@ def test_a_silent_or_slow_server_is_given_up(places, server, small_mnist, monkey
     assert files_in(places) == []
 
 
+def trickle(text, hold):
+    "Sends `text` byte by byte, far within the limit for silence, and never to its end."
+
+    def answer(handler):
+        for byte in text:
+            if hold.wait(0.05):
+                return
+            try:
+                handler.wfile.write(bytes([byte]))
+                handler.wfile.flush()
+            except OSError:
+                return  # the client has gone
+        hold.wait(20)
+
+    return answer
+
+
+STATUS = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"HTTP" * 500, STATUS + b"X-Slow: 1\r\n" * 500, STATUS + b"\r\n" + b"x" * 5000],
+    ids=["status line", "headers", "body"],
+)
+def test_the_time_limit_bounds_the_whole_conversation(places, server, monkeypatch, text):
+    hold = threading.Event()
+    server.answers = {f"/m/{NAME}.gz": trickle(text, hold)}
+    monkeypatch.setattr(data, "_PATIENCE", 0.5)
+    start = time.monotonic()
+    try:
+        with pytest.raises(DataNotFoundError, match="given up: not complete after 0.5 seconds"):
+            obtain(places, [server.url + "m"])
+        assert time.monotonic() - start < 15  # to its end it would take 25 s and more
+    finally:
+        hold.set()
+    assert files_in(places) == []
+
+
+# ---- a password in an address is for one server and for nobody's eyes
+
+
+def keep_headers(seen, then):
+    def answer(handler):
+        seen.append(handler.headers["Authorization"])
+        then(handler)
+
+    return answer
+
+
+def test_a_password_in_a_mirrors_address_is_sent_and_never_printed(places, server, small_mnist):
+    seen, mine = [], server.url.replace("https://", "https://some%40one:s%2Fcret@") + "m"
+    server.answers = {
+        f"/m/{NAME}.gz": keep_headers(seen, redirect(server.url + "there")),
+        "/there": keep_headers(seen, lambda handler: handler.send_error(403)),
+    }
+    with pytest.raises(DataNotFoundError) as caught:
+        obtain(places, [mine])
+    assert seen == ["Basic " + base64.b64encode(b"some@one:s/cret").decode(), None]
+    for text in (str(caught.value), repr(caught.value)):
+        assert f"download from {server.url}m/{NAME}.gz: HTTP Error 403" in text
+        assert "cret" not in text and "some%40one" not in text
+    server.answers[f"/m/{NAME}.gz"] = send(gzip.compress(small_mnist[NAME], 1))
+    assert obtain(places, [mine]).shape == (60_000,)
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "https://someone:secret@localhost:1/m",  # cannot be reached
+        "http://someone:secret@localhost:1/m",
+        "https://someone:se@secret@localhost:1/m",
+        "https://someone:x/secret@localhost:1/m",
+        "https://someone:secret@localhost:port/m",
+        "https://someone:secret@/m",
+        "https://someone:secret@[::1/m",
+        "https://localhost:1/m?token=secret",
+        "ftp://someone:secret@localhost/m",
+    ],
+)
+def test_no_error_prints_a_password(places, mirror):
+    with pytest.raises(DataNotFoundError) as caught:
+        obtain(places, [mirror])
+    error, texts = caught.value, []
+    while error is not None:
+        texts.append(f"{error} {error!r}")
+        error = error.__cause__ or error.__context__
+    assert "download from" in texts[0]
+    assert not any("secret" in text or "someone" in text for text in texts)
+
+
+def test_a_redirect_with_a_password_is_refused_and_not_printed(places, server):
+    to = server.url.replace("https://", "https://someone:secret@") + "there"
+    server.answers = {f"/m/{NAME}.gz": redirect(to)}
+    with pytest.raises(DataNotFoundError) as caught:
+        obtain(places, [server.url + "m"])
+    assert "refused" in str(caught.value) and "secret" not in str(caught.value)
+
+
 def test_a_certificate_nobody_vouches_for_is_refused(places, server, small_mnist, monkeypatch):
     server.answers = {f"/m/{NAME}.gz": send(gzip.compress(small_mnist[NAME], 1))}
     with trustme.CA().cert_pem.tempfile() as other:
@@ -843,7 +975,7 @@ def test_an_interrupt_leaves_nothing_and_is_not_swallowed(places, server, small_
             obtain(places, [server.url + "m", server.url + "fine"])
     finally:
         hold.set()
-    assert len(seen) == 1 and seen[0].endswith(".part")  # it was under way, under a temporary name
+    assert seen == []  # it was under way; what has come is not yet a file
     assert files_in(places) == [] and f"/fine/{NAME}.gz" not in server.asked
 
 
@@ -930,7 +1062,10 @@ def test_minibatches_refuses_the_impossible_at_the_call():
 
 
 def test_importing_is_light():
-    code = "import sys, biolearn.core.data; print(*({'sklearn', 'matplotlib', 'tqdm', 'cupy', 'papermill'} & set(sys.modules)))"
+    code = (
+        "import sys, biolearn.core.data\n"
+        "print(*({'sklearn', 'matplotlib', 'tqdm', 'cupy', 'papermill'} & set(sys.modules)))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

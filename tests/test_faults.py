@@ -225,7 +225,7 @@ def test_out_of_memory_suggests_a_smaller_batch_and_keeps_the_checkpoint(
 
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        arrays_module, "_gpu_problem", lambda: "CuPy is installed but finds no CUDA device"
+        arrays_module, "gpu_problem", lambda: "CuPy is installed but finds no CUDA device"
     )
     with pytest.raises(
         DeviceError,

@@ -16,8 +16,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import biolearn.core.arrays as arrays_module
-import biolearn.core.checkpoints as checkpoints
 import biolearn.core.ensembles as ensembles
 import biolearn.core.learning as learning
 import biolearn.core.optimizers as optimizers
@@ -25,18 +23,17 @@ import biolearn.core.rng as rng
 import biolearn.kernels.cuda as cuda_module
 import biolearn.kernels.dispatch as dispatch
 from biolearn.core import inference, layers
-from biolearn.core.arrays import _gpu_problem, to_numpy, use_device
+from biolearn.core.arrays import gpu_problem, to_numpy, use_device
 from biolearn.core.ensembles import stack_models
-from biolearn.core.inference import Inference, infer
-from biolearn.core.learning import TrainConfig, train_step
-from biolearn.core.model import init_model
-from biolearn.core.optimizers import new_optimizer_state
+from biolearn.core.inference import Inference
+from biolearn.core.learning import TrainConfig, new_train_state, train_step
+from biolearn.core.model import init_model, weights_of
 from biolearn.core.rng import Random
 from biolearn.kernels.threads import Threads
 
 COMPILER = shutil.which("c++") or shutil.which("g++")
 compiled_here = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler here")
-on_a_gpu = pytest.mark.skipif(_gpu_problem() is not None, reason=str(_gpu_problem()))
+on_a_gpu = pytest.mark.skipif(gpu_problem() is not None, reason=str(gpu_problem()))
 TYPES = {
     "float32": ("float", ctypes.c_float),
     "int32": ("int", ctypes.c_int),
@@ -48,11 +45,11 @@ SLOPE = {
     "softplus": EXACT["sigmoid"],
     "sigmoid": lambda a: EXACT["sigmoid"](a) * EXACT["sigmoid"](-a),
 }
-UNITS = cuda_module._Fused.UNITS
+UNITS = cuda_module._CupyKernels.UNITS
 
 
 class StandIn:
-    """As much of CuPy as `_Fused` asks for: kernels are compiled to loops over NumPy arrays, which
+    """As much of CuPy as `_CupyKernels` asks for: kernels are compiled to loops over NumPy arrays, which
     are broadcast and refused as CuPy does it.
     """
 
@@ -88,7 +85,11 @@ class StandIn:
                 f"{TYPES[t][0]} {'*_' if array else ''}{n}"
                 for (t, n), array in zip(self.ins + self.outs, (*arrays, *[True] * len(self.outs)))
             ]
-            source = f'#include <cmath>\n#define __device__ static inline\n{self.text[1]}\nextern "C" void run(long _size, {", ".join(args)}) {{ for (long i = 0; i < _size; ++i) {{ {read}{write}{self.text[0]}; }} }}'
+            source = (
+                f"#include <cmath>\n#define __device__ static inline\n{self.text[1]}\n"
+                f'extern "C" void run(long _size, {", ".join(args)}) '
+                f"{{ for (long i = 0; i < _size; ++i) {{ {read}{write}{self.text[0]}; }} }}"
+            )
             path = StandIn.folder / f"{self.name}{''.join(map(str, map(int, arrays)))}.so"
             subprocess.run(
                 [
@@ -142,7 +143,7 @@ class StandIn:
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
     StandIn.folder = tmp_path_factory.mktemp("kernels")
-    return cuda_module._Fused(StandIn)
+    return cuda_module._CupyKernels(StandIn)
 
 
 def normal(*shape, seed=0):
@@ -225,7 +226,7 @@ def test_adam_against_its_definition_in_double_precision(kernels):
     w, m, v = np.zeros((3, 37), np.float32)
     exact, mean, square = np.zeros(37), 0, 0
     for t, grad in enumerate(normal(30, 37), 1):
-        kernels.adam(w, grad, m, v, *optimizers._adam_scales(1e-2, t))
+        kernels.adam(w, grad, m, v, *optimizers.adam_scales(1e-2, t))
         mean, square = (
             0.9 * mean + 0.1 * grad.astype(float),
             0.999 * square + 0.001 * grad.astype(float) ** 2,
@@ -269,26 +270,11 @@ def train(sizes, units, S=None, device=None, optimizer="adam"):
         if S is None
         else rng.Seeds(tuple(Random(s, device).stream(*address) for s in range(S)))
     )
-    x, books = (
-        stream("x").uniform((*lead, 30, 20)),
-        [
-            new_optimizer_state(dense, optimizer)
-            for pair in model.pairs
-            for dense in (pair.f, pair.g)
-        ],
-    )
-    for t in (1, 2, 3):
-        h, losses = train_step(
-            model, books, x, recipe, t=t, rngs=[stream(k) for k in range(M + 1)], threads=Threads(1)
-        )
-    return [
-        to_numpy(a)
-        for a in (
-            *h,
-            *losses,
-            *(w for pair in model.pairs for dense in (pair.f, pair.g) for w in (dense.W, dense.b)),
-        )
-    ]
+    x, state = stream("x").uniform((*lead, 30, 20)), new_train_state(model, optimizer)
+    rngs = [stream(k) for k in range(M + 1)]
+    for _ in range(3):
+        h, losses = train_step(state, x, recipe, rngs=rngs, threads=Threads(1))
+    return [to_numpy(a) for a in (*h, *losses, *weights_of(state.model).values())]
 
 
 def equal(a, b):
@@ -301,7 +287,7 @@ def equal(a, b):
 @pytest.mark.parametrize("S", [None, 3])
 def test_training_steps_with_and_without(sizes, units, S, kernels, monkeypatch):
     for module in (inference, layers, optimizers):
-        monkeypatch.setattr(module, "kernels", lambda *arrays: None)
+        monkeypatch.setattr(module, "find_kernels", lambda *arrays: None)
     plain = train(sizes, units, S)
     used, StandIn.ElementwiseKernel.launches = set(), 0
 
@@ -315,7 +301,7 @@ def test_training_steps_with_and_without(sizes, units, S, kernels, monkeypatch):
     for module in (inference, layers, optimizers):
         monkeypatch.setattr(
             module,
-            "kernels",
+            "find_kernels",
             lambda *arrays: Spy() if all(a.dtype == np.float32 for a in arrays) else None,
         )
     equal(train(sizes, units, S), plain)
@@ -333,11 +319,11 @@ def launches(M, N):
 
 def test_arrays_of_cupy_get_the_kernels_of_cupy(monkeypatch):
     monkeypatch.setattr(dispatch, "is_cupy_array", lambda a: True)
-    monkeypatch.setattr(dispatch, "_fused", lambda: "fused")
+    monkeypatch.setattr(dispatch, "cupy_kernels", lambda: "fused")
     assert (
         dispatch.find_kernels(normal(2, 3), normal(3)) == "fused"
         and dispatch.find_kernels(normal(2, 3).astype(float)) is None
-        and dispatch.find_kernels() is dispatch._compiled()
+        and dispatch.find_kernels() is dispatch.compiled_kernels()
     )
 
 
@@ -347,7 +333,7 @@ def test_arrays_of_cupy_get_the_kernels_of_cupy(monkeypatch):
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
 def test_on_the_gpu_with_and_without(sizes, units, S, optimizer, monkeypatch):
     fast = train(sizes, units, S, use_device("gpu"), optimizer)
-    monkeypatch.setattr(dispatch, "_fused", lambda: None)
+    monkeypatch.setattr(dispatch, "cupy_kernels", lambda: None)
     equal(fast, train(sizes, units, S, use_device("gpu"), optimizer))
 
 
@@ -408,50 +394,101 @@ def test_steps_that_read_their_numbers_from_arrays_are_the_same_steps(
     optimizer, steady, monkeypatch
 ):
     """The path that a GPU records, with NumPy's arrays in the place of CuPy's and every replay a
-    run of the job. An e_step takes part only if it says that it may.
+    run of the job. Another inference takes part only if it says that it may.
     """
-    recipe, x, jobs = (
-        TrainConfig(
-            epochs=2,
-            batch_size=20,
-            noise=(0.2, 0.05, "spikes"),
-            noise_end=(0.1, 0.08, "spikes"),
-            optimizer=optimizer,
-        ),
-        Random(5).uniform((70, 12)),
-        [],
+    recipe = TrainConfig(
+        epochs=2,
+        batch_size=20,
+        noise=(0.2, 0.05, "spikes"),
+        noise_end=(0.1, 0.08, "spikes"),
+        optimizer=optimizer,
     )
+    x, jobs = Random(5).uniform((70, 12)), []
     start = init_model((12, 9, 5), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
 
-    def settle(model, rows, *, rng):
-        return infer(model, rows * (rng.uniform(rows.shape) < 0.9), recipe.inference)
+    class Dropping(Inference):
+        "Inference from a random nine tenths of the pixels."
 
-    settle.recordable = steady
-    train = lambda: learning.fit(
-        start, x, recipe, rng=Random(1), progress=False, e_step=None if steady is None else settle
-    )
+        draws, recordable = True, steady
+
+        def __call__(self, model, x, *, visible=None, rng=None, threads=None):
+            return super().__call__(model, x * (rng.uniform(x.shape) < 0.9))
+
+    other = None if steady is None else Dropping(recipe.n_steps, recipe.delta, recipe.alpha)
+    train = lambda: learning.fit(start, x, recipe, rng=Random(1), progress=False, inference=other)
     launched, told = train()
-    monkeypatch.setattr(
-        learning, "is_cupy_array", lambda a: a.shape == (12, 9)
-    )  # asked of the first map's weights
-    monkeypatch.setattr(
-        layers, "is_cupy_array", lambda a: isinstance(a, Table)
-    )  # asked of the noise
+    # asked of the first map's weights, and of the noise
+    monkeypatch.setattr(learning, "is_cupy_array", lambda a: a.shape == (12, 9))
+    monkeypatch.setattr(layers, "is_cupy_array", lambda a: isinstance(a, Table))
     monkeypatch.setattr(learning, "array_namespace", lambda *a: Namespace())
-    monkeypatch.setattr(learning, "recording_stream", lambda a: nullcontext())
-    monkeypatch.setattr(learning, "Recording", lambda job: jobs.append(job) or job)
-    monkeypatch.setattr(optimizers, "kernels", lambda *a: None)  # numba would not take a Table
+    monkeypatch.setattr(learning, "graph_stream", lambda a: nullcontext())
+    monkeypatch.setattr(learning, "CudaGraph", lambda job: jobs.append(job) or job)
+    monkeypatch.setattr(optimizers, "find_kernels", lambda *a: None)  # numba would not take a Table
     replayed, told_again = train()
     assert len(jobs) == (0 if steady is False else 2)
-    for a, b in zip(
-        checkpoints._weights(launched).values(),
-        checkpoints._weights(replayed).values(),
-        strict=True,
-    ):
+    weights = (weights_of(model).values() for model in (launched, replayed))
+    for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     np.testing.assert_allclose(
         [h["loss_f"] for h in told], [h["loss_f"] for h in told_again], rtol=1e-5
     )
+
+
+class Located(np.ndarray):
+    "A NumPy array that says where it lies, as CuPy's do."
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+class HostCublas:
+    "cuBLAS on the host: it reads and writes columns at the addresses that it is given."
+
+    def follow(self):
+        pass
+
+    def ask(self, name, flip_a, flip_b, m, n, k, one, *rest):
+        if name == "cublasSgemm_v2":
+            A, lda, B, ldb, zero, C, ldc = rest
+            strides, count = (0, 0, 0), 1
+        else:
+            assert name == "cublasSgemmStridedBatched"
+            A, lda, sa, B, ldb, sb, zero, C, ldc, sc, count = rest
+            strides = [stride.value for stride in (sa, sb, sc)]
+        assert one._obj.value == 1 and zero._obj.value == 0
+
+        def columns(address, rows, cols, apart, offset):
+            start = ctypes.cast(address.value + 4 * offset, ctypes.POINTER(ctypes.c_float))
+            flat = np.ctypeslib.as_array(start, ((cols - 1) * apart + rows,))
+            return np.lib.stride_tricks.as_strided(flat, (rows, cols), (4, 4 * apart))
+
+        for i in range(count):
+            left = columns(A, *((k, m) if flip_a else (m, k)), lda, i * strides[0])
+            right = columns(B, *((n, k) if flip_b else (k, n)), ldb, i * strides[1])
+            out = columns(C, m, n, ldc, i * strides[2])
+            out[...] = (left.T if flip_a else left) @ (right.T if flip_b else right)
+
+
+@pytest.mark.parametrize("one, two", [((30, 20), (20, 7)), ((1, 20), (20, 7)), ((30, 1), (1, 7))])
+@pytest.mark.parametrize("lead", [((), ()), ((3,), (3,)), ((), (3,)), ((3,), ())])
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True), (True, True)])
+def test_cublas_is_asked_for_the_product(one, two, lead, flips, monkeypatch):
+    "Rows, transposes, one network and several, into a part of an array; without a GPU."
+    monkeypatch.setattr(cuda_module, "_cublas", HostCublas)
+    monkeypatch.setattr(cuda_module, "_for_cublas", lambda a: True)
+
+    def operand(shape, flip, seed):
+        a = normal(*shape, seed=seed)
+        turned = np.ascontiguousarray(a.swapaxes(-1, -2)).swapaxes(-1, -2)
+        return (turned if flip else a).view(Located)
+
+    a, b = operand(lead[0] + one, flips[0], 0), operand(lead[1] + two, flips[1], 1)
+    whole = np.full((*max(lead), 2 * one[0], two[1]), np.nan, np.float32).view(Located)
+    cuda_module.product(a, b, whole[..., : one[0], :])
+    exact = np.asarray(a, float) @ np.asarray(b, float)
+    np.testing.assert_allclose(whole[..., : one[0], :], exact, atol=1e-5)
+    assert np.isnan(whole[..., one[0] :, :]).all()
 
 
 @on_a_gpu
@@ -519,7 +556,7 @@ def test_a_recorded_epoch_gives_the_bits_of_its_launches(S, optimizer, monkeypat
         return [
             to_numpy(w)
             for model, _ in found
-            for w in (*checkpoints._weights(model).values(), model.prior.mean, model.prior.var)
+            for w in (*weights_of(model).values(), model.prior.mean, model.prior.var)
         ], [history for _, history in found]
 
     once = cuda_module.CudaGraph.__call__
@@ -537,6 +574,5 @@ def test_a_recorded_epoch_gives_the_bits_of_its_launches(S, optimizer, monkeypat
         np.testing.assert_array_equal(a, b)
     assert told == told_slowly
     assert all(
-        np.abs(a - to_numpy(b)).max() > 0
-        for a, b in zip(fast, checkpoints._weights(start[0]).values())
+        np.abs(a - to_numpy(b)).max() > 0 for a, b in zip(fast, weights_of(start[0]).values())
     )

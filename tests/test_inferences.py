@@ -49,6 +49,8 @@ def test_it_draws_from_the_stream_it_is_given_and_from_no_other(small_network, d
     x, rng = digits.test[:6], Random(0)
     first, again = (infer(small_network, x, WAYS[way], rng=Random(0)) for _ in range(2))
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    seed = infer(small_network, x, WAYS[way], rng=0)
+    assert all((a == b).all() for a, b in zip(first, seed, strict=True))
     one, two = (infer(small_network, x, WAYS[way], rng=rng) for _ in range(2))
     assert (one[1] == first[1]).all() and (one[1] != two[1]).any()  # a stream goes on
     with pytest.raises(ValueError, match=f"{type(WAYS[way]).__name__} draws: it needs rng"):
@@ -57,7 +59,7 @@ def test_it_draws_from_the_stream_it_is_given_and_from_no_other(small_network, d
 
 def test_its_last_step_is_what_a_call_returns(small_network, digits, way):
     x = digits.test[:6]
-    *_, h = WAYS[way].steps(small_network, x, rng=Random(0))
+    *_, h = WAYS[way].steps(small_network, x, rng=0)
     for a, b in zip(h, WAYS[way](small_network, x, rng=Random(0)), strict=True):
         assert a.dtype == np.float32 and (a == b).all()
 

@@ -614,7 +614,7 @@ def test_networks_side_by_side_learn_as_each_does_alone(depth, change, backend, 
     weights.
     """
     if "compiled" in change:
-        monkeypatch.setattr("biolearn.kernels.dispatch._compiled", lambda: None)
+        monkeypatch.setattr("biolearn.kernels.dispatch.compiled_kernels", lambda: None)
         change = {}
     recipe = network(depth, n_steps=4)[1]
     if change.get("noise_end"):

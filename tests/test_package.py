@@ -2,6 +2,7 @@
 says on a machine that lacks something.
 """
 
+import ast
 import os
 import re
 import shutil
@@ -16,21 +17,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-LIGHT = [
-    "backend",
-    "data",
-    "stdp",
-    "variational",
-    "layers",
-    "model",
-    "inference",
-    "learning",
-    "generation",
-    "evaluation",
-    "plotting",
-    "reproduce",
-    "command",
-]
+PACKAGE = ROOT / "biolearn"
+# scikit-learn's estimator and numba's kernels need what they are made of; nothing imports them before
+# they are asked for
+LIGHT = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if not path.name.startswith("_") and path.name not in ("estimator.py", "compiled.py")
+)
 HEAVY = {
     "matplotlib",
     "papermill",
@@ -44,7 +38,12 @@ HEAVY = {
     "safetensors",
     "requests",
     "brian2",
+    "numba",
+    "PIL",
+    "ipykernel",
 }
+# what draws and runs figures: it is no part of the core
+FIGURES = {"matplotlib", "papermill", "PIL", "ipykernel", "IPython", "nbformat", "nbclient"}
 
 
 def settings():
@@ -79,23 +78,53 @@ def test_importing_a_module_pulls_in_nothing_heavy(module, tmp_path):
 
 @pytest.mark.parametrize("argv", [["--help"], ["reproduce", "--help"], ["--version"]])
 def test_help_pulls_in_nothing_heavy(argv, tmp_path):
-    code = "import sys, biolearn.cli.main as r\ntry: r.main({!r})\nexcept SystemExit as e: print(e.code)\nprint(*{{n.split('.')[0] for n in sys.modules}})"
+    code = (
+        "import sys, biolearn.cli.main as r\ntry: r.main({!r})\n"
+        "except SystemExit as e: print(e.code)\n"
+        "print(*{{n.split('.')[0] for n in sys.modules}})"
+    )
     lines = python(code.format(argv), cwd=tmp_path).splitlines()
     assert lines[-2] == "0" and not HEAVY & set(lines[-1].split())
 
 
-def test_only_the_backend_knows_cupy_and_only_reproduce_knows_papermill():
-    for path in (ROOT / "biolearn").rglob("*.py"):
-        imports = re.findall(
-            r"^\s*(?:from|import)\s+([\w., ]+)", path.read_text(encoding="utf-8"), re.M
-        )
-        names = {
-            part.strip().split(" ")[0].split(".")[0]
-            for line in imports
-            for part in line.split(" import ")[0].split(",")
-        }
-        assert "cupy" not in names or path.stem == "backend"
-        assert "papermill" not in names or path.stem == "reproduce"
+def imports(path):
+    "The first names of all that a module imports, wherever in it."
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+def modules(*folders):
+    "The modules of the package in these folders (all of them: none given), by their paths in it."
+    return {
+        path.relative_to(PACKAGE).as_posix(): path
+        for folder in folders or ("",)
+        for path in (PACKAGE / folder).rglob("*.py")
+    }
+
+
+def test_only_kernels_cuda_and_arrays_know_cupy_and_only_reproduction_knows_papermill():
+    "The generator of `core.rng` is CuPy's own as well: the array API standard has none."
+    know = {name: imports(path) for name, path in modules().items()}
+    assert {name for name, found in know.items() if "cupy" in found} == {
+        "core/arrays.py",
+        "core/rng.py",
+        "kernels/cuda.py",
+    }
+    assert {name.split("/")[0] for name, found in know.items() if "papermill" in found} == {
+        "reproduction"
+    }
+
+
+@pytest.mark.parametrize("name", modules("core", "kernels"))
+def test_the_core_and_its_kernels_import_nothing_that_draws_or_runs_figures(name):
+    assert not FIGURES & imports(PACKAGE / name)
+    text = (PACKAGE / name).read_text(encoding="utf-8")
+    assert not re.search(r"from \.+(plotting|reproduction|cli|estimator)\b", text)
 
 
 # ---- the wheel -----------------------------------------------------------------------------------
@@ -142,10 +171,11 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_modules_and_the_figure_notebooks(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {
-        f"biolearn/{p.name}"
+        p.relative_to(ROOT).as_posix()
         for kind in ("*.py", "*.mplstyle", "py.typed")
-        for p in (ROOT / "biolearn").glob(kind)
+        for p in PACKAGE.rglob(kind)
     }
+    assert "biolearn/core/arrays.py" in modules
     notebooks = {
         f"biolearn/notebooks/{p.name}" for p in (ROOT / "nbs" / "figures").glob("*.ipynb")
     } | {"biolearn/notebooks/fig0_extra.ipynb"}
@@ -160,28 +190,36 @@ def test_the_wheels_metadata(wheel):
     archive = zipfile.ZipFile(wheel)
     meta = next(archive.read(n).decode() for n in archive.namelist() if n.endswith("METADATA"))
     required = [Requirement(r) for r in re.findall(r"^Requires-Dist: (.*)$", meta, re.M)]
-    core = {r.name for r in required if r.marker is None}
-    assert core == {
+
+    def needs(extra):
+        "What the wheel asks for: {name: versions}, of the core or of one extra."
+        asked = [r for r in required if ("extra" in str(r.marker or "")) == bool(extra)]
+        return {
+            canonicalize_name(r.name): str(r.specifier)
+            for r in asked
+            if r.marker is None or r.marker.evaluate({"extra": extra, "python_version": "3.12"})
+        }
+
+    def wanted(key):
+        return {canonicalize_name(r.name): str(r.specifier) for r in requirements(key)}
+
+    assert needs("") == wanted("requirements")
+    assert set(needs("")) == {
         "numpy",
-        "array-api-compat",
-        "tqdm",
-        "safetensors",
-        "platformdirs",
-        "scikit-learn",
         "scipy",
-        "matplotlib",
-        "pillow",
-        "papermill",
-        "ipykernel",
+        "scikit-learn",
+        "array-api-compat",
+        "safetensors",
         "threadpoolctl",
-        "joblib",
+        "tqdm",
+        "platformdirs",
         "filelock",
+        "joblib",
     }
-    assert "nbdev" in {r.name for r in required if r.marker and r.marker.evaluate({"extra": "dev"})}
-    for major in (12, 13):
-        assert [
-            r.name for r in required if r.marker and r.marker.evaluate({"extra": f"cuda{major}"})
-        ] == [f"cupy-cuda{major}x"]
+    extras = {k.removesuffix("_requirements") for k in settings() if k.endswith("_requirements")}
+    assert extras == set(re.findall(r"^Provides-Extra: (.*)$", meta, re.M)) >= {"figures", "rl"}
+    for extra in extras:
+        assert needs(extra) == wanted(f"{extra}_requirements"), extra
     assert "Requires-Python: >=3.10" in meta
     entry = next(
         archive.read(n).decode() for n in archive.namelist() if n.endswith("entry_points.txt")
@@ -193,7 +231,12 @@ def test_installed_from_the_wheel_it_finds_its_notebooks_and_writes_below_the_cu
     wheel, tmp_path
 ):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    code = "from biolearn.reproduction.runs import *; from biolearn.reproduction.figures import *; from biolearn.reproduction.report import *; print(notebook_folder()); print(output_folder()); print(checkout(), git_revision())"
+    code = (
+        "from biolearn.reproduction.runs import *\n"
+        "from biolearn.reproduction.figures import *\n"
+        "from biolearn.reproduction.report import *\n"
+        "print(notebook_folder())\nprint(output_folder())\nprint(checkout(), git_revision())"
+    )
     (tmp_path / "work").mkdir()
     notebooks, out, last = python(code, tmp_path / "site", cwd=tmp_path / "work").splitlines()
     site = (tmp_path / "site").resolve()
@@ -239,7 +282,7 @@ def test_the_version_is_the_same_everywhere():
     )
 
 
-@pytest.mark.parametrize("minor", [10, 11, 12, 13])
+@pytest.mark.parametrize("minor", [10, 11, 12, 13, 14])
 def test_constraints_pin_every_requirement_once_for_every_python(minor):
     env, pinned = {"python_version": f"3.{minor}"}, {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
@@ -254,7 +297,10 @@ def test_constraints_pin_every_requirement_once_for_every_python(minor):
             f"{pin.name} is pinned twice for Python 3.{minor}"
         )
         pinned[canonicalize_name(pin.name)] = spec.version
-    for wanted in requirements("requirements") + requirements("dev_requirements"):
+    keys = ("requirements", "figures_requirements", "dev_requirements")
+    for wanted in (r for key in keys for r in requirements(key)):
+        if wanted.marker and not wanted.marker.evaluate(env):
+            continue
         name = canonicalize_name(wanted.name)
         if name == "setuptools" and minor < 12:
             continue  # comes with the virtual environment
@@ -269,9 +315,9 @@ def test_what_is_installed_here_is_what_the_constraints_say():
 
     text = (ROOT / "constraints.txt").read_text()
     names = {
-        canonicalize_name(Requirement(l).name)
-        for l in text.splitlines()
-        if l and not l.startswith("#")
+        canonicalize_name(Requirement(line).name)
+        for line in text.splitlines()
+        if line and not line.startswith("#")
     }
     todo, seen = [r.name for r in requirements("requirements")], set()
     while todo:
@@ -345,7 +391,7 @@ def make(tmp_path):
             """
             ready = f"""case "$*" in
   *ensurepip*) exit {0 if venv else 1};;
-  *"(3, 10) <="*) exit {0 if 10 <= minor <= 13 else 1};;
+  *"(3, 10)"*"(3, 13)"*) echo {"old" if minor < 10 else "tried" if minor <= 13 else "untried"};;
   *print*) echo 3.{minor};;
   -V) echo Python 3.{minor}.0;;
   "-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python; chmod +x .venv/bin/python;;
@@ -377,7 +423,7 @@ def test_without_python_it_says_what_to_install(make):
     done = make("venv")
     assert (
         done.returncode == 2
-        and "Python 3.10 to 3.13 is needed, and none was found" in done.stderr
+        and "Python 3.10 or newer is needed, and none was found" in done.stderr
         and "apt install python3" in done.stderr
     )
     done = make("venv", "PYTHON=/nowhere/python")
@@ -390,6 +436,23 @@ def test_a_python_too_old_is_not_taken(make):
     make.python("python3.11", 11)
     done = make("venv")
     assert done.returncode == 0 and "with python3.11" in done.stdout
+
+
+def test_a_python_that_was_not_tried_is_taken_with_a_word_and_only_where_there_is_no_other(make):
+    make.python("python3", 14)
+    done = make("venv")
+    assert done.returncode == 0 and "with python3 " in done.stdout
+    assert "Python 3.14 is untried: biolearn was tried with Python 3.10 to 3.13" in done.stderr
+    shutil.rmtree(make.tree / ".venv")
+    make.python("python3.12", 12)
+    done = make("venv")
+    assert "with python3.12 " in done.stdout and "untried" not in done.stderr
+
+
+def test_make_and_the_settings_agree_about_the_pythons_that_were_tried():
+    oldest, newest = (settings()[key].split(".")[1] for key in ("min_python", "max_python"))
+    (age,) = re.findall(r"^AGE = (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert re.findall(r"\(3, (\d+)\)", age) == [oldest, newest]
 
 
 def test_without_the_venv_module_it_says_which_package_has_it(make):
@@ -415,7 +478,7 @@ def test_an_interrupted_installation_does_not_count_as_done(make):
     assert make("venv").returncode == 0 and (make.tree / ".venv" / ".ready").exists()
     assert (make.tree / "pip.log").read_text().count(
         "install"
-    ) == 2 and "-e .[dev] -c constraints.txt" in (make.tree / "pip.log").read_text()
+    ) == 2 and "-e .[dev,figures] -c constraints.txt" in (make.tree / "pip.log").read_text()
     assert "Installing" not in make("venv").stdout  # the second time: nothing
     for changed in ("constraints.txt", "settings.ini", "setup.py"):
         os.utime(make.tree / changed, (2e9, 2e9))

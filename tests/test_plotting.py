@@ -388,7 +388,7 @@ def test_latent_walk_puts_blends_under_walks():
 def test_a_frame_shows_its_own_step_and_the_curve_so_far(t):
     top, below = pl.inference_walk(**WALK).still(t).subfigs
     got = np.array([images_of(ax)[0] for ax in top.axes]).reshape(3, 3, 20)
-    decoded = WALK["paintings"][t]
+    decoded = WALK["reconstructions"][t]
     assert (
         np.array_equal(got[0], IMAGES[:3])
         and np.array_equal(got[1], decoded)
@@ -561,7 +561,7 @@ def test_live_curves_are_silent_outside_a_notebook(capsys):
         (
             lambda: pl.inference_walk(**(WALK | dict(reconstructions=np.full((5, 3, 20), np.nan)))),
             ValueError,
-            "paintings holds NaN",
+            "reconstructions holds NaN",
         ),
         (
             lambda: pl.training_curves([{k: v for k, v in HISTORY[0].items() if k != "rms"}]),

@@ -196,7 +196,7 @@ def test_out_that_is_a_file_is_one_line(command, books, tmp_path):
 
 
 def test_a_gpu_that_is_not_there_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(arrays_module, "_gpu_problem", lambda: "there is none")
+    monkeypatch.setattr(arrays_module, "gpu_problem", lambda: "there is none")
     assert main(["reproduce", "--device", "gpu"]) == 1
     errors = capsys.readouterr().err
     assert "there is none" in errors and errors.count("\n") == 1

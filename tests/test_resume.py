@@ -493,7 +493,7 @@ from biolearn.reproduction import claims, runs
 import filelock, safetensors.numpy, sklearn.datasets, tqdm
 with tempfile.TemporaryDirectory() as folder: claims.record("warm", test_reproduce.figure(), [], out=folder, caption="")      # fonts are looked for once
 checkpoints._SHARE = 0
-dispatch._compiled()
+dispatch.compiled_kernels()
 real = {{"fsync": os.fsync, "replace": os.replace, "write": Path.write_bytes}}
 def event():
     "A moment in a write: slow, so that kills from outside hit it; and perhaps the moment to die at."

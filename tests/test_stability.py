@@ -9,16 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from biolearn.core.inference import Inference
 from biolearn.core.layers import Dense, LayerPair
 from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import Model
 from biolearn.core.rng import Random
-from biolearn.theory.stability import edge_noise, fixed_point, mean_drift, reconstructed_fraction
+from biolearn.theory.stability import (
+    Signal,
+    edge_noise,
+    fixed_point,
+    mean_drift,
+    reconstructed_fraction,
+)
 
-BENCH = Path(__file__).parent.parent / "bench"
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 POSITIVE = dict(
     variance=st.floats(0.01, 10), sigma_x=st.floats(0.05, 2), sigma_h=st.floats(0.01, 2)
 )
@@ -30,24 +37,22 @@ STEPS = dict(
 
 
 @given(gain=st.floats(-2, 2), **STEPS)
-def test_painted_share_is_the_loop_written_out(gain, delta, n_steps, alpha):
+def test_reconstructed_fraction_is_the_loop_written_out(gain, delta, n_steps, alpha):
     """Inference on one linear unit, step by step as Algorithm 2 prints it, with a layer above that
-    paints nothing.
+    reconstructs nothing.
     """
     f, g = 2.0, gain / 2
     h = f
     for _ in range(n_steps):
         h = h + delta * (f - f * (g * h)) + alpha * (0 - h)
-    assert reconstructed_fraction(gain, delta=delta, n_steps=n_steps, alpha=alpha) == pytest.approx(
-        g * h, rel=1e-9, abs=1e-12
-    )
+    found = reconstructed_fraction(gain, Inference(n_steps, delta, alpha))
+    assert found == pytest.approx(g * h, rel=1e-9, abs=1e-12)
 
 
-def test_painted_share_where_the_series_has_ratio_one():
-    assert reconstructed_fraction(-1.0, delta=0.5, n_steps=3, alpha=0.5) == pytest.approx(
-        -1.0 * (1 + 3 * 0.5)
-    )
-    assert reconstructed_fraction(0.7, delta=0.0, n_steps=5) == pytest.approx(0.7)
+def test_reconstructed_fraction_where_the_series_has_ratio_one():
+    found = reconstructed_fraction(-1.0, Inference(3, 0.5, 0.5))
+    assert found == pytest.approx(-1.0 * (1 + 3 * 0.5))
+    assert reconstructed_fraction(0.7, Inference(5, 0.0, 0.0)) == pytest.approx(0.7)
 
 
 def settled_by_iteration(variance, sigma_x, sigma_h, *, delta, n_steps, alpha, rounds=20_000):
@@ -74,28 +79,24 @@ def settled_by_iteration(variance, sigma_x, sigma_h, *, delta, n_steps, alpha, r
     ],
 )
 def test_fixed_point_is_where_iteration_ends(knobs):
+    knobs = dict(knobs)
     gain, size = settled_by_iteration(**knobs)
-    rest = fixed_point(**knobs)
+    inference = Inference(**{name: knobs.pop(name) for name in STEPS})
+    rest = fixed_point(Signal(**knobs), inference)
     assert rest.gain == pytest.approx(gain, rel=1e-6) and rest.size == pytest.approx(size, rel=1e-5)
 
 
 @given(**POSITIVE, **STEPS)
 def test_at_the_fixed_point_nothing_drifts(variance, sigma_x, sigma_h, delta, n_steps, alpha):
-    settings_ = dict(delta=delta, n_steps=n_steps, alpha=alpha)
-    rest = fixed_point(variance, sigma_x, sigma_h, **settings_)
+    signal = Signal(variance, sigma_x, sigma_h)
+    inference = Inference(n_steps, delta, alpha)
+    rest = fixed_point(signal, inference)
     if not 1e-6 < rest.fraction < 1 - 1e-9:
         return
     c = rest.size / variance**0.5
     r = variance / (variance + sigma_x**2)
     drift = mean_drift(
-        r * c,
-        rest.fraction / c,
-        variance=variance,
-        sigma_x=sigma_x,
-        sigma_h=sigma_h,
-        rate_f=1.0,
-        rate_g=1.0,
-        **settings_,
+        r * c, rest.fraction / c, signal, rate_f=1.0, rate_g=1.0, inference=inference
     )
     scale = (variance * c, variance * c * max(1.0, rest.fraction))
     assert all(abs(d) < 1e-6 * s for d, s in zip(drift, scale))
@@ -104,17 +105,11 @@ def test_at_the_fixed_point_nothing_drifts(variance, sigma_x, sigma_h, delta, n_
 @given(**POSITIVE, **STEPS)
 def test_alive_if_and_only_if_small_codes_grow(variance, sigma_x, sigma_h, delta, n_steps, alpha):
     "r T'(0) > 1 by a difference quotient; without a pull from above T'(0) = 1 + N delta."
-    slope = (
-        reconstructed_fraction(1e-7, delta=delta, n_steps=n_steps, alpha=alpha)
-        / 1e-7
-        * variance
-        / (variance + sigma_x**2)
-    )
+    signal = Signal(variance, sigma_x, sigma_h)
+    inference = Inference(n_steps, delta, alpha)
+    slope = reconstructed_fraction(1e-7, inference) / 1e-7 * variance / (variance + sigma_x**2)
     if abs(slope - 1) > 1e-4:
-        assert (
-            fixed_point(variance, sigma_x, sigma_h, delta=delta, n_steps=n_steps, alpha=alpha).size
-            > 0
-        ) == (slope > 1)
+        assert (fixed_point(signal, inference).size > 0) == (slope > 1)
     if not alpha:
         assert slope == pytest.approx(
             (1 + n_steps * delta) * variance / (variance + sigma_x**2), rel=1e-4
@@ -123,13 +118,11 @@ def test_alive_if_and_only_if_small_codes_grow(variance, sigma_x, sigma_h, delta
 
 @given(**POSITIVE, **STEPS)
 def test_edge_noise_undoes_the_fixed_point(variance, sigma_x, sigma_h, delta, n_steps, alpha):
-    fraction = fixed_point(
-        variance, sigma_x, sigma_h, delta=delta, n_steps=n_steps, alpha=alpha
-    ).fraction
+    inference = Inference(n_steps, delta, alpha)
+    fraction = fixed_point(Signal(variance, sigma_x, sigma_h), inference).fraction
     if 1e-3 < fraction < 1 - 1e-6:
-        assert edge_noise(
-            variance, fraction, delta=delta, n_steps=n_steps, alpha=alpha
-        ) == pytest.approx(sigma_x, rel=1e-4)
+        found = edge_noise(variance, fraction, inference)
+        assert found == pytest.approx(sigma_x, rel=1e-4)
 
 
 def test_closed_forms_of_the_page():
@@ -137,39 +130,30 @@ def test_closed_forms_of_the_page():
     alpha - 1) without noise on x.
     """
     q = 0.9**15
-    assert fixed_point(1.0, 0.01, 0.3).size == pytest.approx(
+    assert fixed_point(Signal(1.0, 0.01, 0.3)).size == pytest.approx(
         0.3 / 0.01 * math.sqrt((1 - q) / q), rel=1e-3
     )
-    assert fixed_point(5.0, 0.0, 0.3, alpha=0.02).size == pytest.approx(0.3 * 2, rel=1e-9)
-    assert math.isinf(fixed_point(1.0, 0.0, 0.3).size) and fixed_point(1.0, 0.3, 0.0).size == 0
-    assert math.isnan(fixed_point(1.0, 0.0, 0.0).size) and math.isnan(
-        fixed_point(1.0, 0.0, 0.3, n_steps=0).size
-    )
+    pulled = fixed_point(Signal(5.0, 0.0, 0.3), Inference(alpha=0.02))
+    assert pulled.size == pytest.approx(0.3 * 2, rel=1e-9)
+    assert math.isinf(fixed_point(Signal(1.0, 0.0, 0.3)).size)
+    assert fixed_point(Signal(1.0, 0.3, 0.0)).size == 0
+    assert math.isnan(fixed_point(Signal(1.0, 0.0, 0.0)).size)
+    assert math.isnan(fixed_point(Signal(1.0, 0.0, 0.3), Inference(0, alpha=0.0)).size)
 
 
 # ---- against training ----------------------------------------------------------------------------
 
 
-def train(
-    sigma_x, sigma_h, *, epochs=40, f=0.5, g=0.5, rate_f=0.05, rate_g=0.05, delta=0.1, n_steps=15
-):
+def train(sigma_x, sigma_h, *, f=0.5, g=0.5, **changes):
     "rms of h_1 after each epoch of `fit` on one linear unit, x = +1 or -1."
     linear = lambda w: Dense(np.full((1, 1), w, np.float32), np.zeros(1, np.float32), "linear")
+    model = Model((LayerPair(linear(f), linear(g)),))
     x = np.sign(Random(0).normal((1000, 1)))
-    recipe = TrainConfig(
-        epochs=epochs,
-        batch_size=50,
-        noise=(sigma_x, sigma_h),
-        rate_f=(rate_f,),
-        rate_g=(rate_g,),
-        optimizer="sgd",
-        decay=False,
-        delta=delta,
-        n_steps=n_steps,
+    settings = dict(
+        epochs=40, batch_size=50, rate_f=(0.05,), rate_g=(0.05,), optimizer="sgd", decay=False
     )
-    _, history = fit(
-        Model((LayerPair(linear(f), linear(g)),)), x, recipe, rng=Random(1), progress=False
-    )
+    config = TrainConfig(noise=(sigma_x, sigma_h), **settings | changes)
+    _, history = fit(model, x, config, rng=Random(1), progress=False)
     return [e["rms"][1] for e in history]
 
 
@@ -179,11 +163,9 @@ def test_starving_edge_on_both_sides(delta, n_steps):
     shrinks above.
     """
     edge = math.sqrt(n_steps * delta)
-    assert (
-        fixed_point(1.0, 0.95 * edge, 0.3, delta=delta, n_steps=n_steps).size
-        > 0
-        == fixed_point(1.0, 1.05 * edge, 0.3, delta=delta, n_steps=n_steps).size
-    )
+    inference = Inference(n_steps, delta, 0.0)
+    assert fixed_point(Signal(1.0, 0.95 * edge, 0.3), inference).size > 0
+    assert fixed_point(Signal(1.0, 1.05 * edge, 0.3), inference).size == 0
     small = dict(f=0.02, g=0.02, delta=delta, n_steps=n_steps, epochs=15)
     grows, dies = train(0.7 * edge, 0.3, **small), train(1.3 * edge, 0.3, **small)
     assert grows[-1] > 1.5 * grows[0] and dies[-1] < dies[0] / 1.5
@@ -191,24 +173,24 @@ def test_starving_edge_on_both_sides(delta, n_steps):
 
 @pytest.mark.parametrize("start", [0.4, 4.0])
 def test_training_settles_at_the_predicted_size_from_both_sides(start):
-    expected = fixed_point(1.0, 0.5, 0.3).size
+    expected = fixed_point(Signal(1.0, 0.5, 0.3)).size
     assert 0.4 < expected < 4
     rms = train(0.5, 0.3, f=start, g=1 / start, epochs=40)
     assert np.mean(rms[-10:]) == pytest.approx(expected, rel=0.06)  # jitter of 50 examples a step
 
 
 @pytest.mark.parametrize("factor, rises", [(0.6, True), (1.6, False)])
-def test_the_edge_for_a_given_share_on_both_sides(factor, rises):
-    """A pair that begins by painting 95 % grows under less noise than edge_noise and shrinks under
-    more.
+def test_the_edge_for_a_given_fraction_on_both_sides(factor, rises):
+    """A pair that begins by reconstructing 95 % grows under less noise than edge_noise and shrinks
+    under more.
     """
-    fraction, f = 0.95, 1.0
-    edge, sigma_h = edge_noise(1.0, fraction), 0.3
+    fraction, sigma_h = 0.95, 0.3
+    edge = edge_noise(1.0, fraction)
     c = sigma_h * math.sqrt(
         fraction / (1 - fraction)
-    )  # where g's regression paints just this share
+    )  # where g's regression reconstructs just this fraction
     r = 1 / (1 + edge**2)
-    rms = train(factor * edge, sigma_h, f=r * c, g=fraction / c, epochs=6, rate_g=0.2)
+    rms = train(factor * edge, sigma_h, f=r * c, g=fraction / c, epochs=6, rate_g=(0.2,))
     assert (rms[-1] > c * 1.02) if rises else (rms[-1] < c / 1.02)
 
 
@@ -217,10 +199,10 @@ def test_without_noise_on_x_the_square_grows_steadily_at_the_predicted_speed():
     q, f, g, square = 0.9**15, 0.5, 0.5, []
     for _ in range(8001):
         square.append((reconstructed_fraction(f * g) / g) ** 2)
-        df, dg = mean_drift(f, g, variance=1.0, sigma_x=0.0, sigma_h=0.3, rate_f=0.03, rate_g=0.05)
+        df, dg = mean_drift(f, g, Signal(1.0, 0.0, 0.3), rate_f=0.03, rate_g=0.05)
         f, g = f + df, g + dg
     assert square[-1] - square[-2] == pytest.approx(2 * 0.03 * 0.3**2 * (1 - q) / q, rel=0.05)
-    assert np.mean(np.array(train(0.0, 0.3, epochs=60, rate_f=0.03))[-5:] ** 2) == pytest.approx(
+    assert np.mean(np.array(train(0.0, 0.3, epochs=60, rate_f=(0.03,)))[-5:] ** 2) == pytest.approx(
         square[1160], rel=0.15
     )
 
@@ -229,23 +211,25 @@ def test_without_noise_on_x_the_square_grows_steadily_at_the_predicted_speed():
 
 
 @pytest.fixture(scope="module")
-def bench():
-    return runpy.run_path(str(BENCH / "stability.py"))
+def experiment():
+    return runpy.run_path(str(EXPERIMENTS / "stability.py"))
 
 
-def test_every_row_of_the_table_is_a_point_of_the_grid_once(bench):
+def test_every_row_of_the_table_is_a_point_of_the_grid_once(experiment):
     grid = {
-        bench["key"](dict(network=network, **knobs, seed=seed))
+        experiment["key"](dict(network=network, **knobs, seed=seed))
         for dataset in ("linear", "digits", "mnist")
-        for network, knobs, seed in bench["points"](dataset)
+        for network, knobs, seed in experiment["points"](dataset)
     }
-    rows = [bench["key"](row) for row in csv.DictReader((BENCH / "stability.csv").open())]
+    rows = [
+        experiment["key"](row) for row in csv.DictReader((EXPERIMENTS / "stability.csv").open())
+    ]
     assert len(rows) == len(set(rows)) and set(rows) <= grid
     small = {key for key in grid if key[0] != "mnist"}
     assert not small - set(rows), f"not measured yet: {sorted(small - set(rows))[:3]}"
 
 
-def test_an_interrupted_table_is_continued(bench, tmp_path, monkeypatch):
+def test_an_interrupted_table_is_continued(experiment, tmp_path, monkeypatch):
     "Rows that are there are skipped, others appended as soon as they are measured."
     calls = []
 
@@ -253,19 +237,19 @@ def test_an_interrupted_table_is_continued(bench, tmp_path, monkeypatch):
         calls.append((network, seed))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return dict.fromkeys(bench["RESULTS"], 1.0)
+        return dict.fromkeys(experiment["RESULTS"], 1.0)
 
-    monkeypatch.setitem(bench["main"].__globals__, "TABLE", tmp_path / "t.csv")
-    monkeypatch.setitem(bench["main"].__globals__, "measure", measure)
+    monkeypatch.setitem(experiment["run"].__globals__, "TABLE", tmp_path / "t.csv")
+    monkeypatch.setitem(experiment["run"].__globals__, "measure", measure)
     with pytest.raises(KeyboardInterrupt):
-        bench["main"]("linear")
+        experiment["run"]("linear")
     assert len(list(csv.DictReader((tmp_path / "t.csv").open()))) == 2
-    bench["main"]("linear")
+    experiment["run"]("linear")
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert (
         len(rows)
-        == len({bench["key"](row) for row in rows})
-        == len(bench["points"]("linear"))
+        == len({experiment["key"](row) for row in rows})
+        == len(experiment["points"]("linear"))
         == len(calls) - 1
     )
 
@@ -282,5 +266,18 @@ def test_an_interrupted_table_is_continued(bench, tmp_path, monkeypatch):
     ],
 )
 def test_settings_that_cannot_be_meant(bad):
+    steps = {name: bad[name] for name in STEPS if name in bad}
+    noise = {name: bad[name] for name in POSITIVE if name in bad}
     with pytest.raises((ValueError, TypeError), match=next(iter(bad))):
-        fixed_point(**dict(variance=1.0, sigma_x=0.1, sigma_h=0.1) | bad)
+        signal = Signal(**dict(variance=1.0, sigma_x=0.1, sigma_h=0.1) | noise)
+        fixed_point(signal, Inference(**steps))
+
+
+def test_fractions_and_weights_that_cannot_be_meant():
+    for fraction in (0, 1, -1, math.nan):
+        with pytest.raises(ValueError, match="fraction"):
+            edge_noise(1.0, fraction)
+    with pytest.raises(ValueError, match="variance"):
+        edge_noise(0.0, 0.5)
+    with pytest.raises(ValueError, match="g must not be 0"):
+        mean_drift(1.0, 0.0, Signal(1.0, 0.1), rate_f=1.0, rate_g=1.0)

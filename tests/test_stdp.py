@@ -66,8 +66,10 @@ class _WithoutPtp(importlib.machinery.SourceFileLoader):
 def import_brian2():
     """Brian2 with its NumPy code target.
 
-    A missing Brian2 is a failure: it is a development dependency.
+    A missing Brian2 is a failure: it is a development dependency, except where it has no wheel.
     """
+    if sys.version_info >= (3, 14):
+        pytest.importorskip("brian2", reason="Brian2 has no wheel for this Python")
     finder = None
     if not hasattr(np.ndarray, "ptp"):
 
@@ -112,10 +114,8 @@ def trains(seed, shape=(3, 400), rate=60.0, dt=1.0):
 )
 def test_eq1_is_its_definition(n_steps, batch, n_in, n_out, seed):
     rng = np.random.default_rng(seed)
-    S, V = (
-        rng.integers(0, 2, (n_steps, batch, n_in)).astype("float32"),
-        rng.normal(size=(n_steps + 1, batch, n_out)).astype("float32"),
-    )
+    S = rng.integers(0, 2, (n_steps, batch, n_in)).astype("float32")
+    V = rng.normal(size=(n_steps + 1, batch, n_out)).astype("float32")
     want = np.zeros((n_in, n_out))
     for t in range(n_steps):
         for b in range(batch):

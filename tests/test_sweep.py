@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from nbformat import v4
 
 from biolearn.cli.main import main
+from biolearn.cli.reproduction import summary_text
 from biolearn.reproduction import sweep as S
 from biolearn.reproduction.figures import ReproduceError, UnknownNotebook
 from biolearn.reproduction.profiles import PROFILES
@@ -180,9 +181,9 @@ def test_names_of_runs_fit_a_folder_and_do_not_collide():
         (dict(notebooks="/nowhere"), ReproduceError, "no notebooks"),
         (dict(table="results.xls"), ValueError, "ends with .csv or .parquet"),
         (dict(table="../results.csv"), ValueError, "ends with"),
-        (dict(use_threads=0), ValueError, "workers"),
-        (dict(use_threads=3, threads=2), ValueError, "need 6 cores, and there are 4"),
-        (dict(use_threads=2, scheduler="tcp://localhost:1"), ValueError, "Leave one"),
+        (dict(workers=0), ValueError, "workers"),
+        (dict(workers=3, threads=2), ValueError, "need 6 cores, and there are 4"),
+        (dict(workers=2, scheduler="tcp://localhost:1"), ValueError, "Leave one"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_written(
@@ -214,15 +215,15 @@ def test_a_run_knows_what_it_is_made_of(tmp_path):
 
 @given(st.integers(1, 256), st.integers(1, 1000), st.integers(0, 16))
 def test_cores_are_never_oversubscribed(n_cores, n_runs, wanted):
-    use_threads, threads = S.fraction(n_cores, n_runs, wanted=wanted)
+    workers, threads = S.fraction(n_cores, n_runs, wanted=wanted)
     assert (
-        1 <= use_threads <= n_runs
+        1 <= workers <= n_runs
         and threads >= 1
-        and use_threads * threads <= n_cores
+        and workers * threads <= n_cores
         and (not wanted or threads <= wanted)
     )
     assert (
-        n_runs < n_cores or wanted or use_threads == n_cores
+        n_runs < n_cores or wanted or workers == n_cores
     )  # with enough runs every core has one
 
 
@@ -428,7 +429,7 @@ def test_started_again_only_what_is_missing_is_run(swept, monkeypatch):
     toy_sweep(books, out, asked, [0, 4, 5], table="again.csv")
     assert sorted(ran) == ["delta=0.05,seed=5", "delta=0.3,seed=0"]
     ran.clear()
-    monkeypatch.setattr(S, "_source", lambda module: "another version")
+    monkeypatch.setattr(S, "ALGORITHM", S.ALGORITHM + 1)
     toy_sweep(books, out, asked, [0, 4], table="again.csv")
     assert len(ran) == 3  # other code: nothing there counts
 
@@ -450,7 +451,7 @@ def test_a_waiting_run_is_in_the_table_too():
 
 
 def test_summary_is_for_people(swept):
-    text = S.summary_text(swept[0])
+    text = summary_text(swept[0])
     assert (
         "delta = 0.05: 2 of 2 runs done" in text
         and "00_toy: height: 7 ± 2.8" in text
@@ -559,7 +560,7 @@ def test_a_folder_that_cannot_be_written_fails_its_run_alone(tmp_path):
     ) and "FileExistsError" in blocked["error"]
 
 
-COMMAND = "import sys; from biolearn.command import main; sys.exit(main(['sweep', *sys.argv[1:]]))"
+COMMAND = "import sys; from biolearn.cli.main import main; sys.exit(main(['sweep', *sys.argv[1:]]))"
 
 
 def command(*argv, **more):
@@ -716,7 +717,7 @@ def test_a_killed_worker_is_survived_and_its_run_goes_on_from_its_checkpoint(
     assert until(lambda: max(checkpoints(victim), default=0) >= 5)
     first = json.loads((victim / "starts.json").read_text())[-1]
     worker = parent(first["pid"])
-    assert worker in {w.pid for w in cluster.use_threads.values()}, (
+    assert worker in {w.pid for w in cluster.workers.values()}, (
         "the run is the child of a real worker process"
     )
     os.kill(worker, signal.SIGKILL)
@@ -750,7 +751,7 @@ def test_a_run_that_kills_its_workers_fails_and_stops_no_other(cluster, tmp_path
     monkeypatch.setattr(S, "cores", lambda: 2)
     monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
     books = notebook(tmp_path / "books", "00_toy", KILL_WORKER, TOY)
-    assert until(lambda: len(cluster.scheduler.use_threads) == 2)  # a worker for each run
+    assert until(lambda: len(cluster.scheduler.workers) == 2)  # a worker for each run
     results = toy_sweep(
         books, tmp_path / "out", [{"delta": 0.05}, {}], scheduler=cluster.scheduler_address
     )
@@ -762,7 +763,7 @@ def test_a_cluster_that_would_be_oversubscribed_is_refused(cluster, tmp_path, mo
     distributed = pytest.importorskip("dask.distributed")
     books = notebook(tmp_path / "books", "00_toy", TOY)
     assert until(
-        lambda: len(cluster.scheduler.use_threads) == 2
+        lambda: len(cluster.scheduler.workers) == 2
     )  # the test before kills them, and they come back
     with pytest.raises(ValueError, match="offers 2 runs at a time with 999 threads"):
         toy_sweep(books, tmp_path / "out", scheduler=cluster.scheduler_address, threads=999)

@@ -59,7 +59,8 @@ def test_everything_exported_has_type_hints(path):
 
 def test_the_check_above_sees_what_is_missing():
     tree = ast.parse(
-        "__all__ = ['f', 'C']\ndef f(a, *b: int, c=1) -> int: ...\nclass C:\n  def m(self, x: int): ...\n  def _p(self, y): ...\ndef g(z): ..."
+        "__all__ = ['f', 'C']\ndef f(a, *b: int, c=1) -> int: ...\nclass C:\n"
+        "  def m(self, x: int): ...\n  def _p(self, y): ...\ndef g(z): ..."
     )
     assert {name: lacks(f, method) for name, f, method in exported(tree)} == {
         "f": ["a", "c"],
@@ -92,26 +93,30 @@ def test_the_hints_agree_with_the_code(mypy):
 
 USER = """
 from pathlib import Path
-from biolearn.backend import Array, Random
-from biolearn.data import load_digits
-from biolearn.estimator import DeepDAE, History, log_to_mlflow
-from biolearn.learning import Recipe, fit
-from biolearn.model import Model, init_model
+import biolearn as bl
+from biolearn import DeepDAE
+from biolearn.core.arrays import Array
+from biolearn.core.data import load_digits
+from biolearn.estimator import History, log_to_mlflow
 
-def watch(estimator: DeepDAE, history: History) -> None: print(estimator.score(load_digits().valid), history[-1]["epoch"])
+def watch(estimator: DeepDAE, history: History) -> None:
+    print(estimator.score(load_digits().valid), history[-1]["epoch"])
 
-estimator = DeepDAE((20, 10), epochs=2, callbacks=[watch, log_to_mlflow()], random_state=0).fit([[0.0, 1.0]]).set_params(n_steps=3)
-estimator.save(Path("a"))
+estimator = DeepDAE((20, 10), epochs=2, callbacks=[watch, log_to_mlflow()], random_state=0)
+estimator.fit([[0.0, 1.0]]).set_params(n_steps=3).save(Path("a"))
 rows: Array = DeepDAE.load("a").sample(DeepDAE.load("a").n_iter_ + 1)
-start = init_model((64, 20, 10), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
-model: Model = fit(start, load_digits().train, Recipe(noise=(0.5, 0.1, "spikes")), rng=Random(1))[0]
+start = bl.init_model((64, 20, 10), ("sigmoid", "softplus", "sigmoid"), rng=bl.Random(0))
+config = bl.TrainConfig(noise=(0.5, 0.1, "spikes"))
+slow = bl.Inference(n_steps=30)
+model: bl.Model = bl.fit(start, load_digits().train, config, rng=1, inference=slow)[0]
 """
 WRONG = {
     "trasnform": "DeepDAE().trasnform([[0]])",
     "hiden": "DeepDAE(hiden=(3,))",
     '"str"': 'DeepDAE(epochs="20")',
-    "rng": "fit(start, rows)",
+    "TrainConfig": "bl.fit(start, rows, 20)",
     '"log_p"': "model.log_p",
+    "genrate": "bl.genrate(model, 3)",
     "None": "estimator.history_.keys()",
 }
 
@@ -125,5 +130,5 @@ def test_a_users_checker_in_strict_mode_finds_their_mistakes_and_nothing_else(my
     lines = {int(line.split(":")[1]) for line in errors}
     first = USER.count("\n") + 1
     assert status == 1 and lines == set(range(first, first + len(WRONG))), said
-    for word in list(WRONG)[:5]:
+    for word in list(WRONG)[:6]:
         assert word in said, word

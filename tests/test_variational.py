@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from scipy.linalg import solve_discrete_lyapunov
 from scipy.stats import multivariate_normal, norm
 
-from biolearn.core.arrays import Backend, to_numpy
+from biolearn.core.arrays import Backend, logsumexp, to_numpy
 from biolearn.core.rng import Random
 from biolearn.theory.variational import (
     BinaryNet,
     LinearGaussian,
+    Walk,
     algorithm1,
     binary_states,
     bound_terms,
@@ -39,7 +40,6 @@ from biolearn.theory.variational import (
     log_p_states,
     log_p_x,
     log_q,
-    logsumexp,
     m_step,
     map_e_step,
     map_inference,
@@ -326,14 +326,7 @@ def test_langevin_samples_have_the_predicted_mean_and_covariance(alpha, noise):
     delta = 1.2 / np.linalg.eigvalsh(L)[-1]
     n_steps = 60
     h = langevin(
-        m,
-        x,
-        np.zeros((n, 2)),
-        n_steps=n_steps,
-        delta=delta,
-        alpha=alpha,
-        noise=noise,
-        rng=Random(1),
+        m, x, np.zeros((n, 2)), Walk(n_steps, delta, alpha=alpha, noise=noise), rng=Random(1)
     )
     S = noise**2 * langevin_covariance(L, delta, n_steps)
     goal = exact_posterior(m, x[:1], alpha)[0][0]
@@ -348,15 +341,16 @@ def test_langevin_noise_is_fresh_reproducible_and_optional():
     m = gaussian_chain(np.random.default_rng(2))
     x, h = np.zeros((4, 4)), np.zeros((4, 2))
     how = dict(n_steps=3, delta=0.01)
-    a, b = (langevin(m, x, h, **how, rng=Random(3)) for _ in range(2))
+    walk = Walk(**how, noise=1.0)
+    a, b = (langevin(m, x, h, walk, rng=Random(3)) for _ in range(2))
     assert (a == b).all() and len(np.unique(a)) == a.size
     rng = Random(3)
     assert (
-        langevin(m, x, h, **how, rng=rng) != langevin(m, x, h, **how, rng=rng)
+        langevin(m, x, h, walk, rng=rng) != langevin(m, x, h, walk, rng=rng)
     ).all()  # the stream goes on
-    assert (langevin(m, x, h, **how, noise=0.0, rng=rng) == map_inference(m, x, h, **how)).all()
+    assert (langevin(m, x, h, Walk(**how), rng=rng) == map_inference(m, x, h, **how)).all()
     with pytest.raises(TypeError):
-        langevin(m, x, h, **how)
+        langevin(m, x, h, walk)
 
 
 def test_first_guess_and_samples_follow_their_densities():
@@ -387,11 +381,8 @@ def test_algorithm_1_line_by_line(noise):
     new, h = algorithm1(
         m,
         x,
-        n_steps=5,
-        delta=delta,
-        alpha=alpha,
+        Walk(n_steps=5, delta=delta, alpha=alpha, noise=noise),
         epsilon=eps,
-        noise=noise,
         rng=Random(7),
         learn=("W", "b", "F", "c", "log_sigma", "log_s"),
     )
@@ -419,7 +410,7 @@ def test_algorithm_1_line_by_line(noise):
     square = np.mean([np.sum((x[n] - m.W @ h[n] - m.b) ** 2) for n in range(6)])
     assert math.log(new.sigma / m.sigma) == pytest.approx(eps * (square / m.sigma**2 - 4))
     same, _ = algorithm1(
-        m, x, n_steps=5, delta=delta, alpha=alpha, epsilon=eps, rng=Random(7), learn=("W",)
+        m, x, Walk(n_steps=5, delta=delta, alpha=alpha), epsilon=eps, rng=Random(7), learn=("W",)
     )
     assert same.F is m.F and same.sigma == m.sigma
 
@@ -517,7 +508,7 @@ def test_map_em_climbs_its_own_objective_and_inflates_the_weights():
 
 def test_langevin_em_stays_near_the_closed_form():
     x = tiny_data()
-    e_step = langevin_e_step(n_steps=150, delta=0.02, rng=Random(5))
+    e_step = langevin_e_step(Walk(n_steps=150, delta=0.02, noise=1.0), rng=Random(5))
     models = em(init_linear_gaussian(5, 2, scale=1.0, rng=Random(0)), x, e_step, n_epochs=40)
     best = log_p_x(ppca(x, 2), x).mean()
     assert min(log_p_x(m, x).mean() for m in models[20:]) > best - 0.15
@@ -528,7 +519,7 @@ def test_algorithm_1_raises_log_p_every_epoch_and_finds_the_subspace():
     m, level = init_linear_gaussian(5, 2, sigma=0.7, rng=Random(0)), []
     for _ in range(60):
         level.append(log_p_x(m, x).mean())
-        m, _ = algorithm1(m, x, n_steps=15, delta=0.05, alpha=0.1, epsilon=0.03, rng=Random(1))
+        m, _ = algorithm1(m, x, Walk(15, delta=0.05, alpha=0.1), epsilon=0.03, rng=Random(1))
     assert np.diff(level).min() > 0 and subspace_angle(m.W, ppca(x, 2).W) < 0.05
 
 
@@ -569,18 +560,15 @@ def everything(backend, dtype):
     stepped, settled = algorithm1(
         m,
         x,
-        n_steps=4,
-        delta=0.02,
-        alpha=0.1,
+        Walk(n_steps=4, delta=0.02, alpha=0.1, noise=1.0),
         epsilon=0.01,
-        noise=1.0,
         rng=rng.stream("a"),
         learn=("W", "F", "log_sigma", "log_s"),
     )
     exact = em(
         init_linear_gaussian(4, 2, rng=rng.stream("l"), dtype=dtype), x, exact_e_step, n_epochs=3
     )[-1]
-    noisy = em(m, x, langevin_e_step(n_steps=5, delta=0.02, rng=rng.stream("e")), n_epochs=1)[-1]
+    noisy = em(m, x, langevin_e_step(Walk(5, 0.02, noise=1.0), rng=rng.stream("e")), n_epochs=1)[-1]
     closed = ppca(x, 2)
     return dict(
         log_p=log_p,
@@ -641,19 +629,19 @@ def test_refusals_name_the_argument():
     with pytest.raises(ValueError, match="x must have 4 columns"):
         map_inference(m, x[:, :3], h, **how)
     with pytest.raises(ValueError, match="h must have 2 columns"):
-        langevin(m, x, x, **how, rng=Random(0))
+        langevin(m, x, x, Walk(**how, noise=1.0), rng=Random(0))
     with pytest.raises(ValueError, match="n_steps"):
         map_inference(m, x, h, n_steps=-1, delta=0.1)
     with pytest.raises(ValueError, match="delta"):
-        langevin(m, x, h, n_steps=1, delta=-0.1, rng=Random(0))
+        langevin(m, x, h, Walk(n_steps=1, delta=-0.1), rng=Random(0))
     with pytest.raises(ValueError, match="NaN or infinite"):
         log_p_x(m, x * np.nan)
     with pytest.raises(ValueError, match="above 1"):
         log_p_states(net, x + 2)
     with pytest.raises(ValueError, match="each row must sum to 1"):
         bound_terms(np.zeros((1, 8)), np.full((1, 8), 0.2))
-    with pytest.raises(ValueError, match="no parameter"):
-        algorithm1(m, x, n_steps=1, delta=0.1, alpha=0.1, epsilon=0.1, learn=("V",), rng=Random(0))
+    with pytest.raises(ValueError, match="learn must be one of 'W'"):
+        algorithm1(m, x, Walk(**how), epsilon=0.1, learn=("V",), rng=Random(0))
     for delta in (0.0, 10.0):
         with pytest.raises(ValueError, match="delta must lie between 0"):
             langevin_covariance(precision(m), delta)

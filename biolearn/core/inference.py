@@ -22,7 +22,7 @@ from biolearn.core.arrays import (
 )
 from .layers import LayerPair
 from .model import Model, encode
-from .rng import Random
+from .rng import Random, as_random
 from ..kernels.cuda import product
 from ..kernels.dispatch import find_kernels
 from ..kernels.threads import Threads, use_threads
@@ -285,14 +285,20 @@ def infer(
 # %% ../../nbs/06_inference.ipynb #f2c3bac8
 @dataclass(frozen=True)
 class StochasticInference(Inference):
-    """An inference that draws numbers, so that a call needs `rng`; it moves by the target step of
-    Eq. 12. What draws says so in `steps`, `step` or `shake`.
+    """An inference that draws numbers, so that a call needs `rng`. It moves by the target step of
+    Eq. 12, and draws in `steps` or in `shake`.
     """
 
     direction: Direction | None = field(default=None, init=False)
 
     draws: ClassVar[bool] = True
     recordable: ClassVar[bool] = False
+
+    def need(self, rng: int | Random | None) -> Random:
+        "The stream of `rng`, a seed or a `Random`; ValueError where there is none."
+        if rng is None:
+            raise ValueError(f"{type(self).__name__} draws: it needs rng.")
+        return as_random(rng)
 
     def __call__(
         self,
@@ -303,12 +309,7 @@ class StochasticInference(Inference):
         rng: Random | None = None,
         threads: Threads | None = None,
     ) -> list[Array]:
-        """The last of `steps`. All rows of `x` draw from one stream, so `threads` share nothing.
-
-        Raises ValueError without `rng`.
-        """
-        if rng is None:
-            raise ValueError(f"{type(self).__name__} draws: it needs rng.")
-        for h in self.steps(model, x, visible=visible, rng=rng):
+        "The last of `steps`. All rows of `x` draw from one stream, so `threads` share nothing."
+        for h in self.steps(model, x, visible=visible, rng=self.need(rng)):
             pass
         return h

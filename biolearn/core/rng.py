@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, Backend, backend_of, check_number, stacked, to_numpy
+from biolearn.core.arrays import (
+    Array,
+    Backend,
+    backend_of,
+    check_number,
+    dtype_name,
+    stacked,
+    to_numpy,
+)
 
 # %% ../../nbs/33_rng.ipynb #dcaba402
 def _address_word(part):
@@ -26,15 +34,14 @@ def _address_word(part):
 
 def _generator(xp, seeds):
     "The fastest good generator of this namespace, seeded from a `SeedSequence`."
-    if xp.__name__.endswith("cupy"):
-        import cupy
+    if not xp.__name__.endswith("cupy"):
+        return np.random.Generator(np.random.SFC64(seeds))
+    import cupy
 
-        # states: one for each number of a minibatch's layer; CuPy's default, twice as many, costs
-        # twice the time
-        return cupy.random.Generator(
-            cupy.random.XORWOW(int(seeds.generate_state(1, np.uint64)[0]), size=2**17)
-        )
-    return np.random.Generator(np.random.SFC64(seeds))
+    # states: one for each number of a minibatch's layer; CuPy's default, twice as many, costs
+    # twice the time
+    seed = int(seeds.generate_state(1, np.uint64)[0])
+    return cupy.random.Generator(cupy.random.XORWOW(seed, size=2**17))
 
 # %% ../../nbs/33_rng.ipynb #17bbe796
 @dataclass(frozen=True)
@@ -57,9 +64,8 @@ class Random:
         """The independent stream at sub-address `parts` (names or small integers); asking twice
         starts it afresh.
         """
-        return Random(
-            self.seed, self.backend, self.address + tuple(_address_word(p) for p in parts)
-        )
+        words = tuple(_address_word(part) for part in parts)
+        return Random(self.seed, self.backend, self.address + words)
 
     def _draw(self, host=False):
         """This stream's generator, made at first use: on the device, or on the host for what is
@@ -98,11 +104,26 @@ class Random:
         "Uniform numbers in [0, 1) of `shape`."
         return self._floats("random", shape, dtype)
 
-    def permutation(self, n: int) -> Array:
-        "The integers 0 to n-1 in random order, as an int64 array of the backend."
-        return self.backend.asarray(self._draw(host=True).permutation(n), "int64")
+    def _counts(self, method, rates, *first):
+        "Whole numbers of the shape and the dtype of `rates`, drawn as in `_floats`."
+        moved = rates if self.backend.name in ("cpu", "gpu") else to_numpy(rates)
+        drawn = getattr(self._draw(), method)(*first, moved)
+        return self.backend.asarray(drawn, dtype_name(rates))
 
-# %% ../../nbs/33_rng.ipynb #5c70729e
+    def binomial(self, n: int, p: Array) -> Array:
+        "How many of `n` trials succeed that do so with probability `p`: counts like `p`."
+        return self._counts("binomial", p, n)
+
+    def poisson(self, mean: Array) -> Array:
+        "Counts like `mean`, with that expectation."
+        return self._counts("poisson", mean)
+
+    def permutation(self, n: int) -> Array:
+        "The integers 0 to n-1 in random order, as an array of indices of the backend."
+        order = self._draw(host=True).permutation(n)
+        return self.backend.asarray(order, self.backend.index_dtype)
+
+# %% ../../nbs/33_rng.ipynb #63093e7f
 @dataclass(frozen=True)
 class Seeds:
     """Several `Random` in the place of one: whatever is drawn has a leading axis, one slice for
@@ -120,30 +141,38 @@ class Seeds:
         "The streams at sub-address `parts` of each."
         return Seeds(tuple(rng.stream(*parts) for rng in self.rngs))
 
-    def _each(self, draw):
-        "What `draw` makes of each stream, stacked."
-        return stacked([draw(rng) for rng in self.rngs])
-
     def normal(self, shape: Sequence[int], dtype: str = "float32") -> Array:
         "Standard normal numbers of `shape`, whose first entry is the number of streams."
-        return self._each(lambda rng: rng.normal(shape[1:], dtype))
+        return stacked([rng.normal(shape[1:], dtype) for rng in self.rngs])
 
     def uniform(self, shape: Sequence[int], dtype: str = "float32") -> Array:
         "Uniform numbers in [0, 1) of `shape`, whose first entry is the number of streams."
-        return self._each(lambda rng: rng.uniform(shape[1:], dtype))
+        return stacked([rng.uniform(shape[1:], dtype) for rng in self.rngs])
 
     def permutation(self, n: int) -> Array:
-        "The integers 0 to n-1 in a random order for each stream, (number of streams, n), int64."
-        return self._each(lambda rng: rng.permutation(n))
+        "The integers 0 to n-1 in a random order for each stream, (number of streams, n)."
+        return stacked([rng.permutation(n) for rng in self.rngs])
 
-# %% ../../nbs/33_rng.ipynb #f3454323
+# %% ../../nbs/33_rng.ipynb #c7313179
 def as_random(rng: int | Random, like: Array | None = None) -> Random:
-    """A `Random` from a seed, on the backend of the array `like`; a `Random` is returned as it is.
+    """A `Random` from a seed or a `Random`.
 
-    Raises TypeError for anything else.
+    Parameters
+    ----------
+    rng : a whole number, or a `Random`
+    like : an array on whose backend the numbers are wanted; None leaves a `Random` where it is
+        and puts a seed on the CPU. A `Random` of another backend becomes the one with the same
+        seed and address there, at its beginning; `Seeds` stay as they are
+
+    Raises TypeError for anything else, and ValueError for a negative seed.
     """
-    if isinstance(rng, (Random, Seeds)):
-        return rng
-    if isinstance(rng, bool) or not isinstance(rng, (int, np.integer)):
-        raise TypeError(f"rng must be a seed (a whole number) or a Random, got {rng!r}.")
-    return Random(int(rng), backend_of(like) if like is not None else None)
+    if isinstance(rng, Seeds):
+        return rng  # type: ignore[return-value]  # it stands in for a Random
+    if isinstance(rng, bool) or not isinstance(rng, (int, np.integer, Random)):
+        raise TypeError(
+            f"rng must be a seed (a whole number) or a biolearn Random, got {type(rng).__name__}."
+        )
+    if not isinstance(rng, Random):
+        rng = Random(int(rng))
+    backend = rng.backend if like is None else backend_of(like)
+    return rng if backend.xp is rng.backend.xp else Random(rng.seed, backend, rng.address)

@@ -33,7 +33,7 @@ from biolearn.evaluation.completion import (
     missing_halves,
 )
 from .coverage import score_samples
-from .likelihood import Decoder, decoder_of
+from .likelihood import Decoder
 from .neighbours import class_entropy, class_histogram, nearest_distance
 from .statistics import Estimate, row_blocks
 
@@ -71,7 +71,7 @@ class TrainedNetwork(Baseline):
         return inpaint(self.model, x, visible, inference=self.inference, rng=rng)
 
     def decoder(self) -> Decoder | None:
-        return decoder_of(self.model, self.sigmas) if self.sigmas else None
+        return Decoder.from_model(self.model, self.sigmas) if self.sigmas else None
 
 # %% ../../nbs/49_network.ipynb #f78fb1a3
 _BLOCK = 1000  # rows worked on at a time

@@ -58,7 +58,7 @@ class AsynchronousInference(StochasticInference):
 
         The parameters are those of `Inference.steps`; `rng` is needed.
         """
-        M, h = len(model.pairs), encode(model, x)
+        rng, M, h = self.need(rng), len(model.pairs), encode(model, x)
         up, down = h[1], [x, *(model.g(k, h[k]) for k in range(1, M + 1))]
         past = deque([(list(h), list(down))], maxlen=self.delay + 1)
         yield list(h)

@@ -12,29 +12,30 @@ from dataclasses import replace
 from ..core.arrays import Array, array_namespace, check_array, check_number
 from ..core.layers import Dense, LayerPair
 from ..core.model import Model
-from ..core.rng import Random
+from ..core.rng import Random, as_random
 
 # %% ../../nbs/29_dale.ipynb #5ca18e59
 def dale_signs(
-    sizes: Sequence[int], fraction: float, *, rng: Random, pixels: float | None = None
+    sizes: Sequence[int], fraction: float, *, rng: int | Random, pixels: float | None = None
 ) -> list[Array | None]:
     """For every layer, from the pixels up, the signs of its neurons: (n_k,) of 1 (excitatory) and
     -1 (inhibitory), float32, in random order.
 
     Parameters
     ----------
-    sizes : sequence of int
+    sizes
         Number of neurons in each layer, as `model.sizes`.
-    fraction : float
+    fraction
         round(fraction · n_k) neurons of a hidden layer are excitatory.
-    rng : Random
-        Decides which.
-    pixels : float, optional
+    rng
+        A seed or a `Random`: decides which, and on which backend.
+    pixels
         The same for the pixels. By default the law does not bind them: their entry is None.
     """
     check_number(fraction, "fraction", low=0, high=1)
     if pixels is not None:
         check_number(pixels, "pixels", low=0, high=1)
+    rng = as_random(rng)
     fractions = [pixels, *[fraction] * (len(sizes) - 1)]
     return [
         None if part is None else _signs_of_layer(n, part, rng.stream(k))
@@ -100,9 +101,10 @@ def balanced(W: Array, signs: Array | None) -> Array:
 
     Parameters
     ----------
-    W : (n_in, n_out)
-    signs : (n_in,) or None
-        Of one kind only: nothing is scaled. None: W comes back as it is.
+    W
+        The weights (n_in, n_out).
+    signs
+        (n_in,). Where all are alike nothing is scaled; with None W comes back as it is.
     """
     if signs is None:
         return W
@@ -117,12 +119,13 @@ def dale_start(model: Model, signs: Sequence[Array | None], x: Array) -> Model:
 
     Parameters
     ----------
-    model : Model
+    model
         It is left alone.
-    signs : list
+    signs
         From `dale_signs`.
-    x : (n, n_0)
-        The pictures over which inputs are averaged, with the feedforward guesses above them.
+    x
+        The pictures (n, n_0) over which inputs are averaged, with the feedforward guesses above
+        them.
     """
     _bound(model, signs)  # refuses what does not fit
     check_array(x, "x", width=model.sizes[0])

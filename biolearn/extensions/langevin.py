@@ -63,10 +63,10 @@ class LangevinInference(StochasticInference):
             check_number(sd, "a standard deviation in sigmas", low=0)
         object.__setattr__(self, "sigmas", tuple(float(sd) for sd in self.sigmas))
 
-    def shake(self, k: int, h: Array, *, rng: Random) -> Array:
+    def shake(self, k: int, h: Array, *, rng: Random | None = None) -> Array:
         "Layer `k` (batch, n_k) with its noise."
         sd = math.sqrt(2 * self.delta * self.temperature) * self.sigmas[k - 1]
-        return corrupt(h, sd, rng=rng)
+        return corrupt(h, sd, rng=self.need(rng))
 
     def steps(
         self, model: Model, x: Array, *, visible: Array | None = None, rng: Random | None = None
@@ -81,4 +81,4 @@ class LangevinInference(StochasticInference):
                 f"sigmas needs one standard deviation for each of the {M} hidden layers, "
                 f"got {len(self.sigmas)}."
             )
-        return super().steps(model, x, visible=visible, rng=rng)
+        return super().steps(model, x, visible=visible, rng=self.need(rng))

@@ -26,12 +26,12 @@ from biolearn.core.layers import (
 from ..core.learning import local_step
 from ..core.model import Model, TopPrior, encode
 from ..core.optimizers import OptimizerState, new_optimizer_state
-from ..core.rng import Random
+from ..core.rng import Random, as_random
 from ..kernels.cuda import product
 from ..kernels.threads import Threads
 
 # %% ../../nbs/26_supervised.ipynb #b881520b
-def one_hot(labels: Array, n_classes: int, backend: Backend) -> Array:
+def one_hot(labels: Array, n_classes: int, backend: Backend = Backend()) -> Array:
     """Labels as rows (n, n_classes) float32: zeros with a one.
 
     Parameters
@@ -42,7 +42,7 @@ def one_hot(labels: Array, n_classes: int, backend: Backend) -> Array:
     n_classes
         How many there are.
     backend
-        Where the rows are made.
+        Where the rows are made; the CPU by default.
     """
     xp, labels = backend.xp, backend.asarray(labels, "int64")
     check_number(n_classes, "n_classes", integer=True, low=1)
@@ -75,17 +75,19 @@ def hebbian_update(B: Dense, f: Dense, h: Array, *, rate: float, sd: float, rng:
 
     Parameters
     ----------
-    B : Dense Feedback from the layer above to the one below; its weights (n_above, n_below) are
+    B
+        Feedback from the layer above to the one below; its weights (n_above, n_below) are
         rewritten.
-    f : Dense
+    f
         The map whose effect is listened to.
-    h : (batch, n_below)
-        The states that are shaken.
-    rate : float
+    h
+        (batch, n_below): the states that are shaken.
+    rate
         What the running mean forgets in one step, from 0 to 1.
-    sd : float
+    sd
         Standard deviation of the shaking.
-    rng : Random
+    rng
+        Draws what is random.
     """
     xp = array_namespace(h)
     cause = rng.normal(h.shape)
@@ -96,20 +98,20 @@ def hebbian_update(B: Dense, f: Dense, h: Array, *, rate: float, sd: float, rng:
 
 # %% ../../nbs/26_supervised.ipynb #58f25af2
 def delta_update(
-    B: Dense, state: OptimizerState, f: Dense, h: Array, *, sd: float, rng: Random, **settings: Any
+    B: Dense, f: Dense, h: Array, state: OptimizerState, *, sd: float, rng: Random, **settings: Any
 ) -> Array:
-    """Teach `B` by the delta rule to tell the shaking of `h` from the change that `f` makes of it;
-    returns the loss before.
+    """Teach `B` by the delta rule to predict the shaking of `h` from the change that `f` makes of
+    it; returns the loss before.
 
     Parameters
     ----------
-    B : Dense
+    B
         Feedback from the layer above to the one below, rewritten in place.
-    state : OptimizerState
-        Of `B`, rewritten too.
     f, h, rng
         As in `hebbian_update`.
-    sd : float
+    state
+        What the synapses of `B` remember, rewritten too.
+    sd
         Standard deviation of the shaking, and of the noise on the change above.
     **settings
         optimizer, rate and t of `local_step`.
@@ -126,21 +128,21 @@ class PerturbationFeedback:
 
     Parameters
     ----------
-    model : Model
+    model
         The network that is listened to.
-    maps : sequence of Dense, optional
+    maps
         B_2, ..., B_M, linear, B_{k+1} from layer k+1 down to layer k; they are rewritten in place.
         By default new ones, silent at first.
-    rule : {'hebbian', 'delta'}
+    rule
         `hebbian_update` or `delta_update`.
-    rate : float
+    rate
         How fast running means forget; the learning rate of the delta rule.
-    sd : float
+    sd
         Standard deviation of the noise in every activity.
-    optimizer : str
+    optimizer
         Of the delta rule.
-    rng : Random
-        What shakes.
+    rng
+        A seed or a `Random`: what shakes.
     """
 
     def __init__(
@@ -152,19 +154,17 @@ class PerturbationFeedback:
         rate: float = 0.002,
         sd: float = 0.1,
         optimizer: str = "adam",
-        rng: Random,
+        rng: int | Random,
     ) -> None:
         check_choice(rule, "rule", ("hebbian", "delta"))
         check_number(rate, "rate", low=0, high=1)
         check_number(sd, "sd", low=1e-6)
-        self.rate, self.sd, self.rng = rate, sd, rng
+        self.rule, self.rate, self.sd = rule, rate, sd
+        self.rng = as_random(rng, model.pairs[0].f.W)
         maps = [_silent(pair) for pair in model.pairs[1:]] if maps is None else maps
         self.maps = dict(enumerate(maps, start=1))
-        self.optimizer = optimizer
-        self.states = {}
-        if rule == "delta":
-            self.states = {k: new_optimizer_state(B, optimizer) for k, B in self.maps.items()}
-        self.t = 0
+        self.optimizer, self.t = optimizer, 0
+        self.states = {k: new_optimizer_state(B, optimizer) for k, B in self.maps.items()}
 
     @property
     def weights(self) -> dict[int, Array]:
@@ -177,14 +177,13 @@ class PerturbationFeedback:
     def learn(self, model: Model, h: Sequence[Array]) -> None:
         "One update of B_2, ..., B_M around the states `h`, layers from the pixels up."
         self.t += 1
-        common = dict(rate=self.rate, sd=self.sd, rng=self.rng)
+        shaking: dict[str, Any] = {"rate": self.rate, "sd": self.sd, "rng": self.rng}
         for k, B in self.maps.items():
-            f = model.pairs[k].f
-            if self.states:
-                settings = dict(optimizer=self.optimizer, t=self.t)
-                delta_update(B, self.states[k], f, h[k], **common, **settings)
+            ends = B, model.pairs[k].f, h[k]
+            if self.rule == "hebbian":
+                hebbian_update(*ends, **shaking)
             else:
-                hebbian_update(B, f, h[k], **common)
+                delta_update(*ends, self.states[k], optimizer=self.optimizer, t=self.t, **shaking)
 
 
 def _silent(pair):
@@ -208,12 +207,13 @@ def push_down(
 
     Parameters
     ----------
-    model : Model
-    h : list of arrays
+    model
+        The network.
+    h
         Layers from the pixels up; the top and the bottom stay as they are.
-    push : Push
+    push
         The direction of a move, in which h_k makes h_{k+1} more probable.
-    strength : {k: array (batch, 1)}, optional
+    strength
         What the push of layer k is multiplied with; 1 by default.
     """
     moved = list(h)
@@ -347,7 +347,7 @@ def transported(model: Model, k: int, above: Array, h: Array) -> Array:
     """
     return exact_gradient(swap_roles(model.pairs[k]), above, h)
 
-
+# %% ../../nbs/26_supervised.ipynb #cb9c612f
 def label_gradients(model: Model, x: Array, y: Array, competing: bool = False) -> list[Array]:
     """DIAGNOSTIC: minus the gradient of ½|y - f_M(... f_1(x))|² in h_1, ..., h_{M-1}, each
     (batch, n_k), by back-propagation.
@@ -394,14 +394,14 @@ def credit_angles(model: Model, x: Array, y: Array, labels: ClampedLabels) -> li
     ]
 
 # %% ../../nbs/26_supervised.ipynb #4d31bd25
-def fixed_feedback(model: Model, *, rng: Random) -> PerturbationFeedback:
+def fixed_feedback(model: Model, *, rng: int | Random) -> PerturbationFeedback:
     """Feedback that never learns: random weights of the size that the transposed ones of `model`
     have at the start (feedback alignment).
     """
     fixed = PerturbationFeedback(model, rate=0.0, rng=rng)
     for k, B in fixed.weights.items():
         W = model.pairs[k].f.W
-        B[...] = array_namespace(W).std(W) * rng.stream("fixed", k).normal(B.shape)
+        B[...] = array_namespace(W).std(W) * fixed.rng.stream("fixed", k).normal(B.shape)
     return fixed
 
 # %% ../../nbs/26_supervised.ipynb #42ea1185
@@ -419,7 +419,7 @@ def without_labels(model: Model, prior: TopPrior | None = None) -> Model:
     "`model` without its top pair, and with a `prior` for what is on top then."
     return Model(model.pairs[:-1], prior)
 
-
+# %% ../../nbs/26_supervised.ipynb #dd0266be
 def class_priors(model: Model, codes: Array, y: Array) -> list[TopPrior]:
     """p(h_{M-1} | y) for each class: mean g_M(y), and the variance around it of the codes of that
     class.

@@ -7,6 +7,8 @@ __all__ = ['Threads', 'use_threads']
 
 # %% ../../nbs/34_threads.ipynb #c18a19d5
 import functools
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +17,20 @@ from typing import Any
 from ..core.arrays import Array, is_numpy_array
 
 # %% ../../nbs/34_threads.ipynb #42201afd
+_this_thread = threading.local()
+
+
+def _is_worker():
+    "Mark this thread as one of a pool: it has its share already, and divides it no further."
+    _this_thread.works = True
+
+
+@functools.cache
+def _pool(n):
+    "The pool of `n` threads, made once."
+    return ThreadPoolExecutor(n, thread_name_prefix="biolearn", initializer=_is_worker)
+
+# %% ../../nbs/34_threads.ipynb #cdaf86ca
 class Threads:
     "`n` threads that share one job."
 
@@ -25,7 +41,8 @@ class Threads:
         """[job(a, b), ...] for the `items` taken together, in their order; an error in one of them
         is raised here.
         """
-        return list((_threads(self.n).map if self.n > 1 else map)(job, *items))
+        mapped = _pool(self.n).map if self.n > 1 else map
+        return list(mapped(job, *items))
 
     def fractions(self, n: int) -> list[slice]:
         """Slices that divide `n` examples among the threads: at most 100 to a slice (so that its
@@ -34,31 +51,78 @@ class Threads:
         size = min(100, max(25, -(-n // self.n)))
         return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
-
-@functools.cache
-def _threads(n):
-    "The pool of `n` threads, made once: starting threads costs more than a small job."
-    return ThreadPoolExecutor(n, thread_name_prefix="biolearn")
-
-# %% ../../nbs/34_threads.ipynb #cdaf86ca
+# %% ../../nbs/34_threads.ipynb #9958bcf2
 @functools.cache
 def _blas():
-    """The handle on the threads of the matrix products, found once: looking for it costs
-    milliseconds.
-    """
+    "The handle on the threads of the matrix products; looking for it costs milliseconds."
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
 
 
+def _set_product_threads(numbers):
+    """Give the products of each BLAS library so many threads, from whichever thread this is.
+
+    threadpoolctl (from version 3.8 on) lets only the thread that came first set OpenBLAS's number,
+    and ignores all others in silence: its claim is cleared.
+    """
+    for library, n in zip(_blas().lib_controllers, numbers):
+        clear = getattr(library, "clear_controlling_thread", lambda force: None)
+        clear(force=True)
+        library.set_num_threads(n)
+        clear(force=True)
+
+# %% ../../nbs/34_threads.ipynb #9931b558
+class _Products:
+    "Holds this process's matrix products to one thread while any block wants it."
+
+    def __init__(self):
+        self.lock, self.blocks = threading.RLock(), {}  # a block: the thread that it is in
+        self.before = []  # the threads of each library outside of all blocks
+
+    def hold(self, block):
+        "Enter a block; the number of threads that the products have outside of all blocks."
+        with self.lock:
+            if not self.blocks:
+                self.before = [library.num_threads for library in _blas().lib_controllers]
+                _set_product_threads([1] * len(self.before))
+            self.blocks[block] = threading.get_ident()
+            return max(self.before, default=1)
+
+    def release(self, block):
+        "Leave a block; after the last one the products have their threads again."
+        with self.lock:
+            if self.blocks.pop(block, None) is not None and not self.blocks:
+                _set_product_threads(self.before)
+
+    def in_a_child(self):
+        "After a fork: only the blocks of the thread that forked go on."
+        self.lock = threading.RLock()
+        for block, thread in list(self.blocks.items()):
+            if thread != threading.get_ident():
+                self.release(block)
+
+# %% ../../nbs/34_threads.ipynb #81aa90ee
+_products = _Products()
+
+
 @contextmanager
 def use_threads(a: Array) -> Iterator[Threads]:
     """`Threads` for arrays like `a`: one per thread of NumPy's matrix products, which are held to
-    one thread meanwhile; a single one on a GPU.
+    one thread meanwhile. A single one on a GPU, and within another such block or its threads.
     """
-    if not is_numpy_array(a):
+    within = getattr(_this_thread, "works", False)
+    if within or not is_numpy_array(a) or threading.get_ident() in _products.blocks.values():
         yield Threads(1)
-    else:
-        n = max((lib.num_threads for lib in _blas().lib_controllers), default=1)
-        with _blas().limit(limits=1):
-            yield Threads(n)
+        return
+    block = object()
+    n = _products.hold(block)
+    try:
+        yield Threads(n)
+    finally:
+        _products.release(block)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_products.in_a_child)

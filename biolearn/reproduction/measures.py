@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RULES', 'Size', 'parzen_score', 'sample_quality', 'measure_spikes', 'train_under_dale', 'measure_dale', 'LateralSize',
-           'draw_tops', 'measure_lateral', 'NoiseLevels', 'measure_noisy_samples', 'measure_noisy_inference',
-           'measure_ways', 'learn_labels', 'error_rate', 'label_errors', 'put_labels_on_top', 'imagine_classes',
-           'recognised', 'BanditSize', 'measure_bandit']
+           'measure_lateral', 'NoiseLevels', 'measure_noisy_samples', 'measure_noisy_inference', 'measure_ways',
+           'learn_labels', 'error_rate', 'label_errors', 'put_labels_on_top', 'imagine_classes', 'recognised',
+           'BanditSize', 'measure_bandit']
 
 # %% ../../nbs/57_measures.ipynb #f2d514b1
 import math
@@ -42,7 +42,7 @@ from biolearn.evaluation.features import (
     frechet_distance,
     precision_recall,
 )
-from ..evaluation.likelihood import decoder_of, fit_sigmas
+from ..evaluation.likelihood import Decoder, fit_sigmas
 from ..evaluation.neighbours import variety
 from ..evaluation.parzen import parzen_log_likelihood
 from ..evaluation.statistics import jackknife, mean_and_stderr
@@ -297,7 +297,7 @@ class LateralSize:
     components: int
 
 
-def draw_tops(
+def _draw_tops(
     codes: Array, size: LateralSize, *, rng: Random
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Draws of the top layer from every prior that is decoded once, and what is to be told of the
@@ -351,7 +351,7 @@ def measure_lateral(
     chain
         The inference of GENERATE.
     """
-    drawn, told = draw_tops(codes, size, rng=rng)
+    drawn, told = _draw_tops(codes, size, rng=rng)
     pictures = {
         "paper": sample_directed(model, size.samples, rng=rng.stream("samples")),
         "chain": generate(model, size.samples, inference=chain, rng=rng.stream("samples")),
@@ -428,7 +428,7 @@ def measure_noisy_inference(
     draws around the noisy state of `n` test digits: {level: {name: (value, standard error)}}.
     """
     sigmas, found = noise_units(model, data.valid[:1000]), {}
-    decoder = decoder_of(model, fit_sigmas(model, data.valid[:1000]))
+    decoder = Decoder.from_model(model, fit_sigmas(model, data.valid[:1000]))
     x, valid = data.test[:n], data.valid[-2 * n :]
     for T in temperatures:
         noisy = LangevinInference(temperature=T, sigmas=sigmas)

@@ -62,7 +62,7 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
     "The JSON object in the file at `path`; None if there is no file, or none that is whole."
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -438,6 +438,9 @@ def study(
             for task, record in finished:
                 records[task.path] = record
                 say(task, record)
+    if os.name != "nt":
+        for path in records:  # a process killed after it had written a file has left its lock
+            Path(f"{path}.lock").unlink(missing_ok=True)
     made = [records[task.path] for task in tasks]
     if work.table:
         write_csv(study_rows(made), folder / work.table)

@@ -26,40 +26,23 @@ from biolearn.core.arrays import (
 )
 from ..core.rng import Random
 
-# %% ../../nbs/02_stdp.ipynb #b3b5f169
-__all__ = [
-    "Curve",
-    "RateParams",
-    "TrialParams",
-    "Window",
-    "balanced_window",
-    "central_slope",
-    "correlation",
-    "draw_trials",
-    "eq1_update",
-    "expected_curve",
-    "expected_rate_window",
-    "fit_exponential",
-    "nearest_spike",
-    "nudge",
-    "ou_noise",
-    "pairwise_stdp",
-    "poisson_spikes",
-    "random_rates",
-    "simulate_trials",
-    "stdp_curve",
-    "stdp_window",
-    "update_by_lag",
-    "voltage",
-    "weight_change",
-]
-
 # %% ../../nbs/02_stdp.ipynb #0977664b
 @dataclass(frozen=True)
 class Window:
-    """The classic STDP window: amplitudes (any unit of weight) and time constants (ms), all
-    positive. The default time constants are the fit of Bi and Poo (2001); the default amplitudes
-    give both sides the same area.
+    """The classic STDP window: two exponentials, one on each side of zero.
+
+    Parameters
+    ----------
+    a_plus, a_minus : float
+        Amplitudes for pre before post and for post before pre, in any unit of weight; by default
+        both sides have the same area.
+    tau_plus, tau_minus : float
+        Time constants in ms; by default the fit of Bi and Poo (2001).
+
+    Raises
+    ------
+    TypeError, ValueError
+        Unless all are positive numbers.
     """
 
     a_plus: float = 1.0
@@ -71,10 +54,14 @@ class Window:
         for name, value in vars(self).items():
             check_number(value, name, low=1e-12)
 
-
+# %% ../../nbs/02_stdp.ipynb #48796f95
 def stdp_window(delta_t: Array, window: Window = Window()) -> Array:
-    """Weight change of one pair of spikes for any array `delta_t` = t_post - t_pre in ms; 0 at
-    delta_t = 0.
+    """Weight change of one pair of spikes, in the unit of the window's amplitudes.
+
+    Parameters
+    ----------
+    delta_t : array of any shape
+        t_post - t_pre in ms; at 0 nothing changes.
     """
     xp = array_namespace(delta_t)
     grow = window.a_plus * xp.exp(-xp.abs(delta_t) / window.tau_plus)
@@ -83,29 +70,55 @@ def stdp_window(delta_t: Array, window: Window = Window()) -> Array:
 
 # %% ../../nbs/02_stdp.ipynb #390f84ed
 def eq1_update(S: Array, V: Array) -> Array:
-    """Eq. 1, accumulated: the sum over steps t and examples of S_i(t) (V_j(t+1) - V_j(t)), shape
-    (n_in, n_out), in mV.
-    S : (n_steps, batch, n_in) spikes, 0 or 1, or expected numbers of spikes; V : (n_steps + 1,
-        batch, n_out) mV.
+    """Eq. 1, accumulated: the sum over steps t and examples of S_i(t) (V_j(t+1) - V_j(t)).
+
+    Parameters
+    ----------
+    S : (n_steps, batch, n_in)
+        Presynaptic spikes, 0 or 1, or expected numbers of spikes.
+    V : (n_steps + 1, batch, n_out)
+        Postsynaptic voltages, mV.
+
+    Returns
+    -------
+    (n_in, n_out) array, mV
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
     """
     check_array(S, "S", ndim=3)
     check_array(V, "V", ndim=3)
     if V.shape[:2] != (S.shape[0] + 1, S.shape[1]):
         raise ValueError(
-            f"V must be (n_steps + 1, batch, n_out) for S of shape {tuple(S.shape)}, got {tuple(V.shape)}."
+            f"V must be (n_steps + 1, batch, n_out) for S of shape {tuple(S.shape)}, "
+            f"got {tuple(V.shape)}."
         )
     xp = array_namespace(S, V)
     dV = V[1:, ...] - V[:-1, ...]
     return xp.reshape(S, (-1, S.shape[2])).T @ xp.reshape(dV, (-1, dV.shape[2]))
 
-
+# %% ../../nbs/02_stdp.ipynb #b0727cb4
 def nudge(
     V: Array, dJ_dV: Callable[[Array], Array], *, beta: float, dt: float, n_steps: int
 ) -> Array:
-    """The voltage while feedback moves it uphill, dV/dt = beta dJ/dV (Section 2): (n_steps + 1,
-    batch, n_out) mV.
-    V : (batch, n_out) mV at the start; dJ_dV : function of V; beta : speed in 1/ms; dt : step in
-        ms.
+    """The voltage while feedback moves it uphill, dV/dt = beta dJ/dV (Section 2).
+
+    Parameters
+    ----------
+    V : (batch, n_out)
+        The voltage at the start, mV.
+    dJ_dV : callable
+        The gradient of the objective, a function of V.
+    beta : float
+        Speed, 1/ms.
+    dt : float
+        Time step, ms.
+
+    Returns
+    -------
+    (n_steps + 1, batch, n_out) array, mV
     """
     check_array(V, "V")
     check_number(n_steps, "n_steps", integer=True, low=1)
@@ -117,29 +130,47 @@ def nudge(
 # %% ../../nbs/02_stdp.ipynb #c9de700a
 def ou_noise(n: int, n_steps: int, *, sigma: float, tau: float, dt: float, rng: Random) -> Array:
     """Stationary Ornstein-Uhlenbeck noise, (n, n_steps) float32 on the backend of `rng`.
-    sigma : standard deviation, in the unit of the result; tau : correlation time, ms; dt : step,
-        ms.
+
+    Parameters
+    ----------
+    sigma : float
+        Standard deviation, in the unit of the result.
+    tau : float
+        Correlation time, ms.
+    dt : float
+        Time step, ms.
     """
-    for value, name in ((sigma, "sigma"), (tau, "tau"), (dt, "dt")):
-        check_number(value, name, low=0 if name == "sigma" else 1e-9)
+    check_number(sigma, "sigma", low=0)
+    check_number(tau, "tau", low=1e-9)
+    check_number(dt, "dt", low=1e-9)
     steps = np.arange(n_steps)
     age = steps[None, :] - steps[:, None]  # time since each kick, in steps
     kicks = np.where(age >= 0, np.exp(-np.maximum(age, 0) * dt / tau), 0.0)
-    kicks[1:] *= math.sqrt(
-        -math.expm1(-2 * dt / tau)
-    )  # the first kick alone has the full, stationary size
+    # the first kick alone has the full, stationary size
+    kicks[1:] *= math.sqrt(-math.expm1(-2 * dt / tau))
     return rng.normal((n, n_steps)) @ rng.backend.asarray(sigma * kicks)
 
-
+# %% ../../nbs/02_stdp.ipynb #138a5fd2
 def poisson_spikes(rate: Array, dt: float, *, rng: Random) -> Array:
-    """Spikes (0 or 1, float32) drawn with probability rate x dt; rate : any shape, Hz; dt : ms.
+    """Spikes, 0 or 1 in float32, drawn with probability rate x dt.
 
-    Raises ValueError for rates below 0 or above 1000 / dt Hz.
+    Parameters
+    ----------
+    rate : array of any shape
+        In Hz.
+    dt : float
+        Time step, ms.
+
+    Raises
+    ------
+    ValueError
+        For rates below 0 or above 1000 / dt Hz.
     """
     xp = array_namespace(rate)
     if bool(xp.any(~((rate >= 0) & (rate * dt <= 1000)))):  # written so that NaN fails too
         raise ValueError(
-            f"rates must be between 0 and {1000 / dt:g} Hz with dt = {dt:g} ms; use a smaller dt for higher ones."
+            f"rates must be between 0 and {1000 / dt:g} Hz with dt = {dt:g} ms; "
+            "use a smaller dt for higher ones."
         )
     return xp.astype(rng.uniform(rate.shape) * 1000 < rate * dt, xp.float32)
 
@@ -148,15 +179,13 @@ def poisson_spikes(rate: Array, dt: float, *, rng: Random) -> Array:
 class TrialParams:
     """One trial of the paper's Fig. 1: the voltage around a presynaptic spike at t = 0.
 
-    Voltages in mV, times in ms.
+    Voltages in mV, times in ms. TypeError or ValueError for parameters that cannot be.
     """
 
     threshold: float = -50.0  # mV: where the neuron spikes
     gap: float = 5.0  # mV: spread (half-normal) of the distance below threshold at t = 0
-    slope_up: float = (
-        0.5  # mV/ms: spread (half-normal) of the slope in the half of the trials where it rises
-    )
-    slope_down: float = 0.5  # mV/ms: the same where it falls
+    slope_up: float = 0.5  # mV/ms: spread (half-normal) of the slope in the half that rises
+    slope_down: float = 0.5  # mV/ms: the same in the half that falls
     noise: float = 0.5  # mV: standard deviation of the voltage noise
     noise_tau: float = 10.0  # ms: its correlation time
     window: float = 2.0  # ms: the slope is taken from -window/2 to +window/2
@@ -164,13 +193,13 @@ class TrialParams:
     dt: float = 0.25  # ms: time step
 
     def __post_init__(self) -> None:
+        lowest = {"threshold": None, "noise": 0.0}
         for name, value in vars(self).items():
-            check_number(
-                value, name, low=None if name == "threshold" else 0.0 if name == "noise" else 1e-9
-            )
+            check_number(value, name, low=lowest.get(name, 1e-9))
         if not 2 * self.dt <= self.window <= 2 * self.half_width:
             raise ValueError(
-                f"window must be between 2 dt and 2 half_width, got {self.window} ms with dt = {self.dt} ms."
+                f"window must be between 2 dt and 2 half_width, got {self.window} ms "
+                f"with dt = {self.dt} ms."
             )
 
     @property
@@ -182,14 +211,25 @@ class TrialParams:
 # %% ../../nbs/02_stdp.ipynb #c7df678e
 def draw_trials(n: int, p: TrialParams, *, rng: Random) -> tuple[Array, Array]:
     "Gaps (n,) in mV and slopes (n,) in mV/ms of n trials; half of the slopes rise, half fall."
-    z, up = rng.stream("slope").normal((n,)), rng.stream("sign").uniform((n,)) < 0.5
+    z = rng.stream("slope").normal((n,))
+    rises = rng.stream("sign").uniform((n,)) < 0.5
     xp = array_namespace(z)
-    slope = xp.where(up, p.slope_up * xp.abs(z), -p.slope_down * xp.abs(z))
+    slope = xp.where(rises, p.slope_up * xp.abs(z), -p.slope_down * xp.abs(z))
     return p.gap * xp.abs(rng.stream("gap").normal((n,))), slope
 
 
 def voltage(gap: Array, slope: Array, p: TrialParams, *, rng: Random) -> Array:
-    "V(t) = threshold - gap + slope t + noise for each trial, (n, n_t) mV, at the times `p.times`."
+    """V(t) = threshold - gap + slope t + noise for each trial, at the times `p.times`.
+
+    Parameters
+    ----------
+    gap, slope : (n,)
+        In mV and mV/ms, as `draw_trials` gives them.
+
+    Returns
+    -------
+    (n, n_t) array, mV
+    """
     t = rng.backend.asarray(p.times)
     noise = ou_noise(gap.shape[0], t.shape[0], sigma=p.noise, tau=p.noise_tau, dt=p.dt, rng=rng)
     return (p.threshold - gap)[:, None] + slope[:, None] * t[None, :] + noise
@@ -200,9 +240,8 @@ def _first_crossing(V, p):
     does or starts above.
     """
     xp = array_namespace(V)
-    k = xp.argmax(xp.astype(V >= p.threshold, xp.uint8), axis=1)[
-        :, None
-    ]  # 0: never above, or above at once
+    above = xp.astype(V >= p.threshold, xp.uint8)
+    k = xp.argmax(above, axis=1)[:, None]  # 0: never above, or above at once
     low = xp.take_along_axis(V, xp.where(k > 0, k - 1, k), axis=1)
     high = xp.take_along_axis(V, k, axis=1)
     rise = xp.where(high > low, high - low, xp.ones_like(low))
@@ -211,45 +250,66 @@ def _first_crossing(V, p):
 
 
 def nearest_spike(V: Array, p: TrialParams) -> Array:
-    """delta_T = t_post - t_pre (n,) in ms of the threshold crossing nearest to t = 0; NaN where V
-    starts above threshold or never reaches it.
+    """delta_T = t_post - t_pre of the threshold crossing nearest to t = 0, (n,) in ms, for voltages
+    V (n, n_t) in mV; NaN where V starts above threshold or never reaches it.
     """
-    xp, middle = array_namespace(V), V.shape[1] // 2
+    xp = array_namespace(V)
+    middle = V.shape[1] // 2
     after = _first_crossing(V[:, middle:], p)
     before = _first_crossing(xp.flip(V[:, : middle + 1], axis=1), p)
     delta_t = xp.where(after < before, after, -before)
     return xp.where(xp.isfinite(delta_t), delta_t, xp.full_like(delta_t, math.nan))
 
-
+# %% ../../nbs/02_stdp.ipynb #29dfa7f1
 def weight_change(V: Array, p: TrialParams) -> Array:
-    "Eq. 1 at the presynaptic spike: the mean slope of V over the window around t = 0, (n,) mV/ms."
-    k, middle = max(1, round(p.window / (2 * p.dt))), V.shape[1] // 2
+    """Eq. 1 at the presynaptic spike: the mean slope of V (n, n_t) in mV over the window around
+    t = 0, (n,) in mV/ms.
+    """
+    k = max(1, round(p.window / (2 * p.dt)))
+    middle = V.shape[1] // 2
     return (V[:, middle + k] - V[:, middle - k]) / (2 * k * p.dt)
 
 # %% ../../nbs/02_stdp.ipynb #9d2821f3
 def simulate_trials(
     n: int, p: TrialParams = TrialParams(), *, rng: Random, chunk: int = 10_000
 ) -> tuple[Array, ...]:
-    """n trials of Fig. 1: (delta_T in ms, delta_W in mV/ms), each (n,) float32 on the backend of
-    `rng`, NaN delta_T where there was no postsynaptic spike in the trial. Memory: about 5 arrays of
-    chunk x n_t numbers, whatever n.
+    """Spike-time differences and weight changes of n trials of Fig. 1.
+
+    Parameters
+    ----------
+    n : int
+        Number of trials.
+    chunk : int
+        Trials at a time. Memory is about 5 arrays of chunk x n_t numbers, whatever n.
+
+    Returns
+    -------
+    delta_t, delta_w : (n,) float32 on the backend of `rng`
+        In ms and mV/ms; delta_t is NaN where there was no postsynaptic spike in the trial.
     """
     check_number(n, "n", integer=True, low=1)
     check_number(chunk, "chunk", integer=True, low=1)
     parts = []
     for c, start in enumerate(range(0, n, chunk)):
         stream = rng.stream("trials", c)
-        V = voltage(
-            *draw_trials(min(chunk, n - start), p, rng=stream), p, rng=stream.stream("noise")
-        )
+        gap, slope = draw_trials(min(chunk, n - start), p, rng=stream)
+        V = voltage(gap, slope, p, rng=stream.stream("noise"))
         parts.append((nearest_spike(V, p), weight_change(V, p)))
     return tuple(rng.backend.xp.concat(arrays) for arrays in zip(*parts))
 
 # %% ../../nbs/02_stdp.ipynb #28df7860
 @dataclass(frozen=True)
 class Curve:
-    """Mean, spread and standard error of a weight change against spike-time difference; NumPy
-    arrays (n_bins,), times in ms.
+    """A weight change against spike-time difference; NumPy arrays (n_bins,).
+
+    Parameters
+    ----------
+    centre
+        Spike-time differences, ms.
+    mean, sd, stderr
+        Mean, spread and standard error of the mean of the weight change, in its own unit.
+    count
+        Trials in each bin.
     """
 
     centre: np.ndarray[Any, Any]
@@ -258,15 +318,18 @@ class Curve:
     stderr: np.ndarray[Any, Any]
     count: np.ndarray[Any, Any]
 
-
+# %% ../../nbs/02_stdp.ipynb #e4e0d53c
 def stdp_curve(delta_t: Array, delta_w: Array, edges: Array) -> Curve:
-    """The `Curve` of delta_W (any unit) binned by delta_T at `edges` (ms, increasing).
+    """The `Curve` of `delta_w` (any unit) binned by `delta_t` (both (n,)) at `edges` (ms,
+    increasing).
 
-    NaNs are left out; a bin with fewer than 2 trials is an error.
+    NaNs are left out; ValueError for a bin with fewer than 2 trials.
     """
     t, w, edges = (to_numpy(a).astype(np.float64) for a in (delta_t, delta_w, np.asarray(edges)))
     inside = (t >= edges[0]) & (t < edges[-1])  # False for NaN
-    k, w, bins = np.searchsorted(edges, t[inside], side="right") - 1, w[inside], len(edges) - 1
+    w = w[inside]
+    k = np.searchsorted(edges, t[inside], side="right") - 1
+    bins = len(edges) - 1
     count = np.bincount(k, minlength=bins)
     if count.min() < 2:
         raise ValueError(
@@ -278,30 +341,48 @@ def stdp_curve(delta_t: Array, delta_w: Array, edges: Array) -> Curve:
 
 # %% ../../nbs/02_stdp.ipynb #98b444ff
 def expected_curve(delta_t: Array, p: TrialParams = TrialParams()) -> np.ndarray[Any, Any]:
-    """The exact mean of Eq. 1 given delta_T (NumPy, ms) for trials without noise: a signed
-    sqrt(pi/2) slope / sqrt(1 + (delta_T slope/gap)^2), in mV/ms.
+    """The exact mean of Eq. 1 given delta_T, for trials without noise, in mV/ms:
+    +-sqrt(pi/2) slope / sqrt(1 + (delta_T slope/gap)^2).
+
+    Parameters
+    ----------
+    delta_t : NumPy array of any shape
+        In ms; at 0 the mean is 0.
     """
     delta_t = np.asarray(delta_t, dtype=np.float64)
     slope = np.where(delta_t > 0, p.slope_up, p.slope_down)
-    return (
-        np.sign(delta_t)
-        * math.sqrt(math.pi / 2)
-        * slope
-        / np.sqrt(1 + (delta_t * slope / p.gap) ** 2)
-    )
+    height = np.sign(delta_t) * math.sqrt(math.pi / 2) * slope
+    return height / np.sqrt(1 + (delta_t * slope / p.gap) ** 2)
 
 # %% ../../nbs/02_stdp.ipynb #8b6b483e
 def fit_exponential(curve: Curve, side: int = 1) -> tuple[float, float, float]:
-    """Fit +-A exp(-|delta_T| / tau) to the positive (side=1) or negative (side=-1) half of a
-    `Curve`: (A, tau in ms, standard error of tau).
+    """Fit +-A exp(-|delta_T| / tau) to one half of a `Curve`.
+
+    Parameters
+    ----------
+    side : 1 or -1
+        The positive or the negative half.
+
+    Returns
+    -------
+    A : float, in the unit of the curve
+    tau : float, ms
+    stderr : float
+        Standard error of tau, ms.
+
+    Raises
+    ------
+    ValueError
+        If fewer than three bins have the expected sign.
     """
     keep = (side * curve.centre > 0) & (side * curve.mean > 0)
     if np.sum(keep) < 3:
         raise ValueError("fewer than three bins with the expected sign: nothing to fit.")
-    t, m, s = np.abs(curve.centre[keep]), np.abs(curve.mean[keep]), curve.stderr[keep]
-    rows = (
-        np.stack([np.ones_like(t), -t], axis=1) * (m / s)[:, None]
-    )  # the logarithm's s.e. is s / m
+    t = np.abs(curve.centre[keep])
+    m = np.abs(curve.mean[keep])
+    s = curve.stderr[keep]
+    # a straight line through the logarithms, whose standard error is s / m
+    rows = np.stack([np.ones_like(t), -t], axis=1) * (m / s)[:, None]
     covariance = np.linalg.inv(rows.T @ rows)
     log_a, rate = covariance @ (rows.T @ (np.log(m) * m / s))
     return float(np.exp(log_a)), float(1 / rate), float(np.sqrt(covariance[1, 1]) / rate**2)
@@ -332,13 +413,24 @@ def random_rates(n: int, p: RateParams, *, rng: Random) -> Array:
     log_rate = ou_noise(n, round(p.duration / p.dt), sigma=p.depth, tau=p.tau, dt=p.dt, rng=rng)
     return p.mean * array_namespace(log_rate).exp(log_rate - p.depth**2 / 2)
 
-
+# %% ../../nbs/02_stdp.ipynb #07a06ef3
 def central_slope(x: Array, *, window: float, dt: float) -> Array:
-    """(x(t + window/2) - x(t - window/2)) / window along the last axis of x (n, n_t), per ms; 0
-    where the window leaves the sequence.
+    """(x(t + window/2) - x(t - window/2)) / window, per ms, for every step of x (n, n_t); 0 where
+    the window leaves the sequence.
+
+    Parameters
+    ----------
+    window, dt : float
+        Length of the window and of a step, ms.
+
+    Raises
+    ------
+    ValueError
+        If the window is longer than the sequence.
     """
     check_array(x, "x")
-    xp, k = array_namespace(x), max(1, round(window / (2 * dt)))
+    xp = array_namespace(x)
+    k = max(1, round(window / (2 * dt)))
     if 2 * k >= x.shape[1]:
         raise ValueError(f"window = {window} ms is too long for {x.shape[1]} steps of {dt} ms.")
     edge = xp.zeros_like(x[:, :k])
@@ -354,30 +446,51 @@ def update_by_lag(
     max_lag: float = 20.0,
     pairing: str = "all",
 ) -> Curve:
-    """The mean of `change` at presynaptic spikes that have a postsynaptic spike at each lag up to
-    `max_lag` ms: a `Curve`.
-    pre, post : (n, n_t) spikes; change : (n, n_t) update if the presynaptic neuron spikes at t.
-    pairing : 'all' pairs, or only the 'nearest' postsynaptic spike on either side. Standard errors
-        take sequences as the independent unit.
+    """The mean of `change` at presynaptic spikes that have a postsynaptic spike at each lag, as a
+    `Curve`; its standard errors take sequences as the independent unit.
+
+    Parameters
+    ----------
+    pre, post : (n, n_t)
+        Spikes, 0 or 1.
+    change : (n, n_t)
+        The update if the presynaptic neuron spikes at t, in any unit.
+    dt, max_lag : float
+        Time step and longest lag on either side, ms.
+    pairing : "all" or "nearest"
+        All pairs, or only the nearest postsynaptic spike on either side.
+
+    Raises
+    ------
+    ValueError
+        For a lag that does not fit into half of a sequence, or one with fewer than two pairs.
     """
     check_choice(pairing, "pairing", ("all", "nearest"))
-    xp, far = array_namespace(pre, post, change), round(max_lag / dt)
+    far = round(max_lag / dt)
     if not 0 < far < pre.shape[1] // 2:
         raise ValueError(f"max_lag must be between dt and half of the sequence, got {max_lag} ms.")
-    inner, rows = slice(far, pre.shape[1] - far), {}
-    for sign in (-1, 1):
-        free = pre[:, inner]  # presynaptic spikes still without a partner on this side
-        for k in range(1, far + 1):
-            partner = post[:, far + sign * k : post.shape[1] - far + sign * k]
-            hit = free * partner
-            total = to_numpy(xp.sum(hit * change[:, inner], axis=1)).astype(np.float64)
-            square = float(xp.sum(hit * change[:, inner] ** 2))
-            number = to_numpy(xp.sum(hit, axis=1)).astype(np.float64)
-            rows[sign * k * dt] = _ratio(total, square, number)
-            if pairing == "nearest":
-                free = free * (1 - partner)
-    lags = sorted(rows)
-    return Curve(np.asarray(lags), *(np.asarray([rows[lag][i] for lag in lags]) for i in range(4)))
+    before, after = (_one_side(pre, post, change, far, sign, pairing) for sign in (-1, 1))
+    lags = np.concatenate([-np.arange(1, far + 1)[::-1], np.arange(1, far + 1)]) * dt
+    return Curve(lags, *np.transpose([*before[::-1], *after]))
+
+# %% ../../nbs/02_stdp.ipynb #ea440717
+def _one_side(pre, post, change, far, sign, pairing):
+    "Mean, spread, standard error and count at lags of 1, ..., `far` steps on the side `sign`."
+    xp = array_namespace(pre, post, change)
+    n_t = pre.shape[1]
+    free = pre[:, far : n_t - far]  # presynaptic spikes still without a partner on this side
+    change = change[:, far : n_t - far]
+    rows = []
+    for k in range(1, far + 1):
+        partner = post[:, far + sign * k : n_t - far + sign * k]
+        hit = free * partner
+        total = to_numpy(xp.sum(hit * change, axis=1)).astype(np.float64)
+        square = float(xp.sum(hit * change**2))
+        number = to_numpy(xp.sum(hit, axis=1)).astype(np.float64)
+        rows.append(_ratio(total, square, number))
+        if pairing == "nearest":
+            free = free * (1 - partner)
+    return rows
 
 
 def _ratio(total, square, number):
@@ -393,29 +506,41 @@ def _ratio(total, square, number):
 
 # %% ../../nbs/02_stdp.ipynb #ad4a790c
 def expected_rate_window(lag: Array, p: RateParams = RateParams(), *, window: float = 2.0) -> Array:
-    """The exact mean of the rate rule's update (Hz/ms) over all pairs at `lag` (NumPy, ms), for the
-    slope over `window` ms.
+    """The exact mean of the rate rule's update over all pairs at `lag`, in Hz/ms:
+    (C(lag - window/2) - C(lag + window/2)) / (window x mean rate).
+
+    Parameters
+    ----------
+    lag : NumPy array of any shape
+        t_post - t_pre in ms.
+    window : float
+        Over how many ms the slope of the rate is taken.
     """
 
     def autocorrelation(u):
         return p.mean**2 * np.exp(p.depth**2 * np.exp(-np.abs(u) / p.tau))
 
     lag = np.asarray(lag, dtype=np.float64)
-    return (autocorrelation(lag - window / 2) - autocorrelation(lag + window / 2)) / (
-        window * p.mean
-    )
+    fall = autocorrelation(lag - window / 2) - autocorrelation(lag + window / 2)
+    return fall / (window * p.mean)
 
 # %% ../../nbs/02_stdp.ipynb #2eeadc05
 def balanced_window(
     rate: float = 0.0, *, tau_plus: float = 16.8, tau_minus: float = 33.7
 ) -> Window:
-    """A `Window` with a_plus = 1 and the a_minus at which unrelated Poisson spikes cause no drift:
-    nearest pairs at `rate` Hz; rate=0 for all pairs.
+    """A `Window` with a_plus = 1 and the a_minus at which unrelated Poisson spikes cause no drift.
+
+    Parameters
+    ----------
+    rate : float
+        In Hz, for nearest pairs; 0 balances all pairs.
+    tau_plus, tau_minus : float
+        Time constants, ms.
     """
     check_number(rate, "rate", low=0.0)
-    return Window(
-        1.0, tau_plus, (rate / 1000 + 1 / tau_minus) / (rate / 1000 + 1 / tau_plus), tau_minus
-    )
+    per_ms = rate / 1000
+    a_minus = (per_ms + 1 / tau_minus) / (per_ms + 1 / tau_plus)
+    return Window(1.0, tau_plus, a_minus, tau_minus)
 
 # %% ../../nbs/02_stdp.ipynb #645ad310
 def _trace(spikes, tau, dt, pairing):
@@ -423,29 +548,38 @@ def _trace(spikes, tau, dt, pairing):
     the latest alone.
     """
     xp = array_namespace(spikes)
+    combine = xp.add if pairing == "all" else xp.maximum
 
     def earlier(a, k):
         return math.exp(-k * dt / tau) * xp.concat([xp.zeros_like(a[:, :k]), a[:, :-k]], axis=1)
 
-    combine, trace, k = (xp.add if pairing == "all" else xp.maximum), spikes, 1
+    trace = spikes
+    k = 1
     while k < spikes.shape[1]:
-        trace, k = combine(trace, earlier(trace, k)), 2 * k
+        trace = combine(trace, earlier(trace, k))
+        k *= 2
     return earlier(trace, 1)
 
-
+# %% ../../nbs/02_stdp.ipynb #d04a3c0e
 def pairwise_stdp(
     pre: Array, post: Array, window: Window = Window(), *, dt: float, pairing: str = "nearest"
 ) -> Array:
     """The classic STDP update at every step, (n, n_t) in the window's unit of weight; sum over the
     last axis for the total.
-    pre, post : (n, n_t) floating 0/1 spikes; pairing : 'nearest' (each spike with the latest one of
-        the other neuron) or 'all'.
-    Spikes in the same step do not pair.
+
+    Parameters
+    ----------
+    pre, post : (n, n_t)
+        Floating 0/1 spikes. Spikes in the same step do not pair.
+    dt : float
+        Time step, ms.
+    pairing : "nearest" or "all"
+        Each spike with the latest one of the other neuron, or with all earlier ones.
     """
     check_choice(pairing, "pairing", ("nearest", "all"))
     check_number(dt, "dt", low=1e-9)
-    for a, name in ((pre, "pre"), (post, "post")):
-        check_array(a, name, low=0.0, high=1.0)
+    check_array(pre, "pre", low=0.0, high=1.0)
+    check_array(post, "post", low=0.0, high=1.0)
     if pre.shape != post.shape:
         raise ValueError(
             f"pre and post must have one shape, got {tuple(pre.shape)} and {tuple(post.shape)}."
@@ -455,15 +589,24 @@ def pairwise_stdp(
 
 # %% ../../nbs/02_stdp.ipynb #18760577
 def correlation(a: Array, b: Array, n_groups: int = 10) -> tuple[float, float]:
-    """Pearson's correlation of a and b (NumPy, (n,)): its mean and standard error over `n_groups`
-    independent groups of sequences.
+    """Pearson's correlation of a and b: its mean and standard error over independent groups.
+
+    Parameters
+    ----------
+    a, b : NumPy arrays (n,)
+        One number for each sequence.
+    n_groups : int
+        Groups of sequences; each needs four or more.
+
+    Raises
+    ------
+    ValueError
+        For two lengths, or too few sequences.
     """
     if len(a) != len(b) or len(a) < 4 * n_groups:
         raise ValueError(
             f"need two arrays of one length, at least {4 * n_groups}, got {len(a)} and {len(b)}."
         )
-    r = [
-        np.corrcoef(part_a, part_b)[0, 1]
-        for part_a, part_b in zip(np.array_split(a, n_groups), np.array_split(b, n_groups))
-    ]
+    groups = zip(np.array_split(a, n_groups), np.array_split(b, n_groups))
+    r = [np.corrcoef(part_a, part_b)[0, 1] for part_a, part_b in groups]
     return float(np.mean(r)), float(np.std(r, ddof=1) / math.sqrt(n_groups))
