@@ -7,7 +7,6 @@ __all__ = ['INFO', 'TRAIN', 'SAMPLE', 'INPAINT', 'EVALUATE']
 
 # %% ../../nbs/18_networks.ipynb #ec9f3007
 import argparse
-import json
 import math
 import os
 import platform

@@ -185,7 +185,7 @@ class PerturbationFeedback:
             else:
                 delta_update(*ends, self.states[k], optimizer=self.optimizer, t=self.t, **shaking)
 
-
+# %% ../../nbs/26_supervised.ipynb #0a2fc201
 def _silent(pair):
     "A linear map down, as `pair.g`, whose weights are 0."
     xp = array_namespace(pair.f.W)

@@ -42,7 +42,6 @@ from biolearn.reproduction.runs import (
     ReproduceError,
     checkout,
     locked,
-    output_folder,
     output_path,
     peak_memory,
     run_key,
