@@ -49,7 +49,14 @@ TARGETS = {  # the most that a measure may be
     "imports that go the wrong way": 0,
 }
 FIRST = 20  # places that are listed of a measure that does not hold; all of them with --show
-CEILINGS: dict[str, float] = {}  # measures whose target is not reached yet: today's number
+CEILINGS: dict[str, float] = {  # measures whose target is not reached yet: today's number
+    "lines over 120 columns, package (%)": 0.04,
+    "lines over 120 columns, notebooks (%)": 0.09,
+    "statements": 7970,
+    "public names that nothing else uses": 48,
+    "loops over settings and seeds that write files": 4,
+    "functions with more than seven parameters": 4,
+}
 
 
 # ---- what is read --------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ an alternative text. Exit code 3: the figure notebooks must be run first; 1: som
 missing; the message says what.
 """
 
-import importlib
+import ast
 import json
 import re
 import sys
@@ -421,7 +421,7 @@ def face_row(name):
 
 
 def module_row(module):
-    asked = importlib.import_module(f"biolearn.{module}").__doc__
+    asked = ast.get_docstring(ast.parse(reference.source(module)))
     return f"| [biolearn.{module}]({module}.rst) | {asked} |"
 
 

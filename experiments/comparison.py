@@ -20,8 +20,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from biolearn.reproduction.study import Work, study
-
 from biolearn.cli.reproduction import seed_list
 from biolearn.core.data import load_dataset
 from biolearn.core.rng import Random
@@ -38,6 +36,7 @@ from biolearn.evaluation.network import TrainedNetwork
 from biolearn.reproduction.profiles import PROFILES
 from biolearn.reproduction.report import git_revision
 from biolearn.reproduction.runs import trained_run, versions, with_mixture
+from biolearn.reproduction.study import Work, study
 from experiments import baselines
 from experiments.trained import features_of, read_run
 

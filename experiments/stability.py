@@ -207,7 +207,8 @@ def append(row):
         writer.writerow(row)
 
 
-def main(dataset, data=None, device="cpu"):
+def run(dataset, data=None, device="cpu"):
+    "Measure the points of `dataset` that are not in the table yet."
     backend = use_device(device)
     held = {}
     done = {key(row) for row in csv.DictReader(TABLE.open())} if TABLE.exists() else set()
@@ -224,12 +225,18 @@ def main(dataset, data=None, device="cpu"):
         print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
 
 
-if __name__ == "__main__":
+def main(argv=None):
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m experiments.stability",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", choices=("linear", "digits", "mnist"))
     parser.add_argument("--data", help="folder with the MNIST files")
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    main(args.dataset, args.data, args.device)
+    args = parser.parse_args(argv)
+    run(args.dataset, args.data, args.device)
+
+
+if __name__ == "__main__":
+    main()

@@ -116,9 +116,7 @@ def test_a_run_is_scored_as_its_network_and_with_the_activity_of_training(run):
     network = TrainedNetwork(run.model, run.profile.recipe.inference)
     found = ablations._scores(run, full=False)
     rms = found.pop("rms")
-    alone = score_network(
-        network, run.dataset, n_samples=60, rng=run.rng, full=False, progress=False
-    )
+    alone = score_network(network, run.dataset, n_samples=60, rng=run.rng, full=False)
     assert found == alone and TINY.sigma == 0.2
     assert rms["last"] == pytest.approx(run.history[-1]["rms"])
     assert rms["largest"] == np.max([epoch["rms"] for epoch in run.history], axis=0).tolist()

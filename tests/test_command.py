@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biolearn.core.inference import Inference
 import biolearn.cli.main as main
 import biolearn.cli.networks as networks
 import biolearn.cli.pictures as pictures
 from biolearn.core.arrays import use_device
-from biolearn.core.checkpoints import load_model, save_model
-from biolearn.core.data import DataError, load_digits
+from biolearn.core.checkpoints import load_model, read_notes, save_model
+from biolearn.core.data import MNIST_FILES, DataError, load_digits
 from biolearn.core.generation import generate, half_masks, inpaint
+from biolearn.core.inference import Inference
 from biolearn.core.model import TopPrior, init_model
 from biolearn.core.rng import Random
 from biolearn.reproduction.profiles import PROFILES
@@ -119,12 +119,17 @@ def test_every_example_in_the_help_is_understood(tmp_path, monkeypatch):
 
 
 def test_the_help_lists_all_commands_and_loads_none():
-    code = "import sys\nfrom biolearn.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(*sorted(n for n in sys.modules if n.startswith('biolearn') or n == 'numpy'))"
+    code = (
+        "import sys\nfrom biolearn.cli.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(*sorted(n for n in sys.modules if n.startswith('biolearn') or n == 'numpy'))"
+    )
     done = process(code=code)
     assert all(re.search(rf"^  {name} ", done.stdout, re.M) for name in main.COMMANDS)
     assert (
         done.stdout.splitlines()[-1]
-        == "biolearn biolearn.cli biolearn.cli.main biolearn.core biolearn.core.files biolearn.kernels biolearn.kernels.blas"
+        == "biolearn biolearn.cli biolearn.cli.main biolearn.core biolearn.core.files "
+        "biolearn.kernels biolearn.kernels.blas"
     )
 
 
@@ -170,11 +175,9 @@ def test_an_error_is_one_line_and_a_trace_with_debug(error, code, said, command,
 
     monkeypatch.setattr(networks, "INFO", main.Command(lambda parser: None, run))
     assert command("info") == (code, "", said)
-    lambda_returns = command("info", "--debug")[2]
-    assert ("Traceback" in lambda_returns and "in run" in lambda_returns) == (
-        code == 1
-    ) and lambda_returns.endswith(said)
-    assert command("--debug", "info")[2] == lambda_returns
+    traced = command("info", "--debug")[2]
+    assert ("Traceback" in traced and "in run" in traced) == (code == 1) and traced.endswith(said)
+    assert command("--debug", "info")[2] == traced
 
 
 def test_what_cannot_be_meant_is_2_and_shows_the_usage_of_its_command(command, monkeypatch):
@@ -308,7 +311,11 @@ def test_kernels_are_chosen_before_numpy_is_loaded(tmp_path):
     """
     info = tmp_path / "cpuinfo"
     info.write_text("processor : 0\nflags\t\t: fpu avx512f avx512bw avx512dq avx512vl\n")
-    code = f"import os, sys\nfrom biolearn.cli.main import choose_kernels\nprint('numpy' in sys.modules, choose_kernels({str(info)!r}), os.environ.get('OPENBLAS_CORETYPE'), sep='|')"
+    code = (
+        "import os, sys\nfrom biolearn.cli.main import choose_kernels\n"
+        f"print('numpy' in sys.modules, choose_kernels({str(info)!r}), "
+        "os.environ.get('OPENBLAS_CORETYPE'), sep='|')"
+    )
     env = {k: v for k, v in ENV.items() if k != "OPENBLAS_CORETYPE"}
     assert (
         process(code=code, env=env).stdout
@@ -360,7 +367,7 @@ def test_info_makes_no_folder_and_finds_mnist(tmp_path, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("BIOLEARN_DATA", str(tmp_path / "data"))
-    for name in networks.MNIST_FILES:
+    for name in MNIST_FILES:
         (tmp_path / "data" / name).touch()
     assert f"mnist            {tmp_path / 'data'}\n" in command("info")[1] and sorted(
         p.name for p in tmp_path.iterdir()
@@ -477,7 +484,8 @@ def test_a_picture_of_another_size_is_scaled_centred_and_told(model, tmp_path, c
     assert (
         code == 0
         and errors
-        == "biolearn: a.png has 16 x 14 pixels, the network 8 x 8: it is scaled to fit and centred, and the result has 8 x 8\n"
+        == "biolearn: a.png has 16 x 14 pixels, the network 8 x 8: it is scaled to fit and "
+        "centred, and the result has 8 x 8\n"
     )
     made = bytes_of(tmp_path / "b.png")
     assert (
@@ -647,7 +655,7 @@ def test_train_on_pictures_of_ones_own_then_sample_and_evaluate(tmp_path, comman
         "cpu",
     )
     assert (code, printed, errors) == (0, "x.npy\nx.png\n", "")
-    recipe = networks.read_notes("a.safetensors")["recipe"]
+    recipe = read_notes("a.safetensors")["recipe"]
     assert np.array_equal(
         np.load("x.npy"),
         generate(
@@ -767,8 +775,11 @@ def test_completion_knows_commands_options_and_files():
     done = process("completion", "bash")
     assert done.returncode == 0 and not done.stderr
     ask = (
-        'source /dev/stdin <<<"$SCRIPT"; COMP_TYPE=9; try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMPREPLY=(); '
-        '$(complete -p biolearn | sed "s/.*-F \\([^ ]*\\).*/\\1/"); echo "${COMPREPLY[@]}"; }; try biolearn in; try biolearn inpaint --hi; try biolearn inpaint --hide r; try biolearn train --profile ""'
+        'source /dev/stdin <<<"$SCRIPT"; COMP_TYPE=9; '
+        'try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMPREPLY=(); '
+        '$(complete -p biolearn | sed "s/.*-F \\([^ ]*\\).*/\\1/"); echo "${COMPREPLY[@]}"; }; '
+        "try biolearn in; try biolearn inpaint --hi; try biolearn inpaint --hide r; "
+        'try biolearn train --profile ""'
     )
     shell = subprocess.run(
         ["bash", "-c", ask],
@@ -791,5 +802,23 @@ def test_completion_without_shtab_says_what_to_do(command, monkeypatch):
     assert command("completion", "zsh") == (
         1,
         "",
-        "biolearn: completion needs the package shtab, which is not installed: pip install shtab\n",
+        "biolearn: this needs the package shtab, which is not installed: pip install shtab "
+        "(or all of biolearn's extra completion)\n",
     )
+
+
+def test_a_missing_package_is_told_with_the_extra_that_brings_it(command, monkeypatch):
+    "Whichever it is, in whatever command."
+    settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
+    for package, extra in main.EXTRAS.items():
+        assert re.search(rf"^{extra}_requirements =", settings, re.M), extra
+
+        def run(asked):
+            __import__(f"{package}.part")
+
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.setattr(networks, "INFO", main.Command(lambda parser: None, run))
+        name = {"PIL": "pillow"}.get(package, package)
+        code, printed, errors = command("info")
+        assert (code, printed) == (1, "") and errors.count("\n") == 1
+        assert f"needs the package {name}" in errors and f"biolearn's extra {extra})" in errors

@@ -354,8 +354,8 @@ def test_the_runner_refuses_a_folder_of_another_seed(tmp_path):
     from experiments import comparison as runner
 
     (tmp_path / "run.json").write_text(json.dumps({"seed": 1}))
-    with pytest.raises(SystemExit, match="seed 1, not 2"):
-        runner.read_run(tmp_path, 2)
+    with pytest.raises(ValueError, match="seed 1, not 2"):
+        runner.our_network("paper", 2, tmp_path)
     with pytest.raises(SystemExit):
         runner.main(["--model", "vae", "--run", str(tmp_path)])
 

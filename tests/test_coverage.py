@@ -417,7 +417,7 @@ def test_the_error_of_variety_is_its_spread(data):
     "asked, match",
     [
         (dict(measures=("Parzen", "charm")), "no measure is called 'charm': choose from Parzen, "),
-        (dict(measures=("Fréchet",), rng=Random(0)), "features of a classifier are needed"),
+        (dict(measures=("Fréchet",), rng=Random(0)), "features are needed"),
         (dict(measures=("two-sample",)), "rng is needed: two-sample draws"),
         (dict(measures=("recognisable",)), "64 columns"),
     ],

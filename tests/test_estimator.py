@@ -23,13 +23,12 @@ import biolearn.core.checkpoints as checkpoints
 import biolearn.core.learning as learning
 import biolearn.estimator as module
 from biolearn.core.arrays import DeviceError, to_numpy, use_device
-from biolearn.core.checkpoints import save_model
+from biolearn.core.checkpoints import read_notes, save_model
 from biolearn.core.data import load_digits, minibatches
 from biolearn.core.generation import generate, inpaint
-from biolearn.core.inference import Inference, infer
-from biolearn.core.learning import DivergenceError, TrainConfig, copy_model, train_step
+from biolearn.core.inference import infer
+from biolearn.core.learning import DivergenceError, TrainConfig, new_train_state, train_step
 from biolearn.core.model import decode, encode, init_model, log_p_joint
-from biolearn.core.optimizers import new_optimizer_state
 from biolearn.core.priors import fit_top_prior
 from biolearn.core.rng import Random
 from biolearn.estimator import DeepDAE, log_to_mlflow, log_to_tensorboard, scalars
@@ -129,12 +128,23 @@ def test_no_tag_switches_a_check_off():
 
 
 def test_the_defaults_are_the_papers():
+    "One home for what is not said: the core's."
     profile = PROFILES["paper"]
-    assert (
-        DeepDAE()._recipe() == profile.recipe
-        and DeepDAE().hidden == profile.hidden
-        and DeepDAE()._units() == profile.units
+    assert module._config(DeepDAE()) == TrainConfig() and DeepDAE().hidden == profile.hidden
+    assert module._config(DeepDAE()).for_layers(2) == profile.recipe
+
+
+def test_with_nothing_said_it_trains_the_papers_recipe_for_its_depth(x, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        module, "fit", lambda model, x, config, **more: asked.append((model, config))
     )
+    for hidden in ((9,), (9, 8), (9, 8, 7)):
+        with pytest.raises(TypeError):  # the stand-in returns nothing
+            DeepDAE(hidden).fit(x)
+        model, config = asked.pop()
+        assert config == TrainConfig().for_model(model)
+        assert model.units == ("sigmoid", *("softplus",) * (len(hidden) - 1), "sigmoid")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -289,18 +299,15 @@ def by_hand(parts, seed=3):
         rate_g=(1e-3, 2e-3),
         decay=False,
     )
-    model, t, tops = init_model((64, 12, 5), UNITS, rng=Random(seed).stream("init")), 0, []
-    books = [
-        new_optimizer_state(dense, "adam") for pair in model.pairs for dense in (pair.f, pair.g)
-    ]
+    start, tops = init_model((64, 12, 5), UNITS, rng=Random(seed).stream("init")), []
+    state = new_train_state(start)
     for i, part in enumerate(parts):
         rng = Random(seed).stream("partial", i)
         noise = [rng.stream("noise", k) for k in range(3)]
         for batch in minibatches(part, 20, rng=rng.stream("order")):
-            t += 1
-            h, _ = train_step(model, books, batch, recipe, t=t, rngs=noise)
+            h, _ = train_step(state, batch, recipe, rngs=noise)
             tops.append(h[-1])
-    return replace(model, prior=fit_top_prior(np.concatenate(tops)))
+    return replace(state.model, prior=fit_top_prior(np.concatenate(tops)))
 
 
 def test_partial_fit_continues_with_its_books_and_its_prior(x):
@@ -314,7 +321,7 @@ def test_partial_fit_continues_with_its_books_and_its_prior(x):
     assert (
         mine.n_iter_ == 3
         and [e["epoch"] for e in mine.history_] == [1, 2, 3]
-        and mine._session.t == 2 + 1 + 3
+        and mine._stream.state.t == 2 + 1 + 3
     )
 
 
@@ -338,9 +345,7 @@ def test_partial_fit_goes_on_after_fit_and_fit_starts_anew(x):
         and all((a == b).all() for a, b in zip(before, weights(fitted)))
     )  # a model once taken does not move
     assert np.abs(weights(mine.model_)[0] - before[0]).max() < 0.01  # it is a continuation
-    assert (
-        same(mine.fit(x).model_, fitted) and mine.n_iter_ == 2 and "_session" not in mine.__dict__
-    )
+    assert same(mine.fit(x).model_, fitted) and mine.n_iter_ == 2 and "_stream" not in mine.__dict__
     with pytest.raises(ValueError, match="12"):
         mine.set_params(hidden=(13, 5)).partial_fit(x)
     assert mine.fit(x).model_.sizes == (64, 13, 5)
@@ -348,7 +353,7 @@ def test_partial_fit_goes_on_after_fit_and_fit_starts_anew(x):
 
 def test_partial_fit_takes_new_books_for_another_optimiser(x):
     mine = small().partial_fit(x)
-    assert mine.set_params(optimizer="sgd").partial_fit(x)._session.t == 3
+    assert mine.set_params(optimizer="sgd").partial_fit(x)._stream.state.t == 3
 
 
 @pytest.mark.parametrize("accident", [KeyboardInterrupt, MemoryError])
@@ -716,7 +721,7 @@ def test_what_is_not_a_saved_estimator_is_refused(x, tmp_path):
     with pytest.raises(ValueError, match="a.safetensors.*depth"):
         DeepDAE.load(path)
     fitting = small(checkpoint=tmp_path / "c").fit(x)
-    kept = max((tmp_path / "c").glob("*.safetensors"))
+    kept = max((tmp_path / "c").rglob("*.safetensors"))
     with pytest.raises(ValueError, match="no estimator"):
         DeepDAE.load(kept)
     fitting.save(path)
@@ -759,6 +764,128 @@ def test_fit_goes_on_from_a_checkpoint(x, tmp_path, monkeypatch):
     assert (
         same(again.model_, whole.model_) and again.n_iter_ == 2 and again.history_ == whole.history_
     )
+
+
+def killed_after(n):
+    "A callback that ends `fit` after `n` epochs, as a kill would."
+
+    def kill(estimator, history):
+        if len(history) == n:
+            raise KeyboardInterrupt
+
+    return kill
+
+
+@pytest.fixture
+def every_epoch(monkeypatch):
+    "Writing takes no time: there is a checkpoint after every epoch."
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: 0.0)
+
+
+@pytest.mark.parametrize("state", [None, 3])
+def test_without_a_random_state_the_same_call_goes_on_too(state, x, tmp_path, every_epoch):
+    where = dict(checkpoint=tmp_path / "c", random_state=state)
+    first = small(callbacks=[killed_after(1)], **where)
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(x)
+    epochs = []
+    mine = small(callbacks=[lambda estimator, history: epochs.append(len(history))], **where).fit(x)
+    assert epochs == [2] and mine.seed_ == first.seed_
+    assert same(mine.model_, small(random_state=mine.seed_).fit(x).model_)
+
+
+def test_the_clones_of_a_search_do_not_meet_in_one_folder(x, tmp_path, recwarn):
+    for state in (None, 0):
+        search = GridSearchCV(
+            small(checkpoint=tmp_path / str(state), random_state=state),
+            {"epochs": [1, 2], "hidden": [(12, 5), (9,)], "noise": [None]},
+            cv=3,
+            error_score="raise",
+        ).fit(x)
+        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+        assert len(list((tmp_path / str(state)).iterdir())) == 4 * 3 + 1
+
+
+def test_a_folder_with_checkpoints_of_its_own_is_used_as_it_was(x, tmp_path, every_epoch):
+    folder, epochs = tmp_path / "c", []
+    with pytest.raises(KeyboardInterrupt):
+        small(checkpoint=folder, callbacks=[killed_after(1)]).fit(x)
+    (inner,) = folder.iterdir()
+    for file in inner.iterdir():
+        file.rename(folder / file.name)
+    inner.rmdir()
+    small(checkpoint=folder, callbacks=[lambda e, history: epochs.append(len(history))]).fit(x)
+    assert epochs == [2]
+
+
+@pytest.mark.parametrize("wrong", ["", 3, True])
+def test_a_checkpoint_that_is_no_folder_is_refused(wrong, x, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="checkpoint must be"):
+        small(checkpoint=wrong).fit(x)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_foreign_file_does_not_decide_where_a_later_fit_writes(x, tmp_path):
+    mine = small().fit(x)
+    mine.save(tmp_path / "a.safetensors")
+    notes = read_notes(tmp_path / "a.safetensors")
+    notes["params"] |= {"checkpoint": str(tmp_path / "theirs"), "callbacks": ["print"]}
+    save_model(tmp_path / "b.safetensors", mine.model_, **notes)
+    other = DeepDAE.load(tmp_path / "b.safetensors")
+    assert other.checkpoint is other.callbacks is None
+    other.fit(x)
+    assert not (tmp_path / "theirs").exists()
+    for wrong in ({"seed_": "x"}, {"data_range_": [0]}, {"history_": 3}, {"_rows": None}):
+        bad = notes | {"fitted": notes["fitted"] | wrong}
+        save_model(tmp_path / "c.safetensors", mine.model_, **bad)
+        with pytest.raises(ValueError, match="c.safetensors.*no estimator"):
+            DeepDAE.load(tmp_path / "c.safetensors")
+
+
+# ---- tables as people have them ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dtype", ["u1", "i1", "u2", "i4", "u8", "f2", "f4", "f8", "g", ">f4", ">i2"]
+)
+def test_numbers_of_any_type_mean_the_same(dtype, x):
+    grey = np.round(16 * x)
+    mine, given = small().fit(grey.astype("f4")), grey.astype(dtype)
+    other = small().fit(given)
+    assert same(mine.model_, other.model_) and other.data_range_ == (0, 16)
+    codes = mine.transform(grey.astype("f8"))
+    np.testing.assert_allclose(other.transform(given), codes, rtol=0, atol=1e-6)
+    assert other.transform(given).dtype in (np.float32, np.float64)
+    visible = np.arange(64) < 32
+    assert (other.inpaint(given, visible)[:, :32] == grey[:, :32]).all()
+    assert same(small().partial_fit(given).model_, small().partial_fit(grey).model_)
+
+
+def test_booleans_and_lists(x):
+    ink = x > 0.5
+    wanted = small().fit(ink.astype("f4")).model_
+    assert same(small().fit(ink).model_, wanted)
+    assert same(small().fit(ink.astype(float).tolist()).model_, wanted)
+
+
+def test_small_whole_numbers_take_no_more_room_than_float32(x):
+    assert module._unmasked(np.zeros((9, 4), "u1"), False).dtype == np.float32
+    assert small().fit(np.round(x * 16).astype("u1")).transform(x).dtype == np.float32
+
+
+def test_a_mask_is_not_ignored(x):
+    masked = np.ma.masked_array(x, mask=np.zeros_like(x, bool))
+    mine = small().fit(masked)  # nothing is masked
+    assert same(mine.model_, small().fit(x).model_)
+    masked[:, 32:] = np.ma.masked
+    for method in (small().fit, small().partial_fit, mine.transform, mine.score):
+        with pytest.raises(ValueError, match="masked array, and 1600 of its entries"):
+            method(masked)
+    assert (mine.inpaint(masked) == mine.inpaint(x, np.arange(64) < 32)).all()
+    grey = np.ma.masked_array(np.round(16 * x).astype("u1"), mask=masked.mask)
+    whole = small().fit(np.round(16 * x))
+    assert np.isfinite(whole.inpaint(grey)).all()
 
 
 # ---- in company ----------------------------------------------------------------------------------

@@ -409,10 +409,10 @@ def test_impute_nearest_agrees_with_the_plain_loop(n, m, d, chunk, seed):
 @pytest.mark.parametrize("impute", [completion.impute_mean, completion.impute_nearest])
 def test_imputations_keep_visible_pixels_and_do_not_peek(digits, impute):
     visible = np.random.default_rng(0).random(digits.test.shape) < 0.5
-    filled = fill(digits.test, visible, digits.train)
+    filled = impute(digits.test, visible, digits.train)
     assert filled.dtype == np.float32 and np.array_equal(filled[visible], digits.test[visible])
     assert np.array_equal(
-        filled, fill(np.where(visible, digits.test, 1 - digits.test), visible, digits.train)
+        filled, impute(np.where(visible, digits.test, 1 - digits.test), visible, digits.train)
     )
 
 
@@ -622,19 +622,19 @@ def test_draws_of_impute_gaussian_have_the_conditional_distribution():
 
 def test_gaussian_imputations_with_nothing_visible_and_with_dead_pixels(digits):
     x = digits.test[:5]
-    for fill in (completion.impute_gaussian, completion.impute_pca):
+    for impute in (completion.impute_gaussian, completion.impute_pca):
         np.testing.assert_allclose(
-            fill(x, np.zeros(64, bool), digits.train),
+            impute(x, np.zeros(64, bool), digits.train),
             np.tile(digits.train.mean(axis=0), (5, 1)),
             atol=1e-6,
         )
         assert np.isfinite(
-            fill(x, np.arange(64) % 8 > 0, digits.train)
+            impute(x, np.arange(64) % 8 > 0, digits.train)
         ).all()  # column 0 hardly varies
-        assert fill(x, np.arange(64) < 32, digits.train).dtype == np.float32
-        device = fill(on_device(x), on_device(np.arange(64) < 32), on_device(digits.train))
+        assert impute(x, np.arange(64) < 32, digits.train).dtype == np.float32
+        device = impute(on_device(x), on_device(np.arange(64) < 32), on_device(digits.train))
         np.testing.assert_allclose(
-            to_numpy(device), fill(x, np.arange(64) < 32, digits.train), atol=1e-6
+            to_numpy(device), impute(x, np.arange(64) < 32, digits.train), atol=1e-6
         )
     with pytest.raises(ValueError, match="at least two"):
         completion.impute_gaussian(x, np.arange(64) < 32, digits.train[:1])

@@ -404,7 +404,8 @@ def test_nan_in_training_is_divergence():
         (np.ones((3, 5), np.float32), "6 columns"),
         (np.ones(6, np.float32), "2 axes"),
         (np.ones((0, 6), np.float32), "empty"),
-        (np.ones((3, 6), np.uint8), "floating"),
+        (np.full((3, 6), 255, np.uint8), "above 1"),
+        (np.ones((3, 6), complex), "real numbers"),
         ("x", "array"),
     ],
 )
@@ -412,6 +413,19 @@ def test_bad_data(bad, message):
     model, recipe = network(2)
     with pytest.raises((ValueError, TypeError), match=message):
         fit(model, bad, recipe, rng=Random(0), progress=False)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "uint8", "bool", ">f4"])
+def test_pictures_of_another_type_are_converted_once(dtype):
+    "To the dtype of the weights: the same bits as after converting them by hand."
+    model, recipe = network(2)
+    x = (Random(1).uniform((10, 6)) < 0.5).astype(dtype)
+    by_hand = x.astype(np.float32)
+    a, b = (fit(model, v, recipe, rng=2, progress=False)[0] for v in (x, by_hand))
+    for p, q in zip(arrays(a), arrays(b)):
+        assert p.dtype == np.float32 and np.array_equal(p, q)
+    for p, q in zip(infer(model, x), infer(model, by_hand)):
+        assert p.dtype == np.float32 and np.array_equal(p, q)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def network(digits, rng):
 
 @pytest.fixture(scope="module")
 def measured(network, digits, rng):
-    return score_network(network, digits, n_samples=60, rng=rng, progress=False)
+    return score_network(network, digits, n_samples=60, rng=rng)
 
 
 def masks_of(digits, n, rng):
@@ -220,7 +220,7 @@ def test_the_rest_of_a_measurement(network, digits, rng, measured):
 
 
 def test_less_is_measured_without_full_and_nothing_changes_by_it(network, digits, rng, measured):
-    short = score_network(network, digits, n_samples=60, rng=rng, full=False, progress=False)
+    short = score_network(network, digits, n_samples=60, rng=rng, full=False)
     assert list(short["rounds"]) == ["0", "1", "3", "10"]
     assert {k: measured["rounds"][k] for k in short["rounds"]} == short["rounds"]
     assert {**short, "rounds": 0} == {**measured, "rounds": 0}
@@ -232,7 +232,7 @@ def test_a_broken_model_is_measured_without_a_number(network, digits, rng):
     W[0, 0] = np.nan
     pairs = (replace(low, g=replace(low.g, W=W)), high)
     broken = replace(network, model=replace(network.model, pairs=pairs))
-    found = score_network(broken, digits, n_samples=60, rng=rng, full=False, progress=False)
+    found = score_network(broken, digits, n_samples=60, rng=rng, full=False)
     assert found["rounds"]["3"] == dict(mean=None, stderr=None, variety=None)
     assert found["inpainting"] is found["nearest"] is found["pictures"] is None
     assert found["climb"]["smallest_rise"] is None and found["climb"]["share_rising"] == 0

@@ -148,10 +148,8 @@ def test_the_commands_that_measure_again_are_commands(stem, tmp_path):
         program, *rest = line.split()
         if program == "python":
             module, flags = rest[1].removeprefix("experiments."), set(re.findall(r"--\w+", line))
-            path = ROOT / "experiments" / f"{module}.py"
-            renamed = {"comparison": "yardstick", "baselines": "peers"}
-            path = path if path.exists() else path.with_name(f"{renamed[module]}.py")
-            source = path.read_text() + (ROOT / "experiments" / "noise.py").read_text()
+            files = (ROOT / "experiments" / f"{name}.py" for name in (module, "__init__"))
+            source = "".join(file.read_text(encoding="utf-8") for file in files)
             assert all(f'"{flag}"' in source for flag in flags), (line, flags)
         else:
             assert program == "biolearn" and rest[0] == "experiments"

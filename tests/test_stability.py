@@ -239,12 +239,12 @@ def test_an_interrupted_table_is_continued(experiment, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return dict.fromkeys(experiment["RESULTS"], 1.0)
 
-    monkeypatch.setitem(experiment["main"].__globals__, "TABLE", tmp_path / "t.csv")
-    monkeypatch.setitem(experiment["main"].__globals__, "measure", measure)
+    monkeypatch.setitem(experiment["run"].__globals__, "TABLE", tmp_path / "t.csv")
+    monkeypatch.setitem(experiment["run"].__globals__, "measure", measure)
     with pytest.raises(KeyboardInterrupt):
-        experiment["main"]("linear")
+        experiment["run"]("linear")
     assert len(list(csv.DictReader((tmp_path / "t.csv").open()))) == 2
-    experiment["main"]("linear")
+    experiment["run"]("linear")
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert (
         len(rows)

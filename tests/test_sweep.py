@@ -222,9 +222,7 @@ def test_cores_are_never_oversubscribed(n_cores, n_runs, wanted):
         and workers * threads <= n_cores
         and (not wanted or threads <= wanted)
     )
-    assert (
-        n_runs < n_cores or wanted or workers == n_cores
-    )  # with enough runs every core has one
+    assert n_runs < n_cores or wanted or workers == n_cores  # with enough runs every core has one
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,21 @@ __all__ = ['REPRODUCE', 'EXPERIMENTS', 'SWEEP', 'seed_list', 'variant_list', 're
 import argparse
 import json
 import re
-import sys
 from typing import Any
 
-from .main import Command, describe, whole_number
+from biolearn.cli.main import (
+    MAX_SEED,
+    Command,
+    describe,
+    device_option,
+    folder_option,
+    note,
+    seed_option,
+    whole_number,
+)
 from ..core.files import UsageError
 from ..reproduction.ablations import VARIANTS, Extent, run_controls, run_experiments
-from ..reproduction.figures import UnknownNotebook, reproduce
+from ..reproduction.figures import CELL_LIMIT, UnknownNotebook, reproduce
 from ..reproduction.profiles import PROFILES
 from ..reproduction.report import all_claims, claims_text
 from ..reproduction.runs import output_folder
@@ -25,11 +33,46 @@ from ..reproduction.sweep import result_line as sweep_line
 from ..reproduction.verdicts import METRICS, results_path, targets_text, write_results
 
 # %% ../../nbs/51_commands.ipynb #951676b0
+def _profile_option(parser, what):
+    parser.add_argument(
+        "--profile",
+        choices=tuple(PROFILES),
+        default="quick",
+        help=f"{what} (default: %(default)s)",
+    )
+
+
+def _notebooks_option(parser):
+    parser.add_argument(
+        "--notebooks",
+        metavar="DIR",
+        help="run the notebooks of this folder instead of the package's own",
+    )
+
+
+def _workers_option(parser, usual):
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1024, low=1),
+        metavar="N",
+        help=f"runs at a time on this machine (default: {usual}; one on a GPU)",
+    )
+
+
+def _hours(text):
+    "A time in hours from the command line, more than none and less than a year."
+    hours = float(text) if re.fullmatch(r"\d{1,5}(\.\d*)?", text) else 0
+    if not 0 < hours < 8760:
+        raise argparse.ArgumentTypeError(f"a number of hours is needed, not {text[:40]!r}")
+    return hours
+
+
 def _figure_arguments(parser: argparse.ArgumentParser) -> None:
     "The options of `biolearn reproduce`."
     describe(
         parser,
-        "Run the figure notebooks in the order of their names, train once, and write every picture, manifest.json and report.html.",
+        """Run the figure notebooks in the order of their names, train once, and write every
+        picture, manifest.json and report.html.""",
         **{
             "the 8x8 digits, three minutes": "biolearn reproduce",
             "one figure again; the trained network is there already": "biolearn reproduce --only fig4",
@@ -37,48 +80,42 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
             "another seed, elsewhere, on a GPU": "biolearn reproduce --seed 1 --device gpu --out my_figures",
         },
     )
-    parser.add_argument(
-        "--profile",
-        choices=tuple(PROFILES),
-        default="quick",
-        help="quick: 8x8 digits, minutes; paper: MNIST at the scale of the paper (default: %(default)s)",
-    )
+    _profile_option(parser, "quick: 8x8 digits, minutes; paper: MNIST at the scale of the paper")
     parser.add_argument(
         "--only",
         nargs="+",
         metavar="NAME",
         help="run only notebooks whose names begin so, e.g. fig4",
     )
+    device_option(parser)
+    seed_option(parser, "of everything random")
+    folder_option(parser, "where everything is written")
+    _notebooks_option(parser)
     parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "gpu"),
-        default="auto",
-        help="auto takes a GPU where CuPy finds one (default: %(default)s)",
+        "--remeasure",
+        action="store_true",
+        help="measure again what figures draw from measurements stored with the package; hours",
     )
     parser.add_argument(
-        "--seed",
-        type=whole_number,
-        default=0,
-        metavar="N",
-        help="of everything random (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out",
-        default="",
-        metavar="DIR",
-        help="where everything is written (default: figures/PROFILE)",
-    )
-    parser.add_argument(
-        "--notebooks",
-        metavar="DIR",
-        help="run the notebooks of this folder instead of the package's own",
+        "--cell-limit",
+        type=_hours,
+        default=CELL_LIMIT / 3600,
+        metavar="HOURS",
+        help="the longest that one cell of a notebook may take (default: %(default)g)",
     )
 
 # %% ../../nbs/51_commands.ipynb #82a2d67b
 def _run_figures(asked: argparse.Namespace) -> int:
     "`biolearn reproduce`: the figures, the claims on standard output; returns 0."
     manifest = reproduce(
-        asked.profile, asked.only, asked.device, asked.seed, asked.out, notebooks=asked.notebooks
+        asked.profile,
+        asked.only,
+        asked.device,
+        asked.seed,
+        asked.out,
+        notebooks=asked.notebooks,
+        remeasure=asked.remeasure,
+        cell_limit=3600 * asked.cell_limit,
     )
     judged = [c.holds for _, c in all_claims(manifest) if c.holds is not None]
     print(claims_text(manifest) + f"\n\n{sum(judged)} of {len(judged)} claims hold.")
@@ -89,20 +126,25 @@ def _run_figures(asked: argparse.Namespace) -> int:
 REPRODUCE = Command(_figure_arguments, _run_figures)
 
 # %% ../../nbs/51_commands.ipynb #bda0252b
+_MOST_SEEDS = 10_000
+
+
 def seed_list(text: str) -> list[int]:
     "Seeds from a text like '0-4' or '0,2,7-9', in order and without repeats."
-    seeds = []
+    seeds = {}
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if not match:
+        match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part.strip())
+        if not match or int(match[2] or match[1]) > MAX_SEED:
             raise argparse.ArgumentTypeError(
-                f"seeds are whole numbers and ranges like 0-4,7, not {text!r}"
+                f"seeds are whole numbers up to {MAX_SEED} and ranges like 0-4,7, not {text[:40]!r}"
             )
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise argparse.ArgumentTypeError(f"the range {part.strip()!r} runs backwards")
-        seeds += [s for s in range(first, last + 1) if s not in seeds]
-    return seeds
+        if last - first + len(seeds) >= _MOST_SEEDS:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} are more than {_MOST_SEEDS:,} seeds")
+        seeds |= dict.fromkeys(range(first, last + 1))
+    return list(seeds)
 
 
 def variant_list(text: str) -> list[str]:
@@ -140,20 +182,18 @@ def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
     "The options of `biolearn experiments`."
     describe(
         parser,
-        """Train variants of the recipe with several seeds, measure them on the test digits, and keep one file per run; what is there is not repeated.
-             Two processes may share the work.""",
+        """Train variants of the recipe with several seeds, measure them on the test digits, and
+        keep one file per run; what is there is not repeated. Several processes may work at a
+        time, each on seeds of its own.""",
         **{
             "five seeds of the small network, four minutes": "biolearn experiments",
             "what each part of the recipe earns, three seeds": "biolearn experiments --variants all --seeds 0-2",
-            "only: does training at the scale of the paper stay finite?": "biolearn experiments --profile paper --seeds 5-20 --only-finite",
+            "only: does training at the scale of the paper stay finite?": (
+                "biolearn experiments --profile paper --seeds 5-20 --only-finite"
+            ),
         },
     )
-    parser.add_argument(
-        "--profile",
-        choices=tuple(PROFILES),
-        default="quick",
-        help="quick: 8x8 digits; paper: MNIST at the scale of the paper (default: %(default)s)",
-    )
+    _profile_option(parser, "quick: 8x8 digits; paper: MNIST at the scale of the paper")
     parser.add_argument(
         "--variants",
         type=variant_list,
@@ -192,24 +232,9 @@ def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run nothing; write the table of results again from the files that are there",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="runs at a time on this machine (default: one per core; one on a GPU)",
-    )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "gpu"),
-        default="auto",
-        help="auto takes a GPU where CuPy finds one (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out",
-        default="",
-        metavar="DIR",
-        help="where everything is written (default: figures/PROFILE)",
-    )
+    _workers_option(parser, "one per core")
+    device_option(parser)
+    folder_option(parser, "where everything is written")
 
 # %% ../../nbs/51_commands.ipynb #368ac979
 def _run_experiments(asked: argparse.Namespace) -> int:
@@ -247,7 +272,8 @@ def _typed(read):
         try:
             return read(text)
         except (ValueError, OSError) as e:
-            raise argparse.ArgumentTypeError(str(e)) from None
+            named = "" if text in str(e) else f"{text}: "
+            raise argparse.ArgumentTypeError(f"{named}{e}") from None
 
     return typed
 
@@ -256,20 +282,26 @@ def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
     "The options of `biolearn sweep`."
     describe(
         parser,
-        """Run the figure notebooks with every combination of parameters and seeds, each run in a process of its own, and gather all numbers in one table with means and
-             standard deviations. Runs that are done are not repeated: the same command goes on where it stopped. Runs whose process or machine dies are started again and go on from their checkpoint.""",
+        """Run the figure notebooks with every combination of parameters and seeds, each run in a
+        process of its own, and gather all numbers in one table with means and standard
+        deviations. Runs that are done are not repeated: the same command goes on where it
+        stopped. Runs whose process or machine dies are started again and go on from their
+        checkpoint.""",
         **{
-            "two parameters, five seeds each, on all cores": "biolearn sweep --only 00_train --seeds 0-4 --grid delta=0.05,0.1 --grid alpha=0.001,0.01 --out sweeps/delta",
-            "what no grid is: a file with a column per parameter": "biolearn sweep --list sets.csv --out sweeps/list --table results.parquet",
-            "on a cluster, into an object store": "biolearn sweep --profile paper --seeds 0-19 --scheduler tcp://10.0.0.1:8786 --out s3://bucket/seeds",
+            "two parameters, five seeds each, on all cores": (
+                "biolearn sweep --only 00_train --seeds 0-4 --grid delta=0.05,0.1"
+                " --grid alpha=0.001,0.01 --out sweeps/delta"
+            ),
+            "what no grid is: a file with a column per parameter": (
+                "biolearn sweep --list sets.csv --out sweeps/list --table results.parquet"
+            ),
+            "on a cluster, into an object store": (
+                "biolearn sweep --profile paper --seeds 0-19"
+                " --scheduler tcp://10.0.0.1:8786 --out s3://bucket/seeds"
+            ),
         },
     )
-    parser.add_argument(
-        "--profile",
-        choices=tuple(PROFILES),
-        default="quick",
-        help="the scale whose settings are changed (default: %(default)s)",
-    )
+    _profile_option(parser, "the scale whose settings are changed")
     parser.add_argument(
         "--grid",
         type=_typed(read_axis),
@@ -283,7 +315,8 @@ def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
         type=_typed(read_list),
         metavar="FILE",
         dest="sets",
-        help="parameter sets: a .csv with a column each or a .json list of objects; combined with the grids, if there are any",
+        help="parameter sets: a .csv with a column each or a .json list"
+        " of objects; combined with the grids, if there are any",
     )
     parser.add_argument(
         "--seeds",
@@ -300,12 +333,7 @@ def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the notebooks to run, by the beginning of their names (default: 00_train table1_parzen)",
     )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "gpu"),
-        default="auto",
-        help="auto takes a GPU where CuPy finds one (default: %(default)s)",
-    )
+    device_option(parser)
     parser.add_argument(
         "--out",
         required=True,
@@ -323,47 +351,36 @@ def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="of a Dask cluster; without it the runs are processes on this machine",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="runs at a time on this machine (default: cores over threads; one on a GPU)",
-    )
+    _workers_option(parser, "cores over threads")
     parser.add_argument(
         "--threads",
-        type=int,
+        type=whole_number(1024, low=1),
         metavar="N",
         help="threads of each run (default: such that no core is used twice)",
     )
-    parser.add_argument(
-        "--notebooks",
-        metavar="DIR",
-        help="run the notebooks of this folder instead of the package's own",
-    )
+    _notebooks_option(parser)
 
 # %% ../../nbs/51_commands.ipynb #87d5ab9d
 def summary_text(results: list[dict[str, Any]], most: int = 20) -> str:
     "The means of the first parameter sets, and what failed, for a terminal."
-    sets, lines = {}, []
+    sets: dict[str, list[dict[str, Any]]] = {}
     for r in results:
         sets.setdefault(json.dumps(r["overrides"]), []).append(r)
-    for members in list(sets.values())[:most]:
-        (_, mean), (_, sd) = mean_and_sd_rows(members)
-        lines.append(
-            (
-                ", ".join(f"{k} = {v}" for k, v in members[0]["overrides"].items())
-                or "the profile as it is"
-            )
-            + f": {mean['n']} of {len(members)} runs done"
-        )
-        lines += [
-            f"  {name}: {value:.4g}" + (f" ± {sd[name]:.2g}" if sd.get(name) is not None else "")
-            for name, value in mean.items()
-            if name != "n"
-        ]
+    lines = [line for members in list(sets.values())[:most] for line in _means(members)]
     if len(sets) > most:
         lines.append(f"... and {len(sets) - most} parameter sets more: see the table.")
     return "\n".join(lines + [sweep_line(r) for r in results if r["status"] != "done"])
+
+
+def _means(members):
+    "The lines about one parameter set: how many of its runs are done, and what they measured."
+    (_, mean), (_, sd) = mean_and_sd_rows(members)
+    overrides = ", ".join(f"{k} = {v}" for k, v in members[0]["overrides"].items())
+    yield f"{overrides or 'the profile as it is'}: {mean['n']} of {len(members)} runs done"
+    for name, value in mean.items():
+        if name != "n":
+            more = f" ± {sd[name]:.2g}" if sd.get(name) is not None else ""
+            yield f"  {name}: {value:.4g}{more}"
 
 
 def _run_sweep(asked: argparse.Namespace) -> int:
@@ -389,7 +406,7 @@ def _run_sweep(asked: argparse.Namespace) -> int:
     except (ValueError, TypeError, UnknownNotebook) as e:
         raise UsageError(str(e)) from e
     except KeyboardInterrupt:
-        print("biolearn: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        note("interrupted; the same command goes on where it stopped")
         return 130
     print(summary_text(results) + f"\n\nSee {asked.out.rstrip('/')}/{asked.table}")
     return int(any(r["status"] != "done" for r in results))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from .arrays import Array, array_namespace
+from .arrays import Array, array_namespace, as_floats
 from .layers import Dense, LayerPair
 from biolearn.core.learning import (
     ActivityWatch,
@@ -102,6 +102,7 @@ def fit_many(
             f"`fit_many` needs networks and one rng for each, got {len(models)} and {len(rngs)}."
         )
     config = (config or TrainConfig()).for_model(models[0])
+    x = as_floats(x, models[0].pairs[0].f.W.dtype)
     for model in models:
         check_training(model, x, config.inference)
     seeds = Seeds(tuple(as_random(rng, x) for rng in rngs))

@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from .arrays import Array, Backend, array_namespace, check_array, check_number
+from biolearn.core.arrays import (
+    Array,
+    Backend,
+    array_namespace,
+    as_floats,
+    check_array,
+    check_number,
+)
 from .inference import Inference
 from .layers import corrupt
 from .model import Model, decode
@@ -102,7 +109,7 @@ def inference_chain(
     for h in chain_states(model, x, rounds=rounds, inference=inference, noise=noise, rng=rng):
         yield h[0]
 
-
+# %% ../../nbs/08_generation.ipynb #b606df65
 def chain_states(
     model: Model,
     x: Array,
@@ -238,6 +245,7 @@ def inpaint_steps(
         For a mask or pictures that do not fit.
     """
     check_number(rounds, "rounds", integer=True, low=0)
+    x = as_floats(x, model.pairs[0].f.W.dtype)
     check_width(x, model)
     xp, rng = array_namespace(x), as_random(rng, x)
     visible = check_mask(visible, x)

@@ -15,6 +15,7 @@ from typing import ClassVar
 from biolearn.core.arrays import (
     Array,
     array_namespace,
+    as_floats,
     check_array,
     check_number,
     is_cupy_array,
@@ -264,7 +265,7 @@ def infer(
     model
         The network.
     x
-        Pictures (batch, n_0), floating point.
+        Pictures (batch, n_0); other numbers than those of the weights are converted once.
     inference
         An `Inference`, or another object that infers; the paper's by default.
     visible
@@ -279,7 +280,9 @@ def infer(
     TypeError, ValueError
         Where `x` cannot be pictures for this model.
     """
-    check_array(x, "x", ndim=x.ndim if getattr(x, "ndim", 0) == 3 else 2)
+    x = as_floats(x, model.pairs[0].f.W.dtype)
+    width = model.sizes[0] if inference.pixels_only else None
+    check_array(x, "x", ndim=3 if x.ndim == 3 else 2, width=width)
     return inference(model, x, visible=visible, rng=rng, threads=threads)
 
 # %% ../../nbs/06_inference.ipynb #f2c3bac8

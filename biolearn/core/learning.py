@@ -20,6 +20,7 @@ import numpy as np
 from biolearn.core.arrays import (
     Array,
     array_namespace,
+    as_floats,
     check_array,
     check_choice,
     check_number,
@@ -382,7 +383,8 @@ def fit(  # noqa: PLR0913  # the face of training: what is not said keeps the pa
     model
         The network to begin with; it is not changed.
     x
-        Pictures (n, n_0) in the reach of the bottom units, such as [0, 1] for sigmoid units.
+        Pictures (n, n_0) in the reach of the bottom units, such as [0, 1] for sigmoid units; other
+        numbers than those of the weights (float64, integers) are converted once.
     config
         The settings; by default the paper's, for the depth of `model`.
     rng
@@ -417,9 +419,11 @@ def fit(  # noqa: PLR0913  # the face of training: what is not said keeps the pa
     CheckpointError
         Where the folder holds another run, or cannot be used.
     """
-    rng, config = as_random(rng, x), (config or TrainConfig()).for_model(model)
+    config = (config or TrainConfig()).for_model(model)
     other, inference = inference, inference or config.inference
+    x = as_floats(x, model.pairs[0].f.W.dtype)
     check_training(model, x, inference)
+    rng = as_random(rng, x)
     if checkpoint is not None and projection:
         raise ValueError("training with a projection keeps no checkpoint: leave checkpoint out.")
     identity = run_identity(model, x, config, rng, other) if checkpoint is not None else {}

@@ -81,21 +81,6 @@ class Random:
         out = getattr(self._draw(), method)(shape, dtype=np.dtype(dtype))
         return out if self.backend.name in ("cpu", "gpu") else self.backend.asarray(out, dtype)
 
-    def _counts(self, method, rates, *first):
-        "Whole numbers of the shape and the dtype of `rates`, drawn as in `_floats`."
-        dtype = str(rates.dtype).split(".")[-1]
-        if self.backend.name not in ("cpu", "gpu"):
-            rates = to_numpy(rates)
-        return self.backend.asarray(getattr(self._draw(), method)(*first, rates), dtype)
-
-    def binomial(self, n: int, p: Array) -> Array:
-        "How many of `n` trials succeed that do so with probability `p`: counts like `p`."
-        return self._counts("binomial", p, n)
-
-    def poisson(self, mean: Array) -> Array:
-        "Counts like `mean`, with that expectation."
-        return self._counts("poisson", mean)
-
     def normal(self, shape: Sequence[int], dtype: str = "float32") -> Array:
         "Standard normal numbers of `shape`."
         return self._floats("standard_normal", shape, dtype)

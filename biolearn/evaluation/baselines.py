@@ -26,6 +26,8 @@ from biolearn.core.arrays import (
     check_array,
     check_choice,
     check_number,
+    dtype_name,
+    logsumexp,
     to_numpy,
 )
 from ..core.files import write_whole
@@ -40,7 +42,7 @@ from .completion import impute_nearest
 from .likelihood import Decoder
 from .parzen import nearest_and_sums
 from .statistics import row_blocks, sklearn_seed
-from ..theory.variational import logsumexp, ppca
+from ..theory.variational import ppca
 
 # %% ../../nbs/23_baselines.ipynb #972258cc
 CONTROLS = (
@@ -391,7 +393,7 @@ def langevin_step(
         layers, net.maps, predicted, errors, errors[1:], deltas
     ):
         up = (below * UNITS[dense.unit].slope(mean)) @ dense.W.T
-        noise = rng.normal(h.shape, str(h.dtype).split(".")[-1])
+        noise = rng.normal(h.shape, dtype_name(h))
         new.append(h + delta * (up - own) + math.sqrt(2 * delta) * noise)
     return new
 
@@ -477,21 +479,18 @@ def _visit(net, states, h, x, config, t, rng):
     ]
 
 # %% ../../nbs/23_baselines.ipynb #c1336636
-def _epoch(net, states, h, x, config, rng, done):
-    """Visits to all rows of x in random order: the new h, and the mean losses of the maps. `done`
-    is the iterator over the steps of training.
-    """
+def _epoch(net, states, h, x, config, epoch, rng):
+    "Visits to all rows of x in random order: the new h, and the mean losses of the maps."
     xp, noise = array_namespace(x), rng.stream("noise")
     order = rng.stream("order").permutation(x.shape[0])
-    n_batches = -(-x.shape[0] // config.batch_size)
+    blocks = list(row_blocks(x.shape[0], config.batch_size))
     visits, losses = [], 0.0
-    for block in row_blocks(x.shape[0], config.batch_size):
-        t = next(done)
+    for t, block in enumerate(blocks, epoch * len(blocks)):
         *now, batch = (xp.take(a, order[block], axis=0) for a in (*h, x))
-        settings = config.at(t / (config.epochs * n_batches))
+        settings = config.at(t / (config.epochs * len(blocks)))
         now, loss = _visit(net, states, now, batch, settings, t + 1, noise)
         visits.append(now)
-        losses = losses + xp.stack(loss) / n_batches
+        losses = losses + xp.stack(loss) / len(blocks)
     return [xp.take(xp.concat(layer), xp.argsort(order), axis=0) for layer in zip(*visits)], losses
 
 
@@ -514,20 +513,12 @@ def fit_predictive_coding(
     net, h = _untrained(x, config, rng)
     states = [new_optimizer_state(dense, "adam") for dense in net.maps]
     history = []
-    n_steps = config.epochs * -(-x.shape[0] // config.batch_size)
-    with progress_bar(n_steps, "training", progress) as bar:
-        done = _counted(n_steps, bar)
+    with progress_bar(config.epochs, "training", progress) as bar:
         for epoch in range(config.epochs):
-            h, losses = _epoch(net, states, h, x, config, rng.stream("epoch", epoch), done)
+            h, losses = _epoch(net, states, h, x, config, epoch, rng.stream("epoch", epoch))
             history.append(_measured(net, h, losses))
+            bar.update()
     return replace(net, prior=fit_top_prior(h[0], widen=1.0)), history
-
-
-def _counted(n, bar):
-    "The numbers below `n`; each moves the `bar`."
-    for t in range(n):
-        bar.update()
-        yield t
 
 
 def _measured(net, h, losses):
@@ -571,20 +562,17 @@ def save_baseline_result(path: str | Path, result: BaselineResult) -> None:
     arrays |= {f"inpainted.{kind}": as_bytes(x) for kind, x in result.inpainted.items()}
     if result.log_density is not None:
         arrays["log_density"] = to_numpy(result.log_density)
-    decoder = result.decoder
-    if decoder:
-        for k, dense in enumerate(decoder.maps):
-            arrays[f"decoder.{k}.W"] = to_numpy(dense.W)
-            arrays[f"decoder.{k}.b"] = to_numpy(dense.b)
-        for name, a in vars(decoder.prior).items():
-            if a is not None:
-                arrays[f"prior.{name}"] = to_numpy(a)
-        arrays["sigmas"] = np.array(decoder.sigmas)
-    units = [dense.unit for dense in decoder.maps] if decoder else []
+    units = []
+    if result.decoder:
+        maps, prior = result.decoder.maps, vars(result.decoder.prior)
+        units = [dense.unit for dense in maps]
+        arrays |= {f"decoder.{k}.{a}": getattr(d, a) for k, d in enumerate(maps) for a in "Wb"}
+        arrays |= {f"prior.{name}": a for name, a in prior.items() if a is not None}
+        arrays["sigmas"] = np.array(result.decoder.sigmas)
     about = {"format": _FORMAT, "units": units, "about": result.about}
     arrays["about"] = np.array(json.dumps(about, allow_nan=False))
     with write_whole(path) as part, open(part, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **{name: to_numpy(a) for name, a in arrays.items()})
 
 # %% ../../nbs/23_baselines.ipynb #b83d4abb
 def load_baseline_result(path: str | Path) -> BaselineResult:

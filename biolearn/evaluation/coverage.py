@@ -10,7 +10,7 @@ __all__ = ['MEASURES', 'STANDARD', 'Bins', 'different_bins', 'copying', 'near_du
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -250,104 +250,25 @@ def completion_variety(
     return jackknife(ratio, np.stack([pairs, errors], axis=1), rng=rng)
 
 # %% ../../nbs/22_coverage.ipynb #df97473f
-@dataclass(frozen=True)
-class _Asked:
-    "A sample set and all that its measures may need; the features are computed once."
-
-    samples: Array
-    data: Dataset
-    features: Features | None
-    rng: Random | None
-    sigma: float
-    n_bins: int
-
-    @cached_property
-    def test(self) -> Array:
-        "The test digits where the samples are."
-        test = self.data.test
-        return test if is_numpy_array(self.samples) else backend_of(self.samples).asarray(test)
-
-    @cached_property
-    def fake(self) -> Array:
-        return self.classifier(self.samples)
-
-    @cached_property
-    def real(self) -> Array:
-        return self.classifier(self.test)
-
-    @property
-    def classifier(self) -> Features:
-        if self.features is None:
-            raise ValueError("features of a classifier are needed: see features.train_features.")
-        return self.features
-
-    def stream(self, name: str) -> Random:
-        if self.rng is None:
-            raise ValueError(f"rng is needed: {name} draws random numbers.")
-        return self.rng.stream(name)
-
-
-def _variety(a):
-    "The ratio of variances, and its error from those of both variances."
-    terms = []
-    for pictures in map(to_numpy, (a.samples, a.test)):
-        squares = ((pictures - pictures.mean(axis=0)) ** 2).sum(axis=1)
-        mean, error = mean_and_stderr(squares)
-        terms.append(error / mean if mean else 0.0)
-    value = variety(a.samples, a.test)
-    return {"variety": (value, value * math.hypot(*terms))}
-
-# %% ../../nbs/22_coverage.ipynb #c6b1847b
-def _parzen(a):
-    return {"Parzen": mean_and_stderr(parzen_log_likelihood(a.test, a.samples, a.sigma))}
-
-
-def _recognisable(a):
-    hits = recognisable(a.samples, a.data.train, a.data.train_labels)
-    return {"recognisable": fraction_and_stderr(hits)}
-
-
-def _frechet(a):
-    return {"Fréchet": jackknife(frechet_distance, a.fake, a.real, rng=a.stream("frechet"))}
-
-
-def _classes(a):
-    return class_report(a.classifier, a.samples, rng=a.stream("classes"))
-
-
-def _two_sample(a):
-    return {"two-sample": two_sample_accuracy(a.samples, a.test, rng=a.stream("two-sample"))}
-
-
-def _bins(a):
-    bins = different_bins(a.data.train, a.samples, rng=a.stream("bins"), n_bins=a.n_bins)
-    return {"bins": bins.fraction}
-
-
-def _copies(a):
-    return copying(a.samples, a.data.train, a.data.valid, a.data.test)
-
-
-def _duplicates(a):
-    return {"duplicates": birthday_support(a.samples, near_duplicate(a.data.test)).rate}
-
-# %% ../../nbs/22_coverage.ipynb #b8022ef7
-_MEASURED = {
-    ("Parzen",): _parzen,
-    ("Fréchet",): _frechet,
-    ("precision", "recall"): lambda a: precision_recall(a.real, a.fake),
-    ("density", "coverage"): lambda a: density_coverage(a.real, a.fake),
-    ("entropy", "confidence"): _classes,
-    ("two-sample",): _two_sample,
-    ("bins",): _bins,
-    ("copied", "closer"): _copies,
-    ("duplicates",): _duplicates,
-    ("variety",): _variety,
-    ("recognisable",): _recognisable,
-}
-_ANY_INK = ("Parzen", "variety", "recognisable")  # these make sense outside of [0, 1] too
-MEASURES = tuple(name for names in _MEASURED for name in names)  # what can be measured
-STANDARD = tuple(name for name in MEASURES if name not in _ANY_INK[1:])  # and is, by default
+MEASURES = (
+    "Parzen",
+    "Fréchet",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "entropy",
+    "confidence",
+    "two-sample",
+    "bins",
+    "copied",
+    "closer",
+    "duplicates",
+    "variety",
+    "recognisable",
+)
+STANDARD = MEASURES[:-2]  # what is measured by default
+_ANY_INK = {"Parzen", "variety", "recognisable"}  # these make sense outside of [0, 1] too
 
 
 def score_samples(
@@ -383,11 +304,52 @@ def score_samples(
     unknown = [name for name in measures if name not in MEASURES]
     if unknown:
         raise ValueError(f"no measure is called {unknown[0]!r}: choose from {', '.join(MEASURES)}.")
-    limits = {} if set(measures) <= set(_ANY_INK) else dict(low=0, high=1)
+    limits = {} if set(measures) <= _ANY_INK else dict(low=0, high=1)
     check_array(samples, "samples", width=data.train.shape[1], **limits)
-    asked = _Asked(samples, data, features, rng, sigma, n_bins)
     found: dict[str, Any] = {}
-    for names, measure in _MEASURED.items():
+    for names, measure in _measured(samples, data, features, rng, sigma, n_bins).items():
         if set(names) & set(measures):
-            found |= measure(asked)
+            found |= dict(zip(names, measure()))
     return {name: found[name] for name in measures}
+
+# %% ../../nbs/22_coverage.ipynb #c6b1847b
+def _measured(samples, data, features, rng, sigma, n_bins):
+    "{names: a function that gives the estimates of these names}."
+    test = data.test if is_numpy_array(samples) else backend_of(samples).asarray(data.test)
+    stream = lambda name: _needed(rng, f"rng is needed: {name} draws random numbers.").stream(name)
+    see = lambda x: _needed(features, "features are needed: see features.train_features.")(x)
+    fake, real = cache(lambda: see(samples)), cache(lambda: see(test))
+    classes = lambda: class_report(features, samples, rng=stream("classes"))
+    copies = lambda: copying(samples, data.train, data.valid, data.test)
+    return {
+        ("Parzen",): lambda: [mean_and_stderr(parzen_log_likelihood(test, samples, sigma))],
+        ("Fréchet",): lambda: [jackknife(frechet_distance, fake(), real(), rng=stream("frechet"))],
+        ("precision", "recall"): lambda: precision_recall(real(), fake()).values(),
+        ("density", "coverage"): lambda: density_coverage(real(), fake()).values(),
+        ("entropy", "confidence"): lambda: list(classes().values())[1:],
+        ("two-sample",): lambda: [two_sample_accuracy(samples, test, rng=stream("two-sample"))],
+        ("bins",): lambda: [
+            different_bins(data.train, samples, rng=stream("bins"), n_bins=n_bins).fraction
+        ],
+        ("copied", "closer"): lambda: list(copies().values())[:2],
+        ("duplicates",): lambda: [birthday_support(samples, near_duplicate(data.test)).rate],
+        ("variety",): lambda: [_variety(samples, test)],
+        ("recognisable",): lambda: [
+            fraction_and_stderr(recognisable(samples, data.train, data.train_labels))
+        ],
+    }
+
+
+def _needed(x, message):
+    "`x`, unless there is none."
+    if x is None:
+        raise ValueError(message)
+    return x
+
+
+def _variety(samples, test):
+    "`variety`, and its standard error from those of both variances."
+    apart = [((a - a.mean(axis=0)) ** 2).sum(axis=1) for a in map(to_numpy, (samples, test))]
+    relative = (error / mean if mean else 0.0 for mean, error in map(mean_and_stderr, apart))
+    value = variety(samples, test)
+    return value, value * math.hypot(*relative)

@@ -9,9 +9,8 @@ __all__ = ['TrainedNetwork', 'chain_samples', 'parzen_and_variety', 'climb', 'co
 # %% ../../nbs/49_network.ipynb #b14aabc6
 import base64
 import math
-import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +20,6 @@ from ..core.arrays import Array, array_namespace, backend_of, is_numpy_array, to
 from ..core.data import Dataset
 from ..core.generation import GENERATE, generate, inference_chain, inpaint, sample_directed
 from ..core.inference import Inference
-from ..core.learning import progress_bar
 from ..core.model import Model, log_p_joint
 from ..core.rng import Random
 from .baselines import Baseline
@@ -324,7 +322,6 @@ def score_network(
     rng: Random,
     sigma: float = 0.2,
     full: bool = True,
-    progress: bool = True,
 ) -> dict[str, Any]:
     """Everything this page asks of one trained network, on the test digits, as a dict ready for
     JSON (None for what is not finite).
@@ -336,7 +333,6 @@ def score_network(
     rng : the root of the streams of what is measured.
     sigma : the width of Parzen's bumps.
     full : also 100 rounds of the chain.
-    progress : show a bar where there is a terminal.
 
     Returns
     -------
@@ -346,31 +342,24 @@ def score_network(
     climb, inpainting (`compare_inpainting`), nearest (`memorising`), classes (`class_balance`),
     pictures : a handful of samples, packed, and the training digits nearest to them.
     """
-    parts = _parts(network, data, n_samples, rng, sigma, full)
-    with progress_bar(7, "measuring", progress and sys.stderr.isatty()) as bar:
-        found = {}
-        for name, value in parts:
-            found[name] = value
-            bar.update()
-    return _without_nan(found)
-
-
-def _parts(network, data, n_samples, rng, sigma, full) -> Iterator[tuple[str, Any]]:
-    "The parts of `score_network`, one after the other."
     chain = chain_samples(network, (0, 1, 3, 10, 100)[: 4 + full], n_samples, rng=rng)
     rounds = {str(r): parzen_and_variety(x, data, sigma) for r, x in chain.items()}
-    yield "rounds", rounds
     otherwise = {}
     for name, inference in _otherwise(network.chain_inference).items():
         x = chain_samples(network, (3,), n_samples, rng=rng, inference=inference)[3]
         otherwise[name] = parzen_and_variety(x, data, sigma)
-    yield "otherwise", otherwise
-    yield "climb", climb(network, data.test)
-    yield "inpainting", compare_inpainting(network, data, rng=rng)
-    yield "nearest", memorising(chain[3], data) if rounds["3"]["mean"] is not None else None
-    samples = {"GENERATE": chain[3], "directed": chain[0]}
-    yield "classes", class_balance(samples, data, rng=rng)
-    yield "pictures", _pictures(chain[3], data)
+    sets = {"GENERATE": chain[3], "directed": chain[0]}
+    return _without_nan(
+        dict(
+            rounds=rounds,
+            otherwise=otherwise,
+            climb=climb(network, data.test),
+            inpainting=compare_inpainting(network, data, rng=rng),
+            nearest=memorising(chain[3], data) if rounds["3"]["mean"] is not None else None,
+            classes=class_balance(sets, data, rng=rng),
+            pictures=_pictures(chain[3], data),
+        )
+    )
 
 # %% ../../nbs/49_network.ipynb #5f417162
 def _otherwise(inference):

@@ -152,9 +152,8 @@ class LateralConfig:
     def __post_init__(self) -> None:
         for name in ("n_epochs", "batch_size", "n_chains"):
             check_number(getattr(self, name), name, integer=True, low=1)
-        for name in ("epsilon", "delta", "floor"):
+        for name in ("epsilon", "floor"):
             check_number(getattr(self, name), name, low=0)
-        check_number(self.n_steps, "n_steps", integer=True, low=0)
 
 # %% ../../nbs/30_lateral.ipynb #15d7b210
 def fit_lateral(

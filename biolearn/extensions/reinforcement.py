@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import Array, array_namespace, check_array, check_choice, check_number
+from biolearn.core.arrays import (
+    Array,
+    array_namespace,
+    check_array,
+    check_choice,
+    check_number,
+    softmax,
+)
 from ..core.layers import Dense, LayerPair, init_dense
 from ..core.learning import copy_model, local_step
 from ..core.model import Model, encode
@@ -25,7 +32,6 @@ from biolearn.extensions.supervised import (
     Push,
     exchanged,
     push_down,
-    softmax,
     transported,
 )
 
@@ -240,7 +246,7 @@ class Bandit:
         "The numbers of `batch_size` rows, drawn at random."
         xp = array_namespace(self.x)
         where = rng.uniform((self.batch_size,), "float64") * self.x.shape[0]
-        return xp.astype(xp.floor(where), xp.int64)
+        return rng.backend.asarray(xp.floor(where), rng.backend.index_dtype)
 
 # %% ../../nbs/27_reinforcement.ipynb #7c01ef09
 def fit_bandit(

@@ -219,7 +219,6 @@ def _scores(run, full):
         rng=run.rng,
         sigma=profile.sigma,
         full=full,
-        progress=False,
     )
     rms = [epoch["rms"] for epoch in run.history]
     return found | {"rms": {"last": rms[-1], "largest": [max(layer) for layer in zip(*rms)]}}

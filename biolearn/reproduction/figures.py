@@ -42,7 +42,6 @@ from biolearn.reproduction.runs import (
     ReproduceError,
     checkout,
     locked,
-    output_folder,
     output_path,
     peak_memory,
     run_key,
@@ -566,7 +565,7 @@ def _announce(about, n, out):
     )
 
 # %% ../../nbs/46_figures.ipynb #38ac6065
-def reproduce(
+def reproduce(  # noqa: PLR0913  # the face of the figures: a command has its options
     profile: str | Profile = "quick",
     only: Sequence[str] | None = None,
     device: str = "auto",

@@ -84,10 +84,10 @@ STORED = {
         "biology/lateral.json", "7 and 8", (_experiment("lateral --seeds 7-8 --out {at}"),)
     ),
     "fig13_noise": Source(
-        "biology/noise.json", "7 and 8", (_experiment("noise --seeds 7-8 --out {at.parent}"),)
+        "biology/noise.json", "7 and 8", (_experiment("noise --seeds 7-8 --out {at}"),)
     ),
     "fig14_clock": Source(
-        "biology/clock.json", "7 and 8", (_experiment("clock --seeds 7-8 --out {at.parent}"),)
+        "biology/clock.json", "7 and 8", (_experiment("clock --seeds 7-8 --out {at}"),)
     ),
     "table2_seeds": Source(
         "experiments",
