@@ -656,11 +656,11 @@ TRAIN = """
 import json, pathlib, time
 import biolearn.core.learning as L
 if seed == 0 and len(json.loads(pathlib.Path(out, "starts.json").read_text())) == 1:          # the first start is slow: time enough to be killed
-    quick_step = L.train_step
-    def train_step(*args, **kwargs):
-        time.sleep(0.03)
-        return quick_step(*args, **kwargs)
-    L.train_step = train_step
+    quick = L.TrainSession.epoch
+    def epoch(*args, **kwargs):
+        time.sleep(0.3)
+        return quick(*args, **kwargs)
+    L.TrainSession.epoch = epoch
 from biolearn.reproduction.claims import Claim, record
 from biolearn.reproduction.runs import trained_run
 run = trained_run(profile, seed=seed, device=device, out=out, overrides=overrides)
