@@ -62,7 +62,7 @@ def trained(trial):
     """A small network trained with spikes and measured at its own window and with real numbers, or
     its control, measured at all of these windows.
     """
-    own = None if trial.name == "without spikes" else float(trial.name)
+    own = None if trial.name == "without spikes" else int(trial.name)
     profile, rng = PROFILES[TRAINING["profile"]], Random(trial.seed)
     data = load_dataset(profile.dataset)
     start = init_model(profile.sizes(data.train.shape[1]), profile.units, rng=rng.stream("init"))
@@ -74,7 +74,7 @@ def trained(trial):
         inference=SpikingInference(window=own) if own else None,
         progress=False,
     )
-    windows = (*(TRAINED if own is None else (int(own),)), math.inf)
+    windows = (*(TRAINED if own is None else (own,)), math.inf)
     size, scores = replace(SIZE, samples=TRAINING["samples"]), {}
     for name, window in {**{windows_text(n): n for n in windows}, QUIET: None}.items():
         scores[name] = measure_spikes(model, data, window, size, rng=rng.stream("spikes"))
