@@ -140,7 +140,7 @@ def test_no_target_holds_for_a_broken_model(run):
 # ---- sums done by hand ---------------------------------------------------------------------------
 
 
-def _result(
+def _result(  # noqa: PLR0913  # a result has so many numbers
     seed=0,
     variant="paper",
     finite=True,
