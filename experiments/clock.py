@@ -1,7 +1,9 @@
 """What INFERENCE loses without a clock at the scale of the paper (nbs/32_asynchronous.ipynb): one
 file, figures/paper/biology/clock.json.
 
-    python -m experiments.clock --runs figures/paper/runs --seeds 7-9       take the trained networks in that folder (paper-seed<seed>-*); without --runs each is trained first
+    python -m experiments.clock --runs figures/paper/runs --seeds 7-9
+        take the trained networks in that folder (paper-seed<seed>-*); without --runs each is
+        trained first
     python -m experiments.clock --seeds '' --learn 8                        only the short trainings
 
 What is there is not measured again.

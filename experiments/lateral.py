@@ -1,7 +1,10 @@
 """What lateral synapses in the top layer are worth at the paper's scale (nbs/30_lateral.ipynb).
 
-    python -m experiments.lateral --seeds 7-8                        train the network of each seed (7 minutes), measure it (2 minutes), into figures/paper/biology/lateral.json
-    python -m experiments.lateral --seeds 7-8 --runs FOLDER          take the networks trained in FOLDER/paper-seed<seed>-...
+    python -m experiments.lateral --seeds 7-8
+        train the network of each seed (7 minutes), measure it (2 minutes), into
+        figures/paper/biology/lateral.json
+    python -m experiments.lateral --seeds 7-8 --runs FOLDER
+        take the networks trained in FOLDER/paper-seed<seed>-...
 
 Eight sets of 5,000 pictures by the same network, which differ in how h_2 is drawn, and one in what
 follows. All priors learn from the codes of the first 20,000 training digits. What is there is not
@@ -9,11 +12,14 @@ measured again; delete an entry, or the file, to have it made anew.
 
 The rule for the verdict, fixed before a measured seed was looked at. Better and worse are those of
 `evaluation.statistics.outcome`: means over seeds more than three standard errors of their difference apart.
-1. Closer to the chain: by lateral synapses, painted once, the Fréchet distance to GENERATE's own pictures is better than by the paper's prior, painted once.
+1. Closer to the chain: by lateral synapses, painted once, the Fréchet distance to GENERATE's own
+   pictures is better than by the paper's prior, painted once.
 2. Closer to digits: likewise the Parzen score and the Fréchet distance of test digits, both.
    "It works" if 1 and 2 hold, "in part" if one of them does, else "it does not work".
-3. Locality costs nothing if, in these three numbers, the lateral prior is nowhere worse than the Gaussian with the full covariance of the codes.
-4. It replaces the chain if its Parzen score is not worse than GENERATE's, and the mixture if it is worse than it in none of the three.
+3. Locality costs nothing if, in these three numbers, the lateral prior is nowhere worse than the
+   Gaussian with the full covariance of the codes.
+4. It replaces the chain if its Parzen score is not worse than GENERATE's, and the mixture if it is
+   worse than it in none of the three.
 The settings of learning and drawing were chosen by one number, how far the correlations of draws
 are from those of codes, on the network of seed 7 after 12 of its 20 epochs and 10,000 training
 digits; no picture, no score and no unseen digit had a part in it (a dry run on that unfinished

@@ -1,7 +1,9 @@
 """What noise in inference costs and gives at the scale of the paper (nbs/31_langevin.ipynb): one
 file, figures/paper/biology/noise.json.
 
-    python -m experiments.noise --runs figures/paper/runs --seeds 7-9       take the trained networks in that folder (paper-seed<seed>-*); without --runs each is trained first
+    python -m experiments.noise --runs figures/paper/runs --seeds 7-9
+        take the trained networks in that folder (paper-seed<seed>-*); without --runs each is
+        trained first
     python -m experiments.noise --seeds '' --learn 8                        only the short trainings
 
 What is there is not measured again. The unit of temperature is that of `noise.noise_units`: 1

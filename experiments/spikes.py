@@ -1,9 +1,13 @@
 """Measure what spikes cost the paper's network (nbs/28_spiking.ipynb) and write
 figures/paper/biology/spikes.json.
 
-    python -m experiments.spikes --seeds 7-9                              train the network of each seed (7 minutes), measure it
-    python -m experiments.spikes --seeds 7-9 --runs figures/paper/runs    take the networks trained in folders there, like paper-seed7-...
-    python -m experiments.spikes --training 0-1                           for these seeds train small networks on 8×8 digits, without spikes and with each window of TRAINED
+    python -m experiments.spikes --seeds 7-9
+        train the network of each seed (7 minutes), measure it
+    python -m experiments.spikes --seeds 7-9 --runs figures/paper/runs
+        take the networks trained in folders there, like paper-seed7-...
+    python -m experiments.spikes --training 0-1
+        for these seeds train small networks on 8×8 digits, without spikes and with each window of
+        TRAINED
 
 What is there is kept: seeds are added to the file. Delete it to begin anew.
 

@@ -1,9 +1,12 @@
 """Learn MNIST with labels by the local rule (nbs/26_supervised.ipynb), beside back-propagation and
 controls.
 
-    python -m experiments.supervised                                    everything that is not there yet, into figures/paper/supervised.json (hours on two cores)
-    python -m experiments.supervised --part rules --seeds 0-4           one part: rules, squared, depth or names; with --device gpu half a minute for each row
-    python -m experiments.supervised --part names --seeds 7 --runs DIR  the labels on top of the paper's network, trained before, in DIR/paper-seed7-...
+    python -m experiments.supervised
+        everything that is not there yet, into figures/paper/supervised.json (hours on two cores)
+    python -m experiments.supervised --part rules --seeds 0-4
+        one part: rules, squared, depth or names; with --device gpu half a minute for each row
+    python -m experiments.supervised --part names --seeds 7 --runs DIR  the labels on top of the
+        paper's network, trained before, in DIR/paper-seed7-...
 
 Settings were chosen on the 10,000 validation digits and given to all rules: those of SQUARED for
 babbled feedback, with seed 0; those of COMPETING (how many epochs, how many pixels are hidden) for

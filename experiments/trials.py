@@ -1,18 +1,24 @@
 """Try recipes on the validation digits and keep what came out in experiments/trials.csv, so that
 nobody searches twice.
 
-    python -m experiments.trials digits "noise=(0.22,0.1,'spikes'), rate_f=(2e-4,2e-3), rate_g=(3e-3,3e-3), epochs=300, batch_size=50" --seed 0
+    python -m experiments.trials digits "noise=(0.22,0.1,'spikes'), rate_f=(2e-4,2e-3)" --seed 0
     python -m experiments.trials mnist  "noise=(0.5,0.02,'spikes')"
 
-The text is what stands between the brackets of `Recipe(...)`. Nothing here looks at the test
+The text is what stands between the brackets of `TrainConfig(...)`. Nothing here looks at the test
 digits. One row per trial: the recipe, the seed, a note, and
-  generate, directed    Parzen log-likelihood of the validation digits at sigma = 0.2 (nats; 1,000 samples for digits, 10,000 for mnist)
-  recognisable_*        share of 1,000 samples clearly nearer to one class of training digits than to any other
+  generate, directed
+      Parzen log-likelihood of the validation digits at sigma = 0.2 (nats; 1,000 samples for digits,
+      10,000 for mnist)
+  recognisable_*
+      share of 1,000 samples clearly nearer to one class of training digits than to any other
   variety_*             total variance of the samples relative to the validation digits'
-  log_p_0, log_p_20     mean log p(x,h) before and after 20 steps of INFERENCE (nats, constants dropped); smallest_rise: of the mean in one step
+  log_p_0, log_p_20
+      mean log p(x,h) before and after 20 steps of INFERENCE (nats, constants dropped);
+      smallest_rise: of the mean in one step
   rising                share of validation digits that are explained better after 20 steps
   inpainting_*          squared error per missing pixel over four halves, with alpha = 0.001 and 0.3
-  rms_h1, seconds       largest rms activity of h_1 in training; time to train (on a shared machine: a rough guide)
+  rms_h1, seconds
+      largest rms activity of h_1 in training; time to train (on a shared machine: a rough guide)
 """
 
 import argparse

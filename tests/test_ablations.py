@@ -140,7 +140,7 @@ def test_no_target_holds_for_a_broken_model(run):
 # ---- sums done by hand ---------------------------------------------------------------------------
 
 
-def _result(
+def _result(  # noqa: PLR0913  # a result has so many numbers
     seed=0,
     variant="paper",
     finite=True,
@@ -634,9 +634,13 @@ def test_results_stored_before_there_were_studies_are_read():
 
 
 CODE = (
-    "import sys\nfrom dataclasses import replace\nimport biolearn.reproduction.runs as R\nfrom biolearn.core.learning import TrainConfig\nfrom biolearn.reproduction.profiles import PROFILES, Profile\n"
-    "fit = R.fit\ndef told(*args, **more):\n    print('training', flush=True)\n    return fit(*args, **more)\nR.fit = told\n"
-    "PROFILES['quick'] = {tiny}\nfrom biolearn.cli.main import main\nsys.exit(main(['experiments', *sys.argv[1:]]))"
+    "import sys\nfrom dataclasses import replace\nimport biolearn.reproduction.runs "
+    "as R\nfrom biolearn.core.learning import TrainConfig\nfrom "
+    "biolearn.reproduction.profiles import PROFILES, Profile\n"
+    "fit = R.fit\ndef told(*args, **more):\n    print('training', flush=True)\n    "
+    "return fit(*args, **more)\nR.fit = told\n"
+    "PROFILES['quick'] = {tiny}\nfrom biolearn.cli.main import "
+    "main\nsys.exit(main(['experiments', *sys.argv[1:]]))"
 )
 
 

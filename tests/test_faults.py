@@ -229,7 +229,10 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(tmp_path,
     )
     with pytest.raises(
         DeviceError,
-        match="device='gpu' was asked for, but CuPy is installed but finds no CUDA device.*cuda12.*device='cpu'",
+        match=(
+            "device='gpu' was asked for, but CuPy is installed but finds no CUDA "
+            "device.*cuda12.*device='cpu'"
+        ),
     ):
         runs.trained_run(BRIEF, device="gpu", out=tmp_path / "out")
     assert not [*tmp_path.iterdir()]
@@ -576,7 +579,10 @@ def test_a_damaged_checkpoint_stops_training_and_after_its_deletion_the_one_befo
     before = {p.name: p.read_bytes() for p in path.parent.iterdir()}
     with pytest.raises(
         CheckpointError,
-        match="epoch-00002.safetensors is damaged.*Delete this file, and training goes on from epoch-00001.safetensors",
+        match=(
+            "epoch-00002.safetensors is damaged.*Delete this file, and training "
+            "goes on from epoch-00001.safetensors"
+        ),
     ):
         train(path.parent)
     assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
@@ -750,7 +756,11 @@ record("fig1_a", figure(), [Claim("w", 1.0, float(run.model.pairs[0].f.W[0, 0]),
 
 # nbclient looks every second whether the kernel lives. While Ctrl-C is handled it sometimes sees it
 # dying, and complains with a stack trace; here it looks 100 times a second.
-IMPATIENT = "import asyncio, sys, types, nbclient.client as c; c.asyncio = types.SimpleNamespace(**vars(asyncio) | dict(sleep=lambda s: asyncio.sleep(s / 100)))"
+IMPATIENT = (
+    "import asyncio, sys, types, nbclient.client as c; c.asyncio = "
+    "types.SimpleNamespace(**vars(asyncio) | dict(sleep=lambda s: "
+    "asyncio.sleep(s / 100)))"
+)
 
 
 def books(folder, then, marker):
@@ -804,7 +814,10 @@ def test_a_dead_kernel_and_ctrl_c_are_told_and_the_same_command_goes_on(tmp_path
     assert main(argv("killed", dying)) == 0 and drawn(tmp_path / "killed") == (wanted, True)
 
     slow = books(tmp_path / "slow", "import time; time.sleep(60)", tmp_path / "slept")
-    code = f"{IMPATIENT}\nfrom biolearn.cli.main import main; sys.exit(main({argv('stopped', slow)!r}))"
+    code = (
+        f"{IMPATIENT}\nfrom biolearn.cli.main import main; "
+        f"sys.exit(main({argv('stopped', slow)!r}))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         stderr=subprocess.PIPE,

@@ -370,6 +370,6 @@ def test_the_page_repeats_the_committed_numbers():
             means[2] = "–"
         assert [cell.strip() for cell in line.strip("| ").split("|")][1:] == means, shown
     assert (
-        f"seed{'s' * (len(seeds) > 1)} {' and '.join(sorted(seeds, key=int)) if len(seeds) < 3 else ', '.join(sorted(seeds, key=int))}"
-        in page
-    )
+        f"seed{'s' * (len(seeds) > 1)} "
+        f"{' and '.join(sorted(seeds, key=int)) if len(seeds) < 3 else ', '.join(sorted(seeds, key=int))}"
+    ) in page

@@ -597,5 +597,8 @@ def test_importing_is_light():
     import subprocess
     import sys
 
-    code = "import sys, biolearn.plotting; sys.exit('matplotlib' if 'matplotlib' in sys.modules else 0)"
+    code = (
+        "import sys, biolearn.plotting; sys.exit('matplotlib' if 'matplotlib' in "
+        "sys.modules else 0)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""

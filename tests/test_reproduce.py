@@ -37,7 +37,11 @@ from biolearn.reproduction.profiles import Profile
 from biolearn.reproduction.runs import trained_run
 
 DEFAULTS = 'profile = "quick"\nseed = 0\ndevice = "auto"\nout = ""\noverrides = {}'
-RECORD = "from biolearn.reproduction.claims import Claim, record\nrecord({name!r}, None, [Claim('x', 1, 2.0, True)], out=out, caption=f'{{profile}} {{seed}} {{device}}')"
+RECORD = (
+    "from biolearn.reproduction.claims import Claim, record\nrecord({name!r}, "
+    "None, [Claim('x', 1, 2.0, True)], out=out, caption=f'{{profile}} {{seed}} "
+    "{{device}}')"
+)
 DRAW = """from matplotlib.figure import Figure
 from biolearn.reproduction.claims import Claim, record
 fig = Figure(figsize=(2, 1))
@@ -490,7 +494,8 @@ def test_pictures_are_byte_stable_across_time_and_processes(tmp_path):
     record("a", figure(), [], out=tmp_path, caption="")
     first = {p.suffix: p.read_bytes() for p in tmp_path.iterdir()}
     code = (
-        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]; import test_reproduce as t; from pathlib import Path\n"
+        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]; import "
+        "test_reproduce as t; from pathlib import Path\n"
         f"t.record('a', t.figure(), [], out=Path({str(tmp_path)!r}), caption='')"
     )
     time.sleep(1.1)  # a date in seconds would differ
@@ -667,7 +672,11 @@ def test_another_version_of_the_algorithm_changes_the_key_and_a_changed_comment_
     shutil.copytree(package, tmp_path / "biolearn", ignore=shutil.ignore_patterns("__pycache__"))
     with open(tmp_path / "biolearn" / "core" / "learning.py", "a") as file:
         file.write("\n# changed\n")
-    code = "from biolearn.reproduction.runs import run_key; from biolearn.core.arrays import Backend; print(run_key('quick', 0, Backend()))"
+    code = (
+        "from biolearn.reproduction.runs import run_key; from "
+        "biolearn.core.arrays import Backend; print(run_key('quick', 0, "
+        "Backend()))"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -835,7 +844,8 @@ def test_changes_arrive_in_the_notebook_and_in_the_manifest(books, tmp_path):
 def test_kernels_started_together_share_no_port_and_leave_no_socket(books, tmp_path):
     tell = (
         "import json, pathlib\nfrom ipykernel.connect import get_connection_file\n"
-        "pathlib.Path(out, 'told.json').write_text(pathlib.Path(get_connection_file()).read_text())\n"
+        "pathlib.Path(out, "
+        "'told.json').write_text(pathlib.Path(get_connection_file()).read_text())\n"
     )
     notebook(books, "fig1_a", tell, RECORD.format(name="fig1_a"))
     outs = [tmp_path / str(n) for n in range(4)]

@@ -241,9 +241,9 @@ OTHER = {
     "sizes is [6, 5, 4] there and [6, 7, 4] here": dict(
         model=init_model((6, 7, 4), UNITS, rng=Random(0))
     ),
-    "units is ['sigmoid', 'softplus', 'sigmoid'] there and ['sigmoid', 'tanh', 'sigmoid'] here": dict(
-        model=init_model((6, 5, 4), ("sigmoid", "tanh", "sigmoid"), rng=Random(0))
-    ),
+    (
+        "units is ['sigmoid', 'softplus', 'sigmoid'] there and ['sigmoid', 'tanh', 'sigmoid'] here"
+    ): dict(model=init_model((6, 5, 4), ("sigmoid", "tanh", "sigmoid"), rng=Random(0))),
 }
 
 
@@ -281,7 +281,10 @@ def test_another_number_of_threads_or_other_kernels_are_told(tmp_path, monkeypat
     monkeypatch.setattr(learning, "use_threads", lambda a: nullcontext(learning.Threads(7)))
     with pytest.warns(
         UserWarning,
-        match="epoch-00002.safetensors was made by threads: ., compiled kernels: .*, now it is threads: 7.*not to the bit",
+        match=(
+            "epoch-00002.safetensors was made by threads: ., compiled kernels: .*, "
+            "now it is threads: 7.*not to the bit"
+        ),
     ):
         again = train(tmp_path)
     assert len(again[1]) == 5

@@ -577,7 +577,10 @@ def command(*argv, **more):
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks at processes in /proc")
 @pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_interrupted_or_killed_it_leaves_nothing_running(tmp_path, sent, code):
-    wait = "import os, pathlib, time\npathlib.Path(out, 'kernel').write_text(str(os.getpid()))\ntime.sleep(60)"
+    wait = (
+        "import os, pathlib, time\npathlib.Path(out, "
+        "'kernel').write_text(str(os.getpid()))\ntime.sleep(60)"
+    )
     books = notebook(tmp_path / "books", "00_toy", wait)
     child = command("--only", "00", "--notebooks", books, "--out", tmp_path / "out")
     where = tmp_path / "out" / "seed=0"

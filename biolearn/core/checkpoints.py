@@ -190,7 +190,10 @@ def _read_checkpoint(path, about, arrays, backend):
         state["about"].setdefault("algorithm", 1)  # from before it was written down
         if parts := differences(state["about"], about):
             raise CheckpointError(
-                f"{path} was made with other settings: {'; '.join(parts)}. Nothing was changed. Use another folder for this run, or delete that one."
+                (
+                    f"{path} was made with other settings: {'; '.join(parts)}. Nothing "
+                    "was changed. Use another folder for this run, or delete that one."
+                )
             )
         if (
             not isinstance(state["history"], list)
@@ -236,7 +239,10 @@ def _read_newest(files, about, arrays, backend):
     except _damage() as e:
         then = f"goes on from {files[1].name}" if len(files) > 1 else "begins anew"
         raise CheckpointError(
-            f"{files[0]} is damaged: {e}. Nothing was changed. Delete this file, and training {then}."
+            (
+                f"{files[0]} is damaged: {e}. Nothing was changed. Delete this file, and "
+                f"training {then}."
+            )
         ) from e
 
 # %% ../../nbs/39_checkpoints.ipynb #a1c0de08
@@ -346,10 +352,16 @@ def open_checkpoints(
         lock.acquire(blocking=False)
     except Timeout:
         raise CheckpointError(
-            f"{folder}: another process is training there. Wait until it has ended, or use a folder of its own."
+            (
+                f"{folder}: another process is training there. Wait until it has ended, "
+                "or use a folder of its own."
+            )
         ) from None
     # they decide about round-off
-    made_by = f"threads: {threads.n}, compiled kernels: {'yes' if find_kernels(*weights_of(model).values()) else 'no'}"
+    made_by = (
+        f"threads: {threads.n}, compiled kernels: "
+        f"{'yes' if find_kernels(*weights_of(model).values()) else 'no'}"
+    )
     try:
         yield Checkpoints(folder, identity, rng.backend, made_by)
     finally:

@@ -130,7 +130,8 @@ def chain_states(
         raise ValueError(f"{rounds} rounds need as many inferences, got {len(each)}.")
     if rng is None and (noise or any(one.draws for one in each)):
         raise ValueError("noise in the chain, or in its inference, needs rng.")
-    shake = rng.stream("noise") if rng is not None and noise else None
+    rng = rng or Random(0)  # of which nothing is drawn
+    shake = rng.stream("noise")
     yield [x]
     for r, one in enumerate(each):
         h = one(model, x, rng=rng.stream("round", r) if one.draws else None)

@@ -134,7 +134,7 @@ class TrainConfig:
     def at(self, done: float) -> "TrainConfig":
         "The settings of one step after a fraction `done` of training: its rates and its noise."
         fades = zip(self.noise or (), self.noise_end or self.noise or ())
-        noise = tuple(n if n == "spikes" else n + (end - n) * done for n, end in fades)
+        noise = tuple(_between(n, end, done) for n, end in fades)
         left = 1 - done if self.decay else 1.0
         rate_f, rate_g = (
             tuple(left * rate for rate in rates or ()) for rates in (self.rate_f, self.rate_g)
@@ -154,6 +154,11 @@ def _paper_settings(M, top):
         "rate_f": (3e-4, *(1e-3,) * (M - 1)),
         "rate_g": (1e-3, *(2e-3,) * (M - 1)),
     }
+
+
+def _between(start, end, done):
+    "A noise level after a fraction `done` of its way; spikes stay spikes."
+    return start if start == "spikes" else start + (end - start) * done
 
 
 def _as_python(number):
@@ -321,8 +326,8 @@ class TrainSession:
     state: TrainState
     x: Array
     config: TrainConfig
-    rng: Random | Seeds
-    inference: Inference
+    rng: Any  # a Random, or the Seeds of several networks
+    inference: Any  # an Inference, or another object that infers
     threads: Threads
     projection: Callable[[Model, list[Array]], object] | None = None
 
@@ -370,7 +375,7 @@ def fit(  # noqa: PLR0913  # the face of training: what is not said keeps the pa
     config: TrainConfig | None = None,
     *,
     rng: int | Random = 0,
-    inference: Inference | None = None,
+    inference: Any = None,
     projection: Callable[[Model, list[Array]], object] | None = None,
     on_epoch: Callable[[Model, list[dict[str, Any]]], object] | None = None,
     checkpoint: str | Path | None = None,
@@ -390,7 +395,7 @@ def fit(  # noqa: PLR0913  # the face of training: what is not said keeps the pa
     rng
         A seed or a `Random`.
     inference
-        What infers in the place of `config.inference`.
+        An `Inference`, or another object that infers, in the place of `config.inference`.
     projection
         projection(model, h) is called after each minibatch with its settled states, and may
         rewrite weights in place.
@@ -585,8 +590,10 @@ class DivergenceError(ArithmeticError):
 
 
 _STEADY = (
-    "f chases the activity that inference pushes up along f(x) - f(g(h)). What holds it: more noise on x (e.g. 0.5), "
-    "moderate noise on h_1 (0.1 or less), smaller rate_f relative to rate_g, smaller delta, or larger alpha."
+    "f chases the activity that inference pushes up along f(x) - f(g(h)). What holds "
+    "it: more noise on x (e.g. 0.5), "
+    "moderate noise on h_1 (0.1 or less), smaller rate_f relative to rate_g, smaller "
+    "delta, or larger alpha."
 )
 
 # %% ../../nbs/07_learning.ipynb #3cbdaad2
@@ -636,7 +643,8 @@ def training_advice(x: Array, config: TrainConfig, kept: Any = None) -> Iterator
         raise DivergenceError(f"{e}{left()}") from None
     except MemoryError as e:  # CuPy's OutOfMemoryError is one, too
         raise MemoryError(
-            f"out of memory in training, with minibatches of {config.batch_size} rows of {x.shape[1]} numbers ({e}). "
+            f"out of memory in training, with minibatches of {config.batch_size} rows "
+            f"of {x.shape[1]} numbers ({e}). "
             f"Use a smaller batch_size, or a narrower network.{left()}"
         ) from e
 

@@ -529,7 +529,8 @@ def _measured(net, h, losses):
     activity = [rms(layer) for layer in h]
     if not all(value < 1e3 for value in errors + activity):
         raise DivergenceError(
-            f"Langevin inference diverges: errors {errors} and activities {activity} (rms, from the top "
+            f"Langevin inference diverges: errors {errors} and activities {activity} "
+            "(rms, from the top "
             f"down). Take smaller deltas or larger sigmas."
         )
     return {"rms_errors": errors, "rms": activity}
@@ -572,7 +573,7 @@ def save_baseline_result(path: str | Path, result: BaselineResult) -> None:
     about = {"format": _FORMAT, "units": units, "about": result.about}
     arrays["about"] = np.array(json.dumps(about, allow_nan=False))
     with write_whole(path) as part, open(part, "wb") as file:
-        np.savez_compressed(file, **{name: to_numpy(a) for name, a in arrays.items()})
+        np.savez_compressed(file, **{name: to_numpy(a) for name, a in arrays.items()})  # type: ignore[arg-type]
 
 # %% ../../nbs/23_baselines.ipynb #b83d4abb
 def load_baseline_result(path: str | Path) -> BaselineResult:

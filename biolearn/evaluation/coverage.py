@@ -107,10 +107,11 @@ def different_bins(
         centres = kmeans_centroids(train, n_bins, rng.stream("k-means"))
     a, b = _bin_counts(train, centres), _bin_counts(samples, centres)
     sizes = len(train), len(samples)
-    p = _bin_tests(a, b, *sizes)
+    n_a, n_b = sizes
+    p = _bin_tests(a, b, n_a, n_b)
     draw = np.random.default_rng(sklearn_seed(rng.stream("bootstrap")))
-    again = [draw.multinomial(n, c / n, size=200) for c, n in zip((a, b), sizes)]
-    error = (_bin_tests(*again, *sizes) < level).mean(axis=1).std(ddof=1)
+    again_a, again_b = (draw.multinomial(n, c / n, size=200) for c, n in zip((a, b), sizes))
+    error = (_bin_tests(again_a, again_b, n_a, n_b) < level).mean(axis=1).std(ddof=1)
     fraction = float((p < level).mean()), float(error)
     return Bins(a / sizes[0], b / sizes[1], p, p < level, fraction)
 
@@ -217,7 +218,8 @@ def birthday_support(samples: Array, threshold: float) -> Support:
     high = chi2.ppf(0.975, 2 * pairs / factor + 2)
     ends = pairs, factor * high / 2, factor * low / 2
     sizes = (float(total / c) if c else math.inf for c in ends)
-    return Support(*sizes, (float(rate), math.sqrt(variance)))
+    size, low, high = sizes
+    return Support(size, low, high, (float(rate), math.sqrt(variance)))
 
 # %% ../../nbs/22_coverage.ipynb #a8263590
 def completion_variety(

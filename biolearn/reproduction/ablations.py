@@ -63,12 +63,15 @@ VARIANTS = {
         "α = 0 in training: the layer above has no say in where h_1 settles.",
     ),
     "no noise": Variant(
-        lambda recipe: dict(noise=(0.0,) * len(recipe.noise), noise_end=None),
+        lambda recipe: dict(noise=(0.0,) * len(recipe.noise or ()), noise_end=None),
         "No layer is corrupted: f and g are plain, not denoising, auto-encoders.",
     ),
     "exact gradient": Variant(
         lambda recipe: dict(direction="exact"),
-        "Inference climbs by the gradient of Eq. 8, with transposed weights, instead of Eq. 12, with the same δ.",
+        (
+            "Inference climbs by the gradient of Eq. 8, with transposed weights, instead "
+            "of Eq. 12, with the same δ."
+        ),
     ),
     "sgd": Variant(
         lambda recipe: dict(optimizer="sgd", **SGD_RATES),

@@ -223,7 +223,7 @@ def record(
         made = Record(name, caption, tuple(claims), as_plain(values), as_plain(made_by), files)
         staged = work / f"{name}.json"
         write_text(staged, to_json(made, staged.name))
-        adopt_record(staged, out)
+        adopt_record(staged, Path(out))
     return made
 
 # %% ../../nbs/45_claims.ipynb #4d60b1e4

@@ -56,8 +56,9 @@ class UnknownNotebook(ReproduceError, UsageError):
     "No notebook has the name asked for."
 
 
-_OWN_NAMES = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp)
-_OWN_NAMES += (ast.DictComp, ast.GeneratorExp)  # what is set in these is not set outside
+# what is set in these is not set outside
+_DEFINITIONS = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
+_OWN_NAMES = (*_DEFINITIONS, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def _names_set(source):
@@ -624,7 +625,7 @@ def reproduce(  # noqa: PLR0913  # the face of the figures: a command has its op
         about = _about(profile, seed, backend, overrides, env)
         figures = _Figures(out, [p.stem for p in paths], about, read_manifest(out))
         _announce(about, len(chosen), out)
-        failed = "interrupted"
+        failed: str | None = "interrupted"
         try:
             if remeasure:
                 measure_again([p.stem for p in chosen], out)

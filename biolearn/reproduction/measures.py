@@ -307,7 +307,7 @@ def _draw_tops(
     lateral = fit_lateral(codes, size.learning, rng=rng.stream("learn"))
     seconds = time.perf_counter() - start
     mixture = fit_mixture_prior(codes, size.components, rng=rng.stream("mixture"))
-    walk = dict(n_steps=size.n_steps, delta=size.delta)
+    walk: dict[str, Any] = dict(n_steps=size.n_steps, delta=size.delta)
     alone = [
         column[rng.stream("shuffle", j).permutation(len(codes))[:n]]
         for j, column in enumerate(codes.T)
@@ -631,7 +631,8 @@ def measure_bandit(
         named = best_actions(encode(model, data.test)[-1])
         return [done, round(reward, 4), round(float((named == data.test_labels).mean()), 4)]
 
-    pay = lambda rows, actions: actions == data.train_labels[rows]
+    labels = np.asarray(data.train_labels)
+    pay = lambda rows, actions: actions == labels[rows]
     start = init_actor(data.train.shape[1], size.hidden, 10, rng=rng.stream("init"))
     return fit_bandit(
         start,

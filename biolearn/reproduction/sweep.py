@@ -55,7 +55,10 @@ def _read(text):
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             pass
     raise ValueError(
-        f'{text!r} is neither a number, nor true, false, null, a list such as [0.2, "spikes"], nor a word.'
+        (
+            f"{text!r} is neither a number, nor true, false, null, a list such as [0.2, "
+            '"spikes"], nor a word.'
+        )
     )
 
 
@@ -221,7 +224,10 @@ def plan(
                 check_number(seed, "seed", integer=True, low=0)
                 if "threads" in overrides:
                     raise ValueError(
-                        "threads are not a parameter of a sweep, they are shared out by it; see its option threads."
+                        (
+                            "threads are not a parameter of a sweep, they are shared out "
+                            "by it; see its option threads."
+                        )
                     )
                 settings = get_profile(profile, overrides)
             except (TypeError, ValueError) as e:
@@ -271,7 +277,11 @@ def fraction(
         workers = max(1, min(n_runs, n_cores // threads))
     if workers * threads > max(n_cores, 1):
         raise ValueError(
-            f"{workers} runs at a time with {threads} threads each need {workers * threads} cores, and there are {n_cores}: they would wait for each other. Ask for fewer."
+            (
+                f"{workers} runs at a time with {threads} threads each need "
+                f"{workers * threads} cores, and there are {n_cores}: they would wait for "
+                "each other. Ask for fewer."
+            )
         )
     return workers, threads
 
@@ -354,7 +364,10 @@ def perform(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     try:
         if _code(task["notebooks"], task["only"]) != task["code"]:
             raise ReproduceError(
-                f"{socket.gethostname()} has another version of biolearn or of the notebooks than the machine that asks; install the same on both."
+                (
+                    f"{socket.gethostname()} has another version of biolearn or of the "
+                    "notebooks than the machine that asks; install the same on both."
+                )
             )
         reproduce(
             task["profile"],
@@ -499,7 +512,10 @@ def run_apart(task: dict[str, Any], master: Any = None) -> dict[str, Any]:
         result = _result(
             task,
             "failed",
-            f"its process {_ended(code)}, start {n} of {ATTEMPTS}; its last words: {_last_line(folder / 'log.txt')}",
+            (
+                f"its process {_ended(code)}, start {n} of {ATTEMPTS}; its last words: "
+                f"{_last_line(folder / 'log.txt')}"
+            ),
             starts=n,
         )
     if not task["folder"]:
@@ -536,7 +552,10 @@ class ResultStore:
                 import fsspec
             except ImportError:
                 raise ValueError(
-                    f"{out} is an address, and fsspec, which writes to addresses, is not installed: pip install 'biolearn[sweep]' or fsspec."
+                    (
+                        f"{out} is an address, and fsspec, which writes to addresses, is "
+                        "not installed: pip install 'biolearn[sweep]' or fsspec."
+                    )
                 ) from None
             try:
                 self.fs, self.root = fsspec.core.url_to_fs(self.out)
@@ -724,7 +743,10 @@ def check_table(name: str) -> None:
             import pyarrow
         except ImportError:
             raise ValueError(
-                f"{name} needs PyArrow, which is not installed: pip install pyarrow, or ask for a .csv."
+                (
+                    f"{name} needs PyArrow, which is not installed: pip install pyarrow, "
+                    "or ask for a .csv."
+                )
             ) from None
 
 # %% ../../nbs/16_sweep.ipynb #591ee4c4
@@ -761,7 +783,10 @@ def _connect(scheduler, seconds=30):
         from dask.distributed import Client
     except ImportError:
         raise ValueError(
-            "a scheduler's address needs Dask, which is not installed: pip install 'biolearn[sweep]', or dask and distributed."
+            (
+                "a scheduler's address needs Dask, which is not installed: pip install "
+                "'biolearn[sweep]', or dask and distributed."
+            )
         ) from None
     try:
         client = Client(scheduler, timeout=seconds, set_as_default=False)
@@ -772,7 +797,10 @@ def _connect(scheduler, seconds=30):
     except TimeoutError:
         client.close()
         raise ValueError(
-            f"the scheduler at {scheduler} has no workers; start some: dask worker {scheduler} --nthreads 1"
+            (
+                f"the scheduler at {scheduler} has no workers; start some: dask worker "
+                f"{scheduler} --nthreads 1"
+            )
         ) from None
     return client
 
@@ -801,7 +829,9 @@ def cluster_threads(client: Any, threads: int | None = None, wanted: int = 0) ->
     for (name, _, n), each in slots.items():
         if sum(each) * (threads or 1) > n:
             raise ValueError(
-                f"{name} offers {sum(each)} runs at a time with {threads or 1} threads each, but has {n} cores. Ask for fewer threads, or start its workers with fewer "
+                f"{name} offers {sum(each)} runs at a time with {threads or 1} "
+                f"threads each, but has {n} cores. Ask for fewer threads, or start "
+                "its workers with fewer "
                 f"slots (their --nworkers times --nthreads): at most {n // (threads or 1)}."
             )
     return sum(map(sum, slots.values())), threads or (min(most, wanted) if wanted else most)
@@ -900,7 +930,7 @@ def _bar(total, done, progress):
         yield say
 
 # %% ../../nbs/16_sweep.ipynb #475ad6d6
-def sweep(
+def sweep(  # noqa: PLR0913  # the face of a sweep: each setting has a word on the command line
     profile: str | Profile = "quick",
     sets: Sequence[dict[str, Any]] = ({},),
     seeds: Sequence[int] = (0,),
@@ -927,7 +957,10 @@ def sweep(
     check_table(table)
     if scheduler and workers:
         raise ValueError(
-            "workers are this machine's processes; a cluster has its own. Leave one of workers and scheduler out."
+            (
+                "workers are this machine's processes; a cluster has its own. Leave one "
+                "of workers and scheduler out."
+            )
         )
     runs, wanted = (
         plan(profile, sets, seeds, only=only, device=device, notebooks=notebooks),
@@ -961,7 +994,12 @@ def sweep(
         with _bar(len(runs), len(runs) - len(todo), progress) as say:
             say(
                 None,
-                f"{len(todo)} runs, {slots} at a time with {threads} thread{'s' * (threads > 1)} each, {'on the cluster ' + str(scheduler) if client else 'here'}, into {place.out}",
+                (
+                    f"{len(todo)} runs, {slots} at a time with {threads} "
+                    f"thread{'s' * (threads > 1)} each, "
+                    f"{'on the cluster ' + str(scheduler) if client else 'here'}, into "
+                    f"{place.out}"
+                ),
             )
             try:
                 with contextlib.closing(

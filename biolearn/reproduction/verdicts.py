@@ -327,7 +327,7 @@ def read_results(
         why = _why_left_out(result, profile)
         if why:
             out.append(f"{path.name}: {why}")
-        else:
+        elif result is not None:
             found.append(result)
     _check_alike(found, folder)
     return sorted(found, key=lambda r: (list(VARIANTS).index(r["variant"]), r["seed"])), out
