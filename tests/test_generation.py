@@ -198,6 +198,16 @@ def test_inpaint_refuses(x, visible, message):
         inpaint(network(1), x, visible, rng=Random(0))
 
 
+def test_a_random_given_twice_gives_the_same_twice():
+    "Each call begins its stream afresh."
+    model, rng, visible = network(1), Random(3), np.arange(6) < 3
+    for draw in (
+        lambda: generate(model, 4, rng=rng),
+        lambda: inpaint(model, np.full((2, 6), 0.5, np.float32), visible, rng=rng),
+    ):
+        np.testing.assert_array_equal(draw(), draw())
+
+
 def test_generate_refuses():
     model = network(1)
     two = [Inference(), Inference()]

@@ -16,6 +16,7 @@ import biolearn.core.optimizers as optimizers
 from biolearn.core.arrays import Backend, to_numpy
 from biolearn.core.checkpoints import load_model, save_model
 from biolearn.core.ensembles import fit_many, stack_models, unstack_models
+from biolearn.core.generation import generate, inpaint
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair, exact_gradient
 from biolearn.core.learning import DivergenceError, TrainConfig, fit, new_train_state, train_step
@@ -437,6 +438,10 @@ def test_pictures_of_another_type_are_converted_once(dtype):
         dict(rate_f=(float("nan"), 1)),
         dict(noise=(-1, 0, 0)),
         dict(noise=("spike", 0, 0)),
+        dict(noise=0.5),
+        dict(noise="spikes"),
+        dict(rate_f=1e-3),
+        dict(noise_end=(0.1, 0.1, "spikes")),
         dict(optimizer="lbfgs"),
     ],
 )
@@ -851,5 +856,19 @@ def test_an_inference_that_returns_something_else_is_refused_before_training():
     odd = Settled(h=lambda model, rows, rng: [rows])
     with pytest.raises(ValueError, match=r"widths \(6, 5\) for 40 rows, got shapes \[\(40, 6\)\]"):
         fit(model, x, rng=Random(1), progress=False, inference=odd)
-    with pytest.raises(TypeError, match="inference must be an Inference"):
-        fit(model, x, progress=False, inference=lambda model, x: [x])
+    plain = lambda model, x: [x]
+    for call in (
+        lambda: fit(model, x, progress=False, inference=plain),
+        lambda: infer(model, x, {"alpha": 0.1}),
+        lambda: generate(model, 3, inference={"alpha": 0.1}),
+        lambda: inpaint(model, x, x > 0, inference=3),
+    ):
+        with pytest.raises(TypeError, match="inference must be an Inference"):
+            call()
+    for settings in (2, {"epochs": 2}):
+        for train in (
+            lambda: fit(model, x, settings),
+            lambda: fit_many([model], x, settings, rngs=[0]),
+        ):
+            with pytest.raises(TypeError, match="config must be a TrainConfig"):
+                train()

@@ -400,6 +400,8 @@ def load_model(path: str | Path, backend: Backend = Backend()) -> Model:
     Its arrays are made on `backend`, by default on the CPU. Raises ValueError, naming the file,
     for anything that is not a whole model.
     """
+    if not isinstance(backend, Backend):
+        raise TypeError(f"backend must be a Backend, such as use_device('gpu'), got {backend!r}.")
     from safetensors import safe_open
 
     try:

@@ -24,6 +24,7 @@ from biolearn.core.learning import (
     new_train_state,
     progress_bar,
     rms,
+    settings_for,
     training_advice,
 )
 from .model import Model
@@ -101,7 +102,7 @@ def fit_many(
         raise ValueError(
             f"`fit_many` needs networks and one rng for each, got {len(models)} and {len(rngs)}."
         )
-    config = (config or TrainConfig()).for_model(models[0])
+    config = settings_for(config, models[0])
     x = as_floats(x, models[0].pairs[0].f.W.dtype)
     for model in models:
         check_training(model, x, config.inference)

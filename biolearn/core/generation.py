@@ -19,7 +19,7 @@ from biolearn.core.arrays import (
     check_array,
     check_number,
 )
-from .inference import Inference
+from .inference import Inference, check_inference
 from .layers import corrupt
 from .model import Model, decode
 from .priors import sample_prior
@@ -109,6 +109,16 @@ def inference_chain(
     for h in chain_states(model, x, rounds=rounds, inference=inference, noise=noise, rng=rng):
         yield h[0]
 
+# %% ../../nbs/08_generation.ipynb #03725d71
+def _one_each(inference, rounds):
+    "An inference for each round; ValueError or TypeError where there are not."
+    check_number(rounds, "rounds", integer=True, low=0)
+    if not isinstance(inference, (list, tuple)):
+        return [check_inference(inference)] * rounds
+    if len(inference) != rounds:
+        raise ValueError(f"{rounds} rounds need as many inferences, got {len(inference)}.")
+    return [check_inference(one) for one in inference]
+
 # %% ../../nbs/08_generation.ipynb #b606df65
 def chain_states(
     model: Model,
@@ -124,10 +134,7 @@ def chain_states(
 
     See `inference_chain` for the parameters.
     """
-    check_number(rounds, "rounds", integer=True, low=0)
-    each = [inference] * rounds if callable(inference) else list(inference)
-    if len(each) != rounds:
-        raise ValueError(f"{rounds} rounds need as many inferences, got {len(each)}.")
+    each = _one_each(inference, rounds)
     if rng is None and (noise or any(one.draws for one in each)):
         raise ValueError("noise in the chain, or in its inference, needs rng.")
     rng = rng or Random(0)  # of which nothing is drawn
@@ -167,17 +174,16 @@ def generate(
         (n, n_0), the means, without pixel noise. The first n of N pictures are those of a smaller
         call, to the last bits of the products.
     """
-    first = inference if callable(inference) else inference[0] if inference else GENERATE
-    random = bool(noise) or any(
-        one.draws for one in ([first] if callable(inference) else inference)
-    )
+    each = _one_each(inference, rounds)
+    first = each[0] if each else GENERATE
+    random = bool(noise) or any(one.draws for one in each)
 
     def make(rows, rng):
         heard = first.hear(model, rng=rng.stream("spikes"))
         # what is drawn on the way depends on the shape: then the whole block is made
         h_top = _top_draws(model, _BLOCK if random else rows, rng)
         x = decode(heard, h_top)[0]
-        *_, x = inference_chain(heard, x, rounds=rounds, inference=inference, noise=noise, rng=rng)
+        *_, x = inference_chain(heard, x, rounds=rounds, inference=each, noise=noise, rng=rng)
         return x[:rows, :]
 
     return in_blocks(make, n, as_random(rng, model.pairs[0].f.W))
@@ -246,9 +252,10 @@ def inpaint_steps(
         For a mask or pictures that do not fit.
     """
     check_number(rounds, "rounds", integer=True, low=0)
+    check_inference(inference)
     x = as_floats(x, model.pairs[0].f.W.dtype)
     check_width(x, model)
-    xp, rng = array_namespace(x), as_random(rng, x)
+    xp, rng = array_namespace(x), as_random(rng, x).stream()  # begun afresh at each call
     visible = check_mask(visible, x)
     x = xp.where(visible, x, xp.astype(rng.uniform(x.shape), x.dtype))
     check_array(x, "x", width=model.sizes[0])
@@ -289,6 +296,8 @@ def check_mask(visible: Array, x: Array) -> Array:
     A mask holds booleans (batch, n_0) or (n_0,), true where a pixel is known; TypeError or
     ValueError otherwise.
     """
+    if not hasattr(visible, "dtype"):
+        raise TypeError(f"visible must be an array of booleans, got {type(visible).__name__}.")
     xp = array_namespace(x, visible)
     if not xp.isdtype(visible.dtype, "bool"):
         raise TypeError(f"visible must be an array of booleans, got dtype {visible.dtype}.")

@@ -10,7 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .arrays import Array, array_namespace, check_array, check_number
+from biolearn.core.arrays import (
+    Array,
+    array_namespace,
+    check_array,
+    check_number,
+    logsumexp,
+    softmax,
+)
 from .rng import Random
 
 # %% ../../nbs/37_priors.ipynb #a566fdc8
@@ -71,9 +78,7 @@ def log_prior(prior: TopPrior | None, h_top: Array) -> Array:
         raise ValueError("the model has no top prior yet: train it, or use prior=False.")
     xp = array_namespace(h_top)
     if prior.weight is not None:
-        logs = log_components(prior, h_top)
-        top = xp.max(logs, axis=1)
-        return top + xp.log(xp.sum(xp.exp(logs - top[:, None]), axis=1))
+        return logsumexp(log_components(prior, h_top), axis=1)
     return -0.5 * xp.sum(
         (h_top - prior.mean) ** 2 / prior.var + xp.log(2 * math.pi * prior.var), axis=-1
     )
@@ -100,9 +105,7 @@ def _compete(prior, h_top, reg_covar):
     square = 1e-6 * (prior.var + prior.mean**2)
     for i in range(0, h_top.shape[0], 1000):
         h = h_top[i : min(i + 1000, h_top.shape[0]), :]
-        logs = log_components(prior, h)
-        fraction = xp.exp(logs - xp.max(logs, axis=1, keepdims=True))
-        fraction = fraction / xp.sum(fraction, axis=1, keepdims=True)
+        fraction = softmax(log_components(prior, h), axis=1)
         won = won + xp.sum(fraction, axis=0)
         total = total + fraction.T @ h
         square = square + fraction.T @ (h * h)
