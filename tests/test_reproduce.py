@@ -192,11 +192,12 @@ def test_a_command_not_understood_exits_with_2(argv, capsys):
     assert e.value.code == 2 and "usage:" in capsys.readouterr().err
 
 
-def test_out_that_is_a_file_is_one_line(command, books, tmp_path):
+def test_out_that_is_a_file_is_refused(command, books, tmp_path):
     notebook(books, "fig1_a")
     (tmp_path / "file").write_text("mine")
     code, _, errors = command(out=tmp_path / "file")
-    assert code == 1 and errors.count("\n") == 1 and (tmp_path / "file").read_text() == "mine"
+    assert code == 2 and "file is a file, and a folder is needed" in errors.splitlines()[-1]
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_gpu_that_is_not_there_is_one_line(monkeypatch, capsys):

@@ -253,6 +253,7 @@ def test_a_notebook_runs_only_code_of_the_repository_and_of_known_packages(path)
                     "bench",
                     "experiments",
                     "shtab",
+                    "zmq",  # of pyzmq, which the kernel brings
                 }, f"it imports {root}"
 
 
