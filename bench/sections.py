@@ -507,19 +507,19 @@ def parzen(options):
 # ---- 4. start-up ---------------------------------------------------------------------------------
 
 MODULES = (
-    "backend",
-    "data",
-    "stdp",
-    "variational",
-    "layers",
-    "model",
-    "inference",
-    "learning",
-    "generation",
-    "evaluation",
+    "core.arrays",
+    "core.data",
+    "theory.stdp",
+    "theory.variational",
+    "core.layers",
+    "core.model",
+    "core.inference",
+    "core.learning",
+    "core.generation",
+    "evaluation.parzen",
 )
 HEAVY = ("matplotlib", "papermill", "cupy", "sklearn", "numba")
-KERNELS = ["-c", "import biolearn.compiled"]
+KERNELS = ["-c", "import biolearn.kernels.compiled"]
 
 
 def _process(arguments, **env):
@@ -543,7 +543,7 @@ def startup(options):
         "python -c pass": ["-c", "pass"],
         "import numpy": ["-c", "import numpy"],
         "import biolearn": ["-c", "import biolearn"],
-        "biolearn --help": ["-c", "from biolearn.command import main; main(['--help'])"],
+        "biolearn --help": ["-c", "from biolearn.cli.main import main; main(['--help'])"],
     }
     commands |= {f"import biolearn.{m}": ["-c", f"import biolearn.{m}"] for m in MODULES}
     for arguments in commands.values():
@@ -588,7 +588,7 @@ def startup(options):
         target("slowest module / import numpy", ratios(times[slowest], times["import numpy"])),
         target("slowest module / python -c pass", ratios(times[slowest], times["python -c pass"])),
         target(
-            "heavy packages that modules 00 to 09 import",
+            "heavy packages that these modules import",
             summary([sum(map(len, heavy.values()))]),
             at_most=0,
             unit="packages",

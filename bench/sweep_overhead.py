@@ -21,7 +21,7 @@ from biolearn.reproduction.figures import run_notebook
 from biolearn.reproduction.runs import versions
 
 RESULT = Path(__file__).resolve().parent / "sweep.json"
-EMPTY = "from biolearn.reproduce import record\nrecord('00_empty', None, [], out=out, caption='Nothing was done.')"
+EMPTY = "from biolearn.reproduction.claims import record\nrecord('00_empty', None, [], out=out, caption='Nothing was done.')"
 SIZES = (10, 1_000, 100_000)
 
 
@@ -144,7 +144,9 @@ def main():
         given = dict(profile="quick", seed=0, device="cpu", out=str(work), overrides={})
         measured = {
             "Python, and importing the package": measure(
-                lambda: subprocess.run([sys.executable, "-c", "import biolearn.sweep"], check=True),
+                lambda: subprocess.run(
+                    [sys.executable, "-c", "import biolearn.reproduction.sweep"], check=True
+                ),
                 5,
             ),
             "the notebook alone, by papermill": measure(

@@ -192,6 +192,21 @@ def test_a_command_not_understood_exits_with_2(argv, capsys):
     assert e.value.code == 2 and "usage:" in capsys.readouterr().err
 
 
+def test_a_figures_number_means_that_figure():
+    "fig1 is not fig10 to fig14; what no notebook is called is the beginning of names."
+    paths = [
+        Path(f"{stem}.ipynb") for stem in ("00_train", "fig1_stdp", "fig10_spikes", "fig11_dale")
+    ]
+    names = lambda only: [p.stem for p in figures.select(paths, only)]
+    assert names("fig1") == names("fig1_stdp") == ["fig1_stdp"]
+    assert names(["fig10", "fig1"]) == ["fig1_stdp", "fig10_spikes"]
+    assert names("fig") == ["fig1_stdp", "fig10_spikes", "fig11_dale"] and names(None) == [
+        p.stem for p in paths
+    ]
+    with pytest.raises(figures.UnknownNotebook, match="begins with 'fig2'"):
+        names("fig2")
+
+
 def test_out_that_is_a_file_is_refused(command, books, tmp_path):
     notebook(books, "fig1_a")
     (tmp_path / "file").write_text("mine")

@@ -717,7 +717,7 @@ def _evaluate_arguments(parser):
         parser,
         """Measure a trained network on test pictures: the Parzen score of its samples beside
         controls that need no network, log p(x,h) over the steps of inference, and the error of
-        in-painting beside cheap fills. With --data a fifth of your pictures is the test, the
+        in-painting beside cheap imputations. With --data a fifth of your pictures is the test, the
         one that `biolearn train` leaves out.""",
         **{
             "the small network, half a minute": "biolearn evaluate",

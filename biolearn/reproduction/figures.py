@@ -139,16 +139,21 @@ def find_notebooks(folder: str | Path) -> list[Path]:
 
 
 def select(paths: Sequence[Path], only: Sequence[str] | None = None) -> list[Path]:
-    """The notebooks whose names begin with `only` (a text or several; None: all).
+    """The notebooks that `only` names (a text or several; None: all), in their order.
 
-    Raises UnknownNotebook, naming what there is.
+    A text names the notebook of that name or number, such as fig1 or fig1_stdp, else all whose names
+    begin with it. Raises UnknownNotebook, naming what there is.
     """
-    wanted = [only] if isinstance(only, str) else list(only or [""])
-    for start in wanted:
-        if not any(p.stem.startswith(start) for p in paths):
+    chosen: set[Path] = set()
+    for start in [only] if isinstance(only, str) else list(only or [""]):
+        # fig1 is Figure 1 alone, and not Figures 10 to 14 as well
+        named = [p for p in paths if p.stem == start or p.stem.startswith(f"{start}_")]
+        named = named or [p for p in paths if p.stem.startswith(start)]
+        if not named:
             there = ", ".join(p.stem for p in paths)
             raise UnknownNotebook(f"No notebook's name begins with {start!r}; there are {there}.")
-    return [p for p in paths if p.stem.startswith(tuple(wanted))]
+        chosen |= set(named)
+    return [p for p in paths if p in chosen]
 
 # %% ../../nbs/46_figures.ipynb #cf8fb5d8
 class NotebookFailed(ReproduceError):
