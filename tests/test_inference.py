@@ -156,3 +156,15 @@ def test_examples_do_not_see_each_other():
     model, x = init_model(*NETWORKS[2], rng=Random(0)), Random(1).uniform((6, 5))
     for whole, alone in zip(infer(model, x), infer(model, x[2:3])):
         np.testing.assert_allclose(whole[2:3], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mask_of_one_row_serves_all_and_a_wrong_one_is_refused():
+    model, x = init_model(*NETWORKS[1], rng=Random(0)), Random(1).uniform((3, NETWORKS[1][0][0]))
+    row = np.arange(x.shape[1]) < 2
+    for a, b in zip(
+        infer(model, x, visible=row), infer(model, x, visible=np.broadcast_to(row, x.shape))
+    ):
+        np.testing.assert_array_equal(a, b)
+    for bad, error in ((row[:-1], ValueError), (row.astype(int), TypeError), ([True], TypeError)):
+        with pytest.raises(error, match="visible must"):
+            infer(model, x, visible=bad)

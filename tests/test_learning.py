@@ -850,6 +850,25 @@ def test_a_checkpoint_knows_which_inference_it_was_made_with(tmp_path):
         assert (a == b).all()
 
 
+def test_what_a_checkpoint_cannot_tell_apart_is_refused(tmp_path):
+    "Two lambdas have one name, and what is no dataclass has no settings to compare."
+    model, x = init_model((6, 5), ("sigmoid", "sigmoid"), rng=0), Random(1).uniform((40, 6))
+
+    class Mine:
+        draws, recordable, pixels_only = False, True, True
+
+        def __call__(self, model, x, **more):
+            return infer(model, x)
+
+    for inference in (Inference(direction=lambda pair, below, h: h), Mine()):
+        with pytest.raises(ValueError, match="a checkpoint cannot tell"):
+            fit(model, x, inference=inference, checkpoint=tmp_path / "c", progress=False)
+    assert not (tmp_path / "c").exists()
+    config = TrainConfig(epochs=1)
+    named = Inference(direction=exact_gradient)
+    fit(model, x, config, inference=named, checkpoint=tmp_path / "c", progress=False)
+
+
 def test_an_inference_that_returns_something_else_is_refused_before_training():
     model = init_model((6, 5), ("sigmoid", "sigmoid"), rng=Random(0))
     x = np.full((40, 6), 0.5, np.float32)

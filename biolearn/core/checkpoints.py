@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,11 @@ def run_identity(
         "algorithm": ALGORITHM,
     }
     if inference is not None:
+        if not is_dataclass(inference):
+            raise ValueError(
+                f"a checkpoint cannot tell the settings of {inference!r}: make it a dataclass, or "
+                "leave checkpoint out."
+            )
         settings = {f.name: getattr(inference, f.name) for f in fields(inference) if f.compare}
         about["inference"] = {"kind": type(inference).__name__, **settings}
     # tuples become lists, NumPy's numbers Python's, functions their names
@@ -73,8 +78,16 @@ def run_identity(
 
 # %% ../../nbs/39_checkpoints.ipynb #2003f9bb
 def _as_json(value):
-    "What JSON can hold of a NumPy number or of a function."
-    return value.item() if hasattr(value, "item") else getattr(value, "__name__", repr(value))
+    "What JSON can hold of a NumPy number or of a function that can be found by its name."
+    if hasattr(value, "item"):
+        return value.item()
+    name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+    if "<" in name or not callable(value):  # two lambdas have one name
+        raise ValueError(
+            f"a checkpoint cannot tell {value!r} from another: give a function of a module, or "
+            "leave checkpoint out."
+        )
+    return name
 
 
 def _flat(settings, above=""):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GENERATE', 'in_blocks', 'sample_directed', 'inference_chain', 'chain_states', 'generate', 'joint_step',
-           'inpaint_steps', 'inpaint', 'check_width', 'check_mask', 'half_masks']
+           'inpaint_steps', 'inpaint', 'check_width', 'half_masks']
 
 # %% ../../nbs/08_generation.ipynb #b07db57b
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from biolearn.core.arrays import (
     check_array,
     check_number,
 )
-from .inference import Inference, check_inference
+from .inference import Inference, check_inference, check_mask
 from .layers import corrupt
 from .model import Model, decode
 from .priors import sample_prior
@@ -288,25 +288,6 @@ def check_width(x: Array, model: Model) -> None:
     "Raise ValueError unless `x` is (batch, n_0) for `model`."
     if x.ndim != 2 or x.shape[1] != model.sizes[0]:
         raise ValueError(f"x must be (batch, {model.sizes[0]}), got shape {tuple(x.shape)}.")
-
-
-def check_mask(visible: Array, x: Array) -> Array:
-    """The mask `visible` as booleans (batch, n_0), like the pictures `x`.
-
-    A mask holds booleans (batch, n_0) or (n_0,), true where a pixel is known; TypeError or
-    ValueError otherwise.
-    """
-    if not hasattr(visible, "dtype"):
-        raise TypeError(f"visible must be an array of booleans, got {type(visible).__name__}.")
-    xp = array_namespace(x, visible)
-    if not xp.isdtype(visible.dtype, "bool"):
-        raise TypeError(f"visible must be an array of booleans, got dtype {visible.dtype}.")
-    if tuple(visible.shape) not in (tuple(x.shape), (x.shape[1],)):
-        raise ValueError(
-            f"visible must have shape {tuple(x.shape)} or {(x.shape[1],)}, "
-            f"got {tuple(visible.shape)}."
-        )
-    return xp.broadcast_to(visible, x.shape)
 
 # %% ../../nbs/08_generation.ipynb #11e14cb3
 def half_masks(image_shape: Sequence[int], backend: Backend = Backend()) -> dict[str, Array]:

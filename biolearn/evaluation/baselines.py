@@ -31,7 +31,8 @@ from biolearn.core.arrays import (
     to_numpy,
 )
 from ..core.files import write_whole
-from ..core.generation import check_mask, in_blocks
+from ..core.generation import in_blocks
+from ..core.inference import check_mask
 from ..core.layers import UNITS, Dense, init_dense
 from ..core.learning import DivergenceError, local_step, progress_bar, rms
 from ..core.model import TopPrior, log_gaussian

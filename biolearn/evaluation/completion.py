@@ -20,7 +20,8 @@ from biolearn.core.arrays import (
     check_number,
     to_numpy,
 )
-from ..core.generation import check_mask, half_masks
+from ..core.generation import half_masks
+from ..core.inference import check_mask
 from ..core.rng import Random
 from biolearn.evaluation.statistics import (
     Estimate,
