@@ -50,10 +50,8 @@ TARGETS = {  # the most that a measure may be
 }
 FIRST = 20  # places that are listed of a measure that does not hold; all of them with --show
 CEILINGS: dict[str, float] = {  # measures whose target is not reached yet: today's number
-    "lines over 120 columns, package (%)": 0.04,
-    "lines over 120 columns, notebooks (%)": 0.09,
-    "statements": 7970,
-    "public names that nothing else uses": 48,
+    "lines over 120 columns, package (%)": 0.01,
+    "statements": 7948,
     "loops over settings and seeds that write files": 4,
     "functions with more than seven parameters": 4,
 }

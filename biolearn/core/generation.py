@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GENERATE', 'in_blocks', 'sample_directed', 'inference_chain', 'chain_states', 'generate', 'joint_step',
-           'inpaint_steps', 'inpaint', 'check_width', 'half_masks']
+           'inpaint_steps', 'inpaint', 'half_masks']
 
 # %% ../../nbs/08_generation.ipynb #b07db57b
 from collections.abc import Callable, Iterator, Sequence
@@ -254,7 +254,7 @@ def inpaint_steps(
     check_number(rounds, "rounds", integer=True, low=0)
     check_inference(inference)
     x = as_floats(x, model.pairs[0].f.W.dtype)
-    check_width(x, model)
+    _check_width(x, model)
     xp, rng = array_namespace(x), as_random(rng, x).stream()  # begun afresh at each call
     visible = check_mask(visible, x)
     x = xp.where(visible, x, xp.astype(rng.uniform(x.shape), x.dtype))
@@ -284,7 +284,7 @@ def inpaint(
     return completed
 
 # %% ../../nbs/08_generation.ipynb #d263e979
-def check_width(x: Array, model: Model) -> None:
+def _check_width(x: Array, model: Model) -> None:
     "Raise ValueError unless `x` is (batch, n_0) for `model`."
     if x.ndim != 2 or x.shape[1] != model.sizes[0]:
         raise ValueError(f"x must be (batch, {model.sizes[0]}), got shape {tuple(x.shape)}.")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Recipe', 'TrainConfig', 'local_step', 'TrainState', 'new_train_state', 'train_step', 'TrainSession', 'fit',
-           'settings_for', 'check_training', 'trial_state', 'progress_bar', 'rms', 'measure_epoch', 'top_states',
-           'top_moments', 'DivergenceError', 'ActivityWatch', 'training_advice']
+           'settings_for', 'check_training', 'progress_bar', 'rms', 'measure_epoch', 'top_states', 'DivergenceError',
+           'ActivityWatch', 'training_advice']
 
 # %% ../../nbs/07_learning.ipynb #52963d9d
 import math
@@ -378,8 +378,8 @@ class TrainSession:
         return to_numpy(sums) / n_batches
 
     def top_prior_rows(self) -> Array:
-        "Rows for `fit_top_prior`, of the settled top layer over all of x: see `top_moments`."
-        return top_moments(self.state.model, self.x, self.at("top prior"), self.threads)
+        "Rows for `fit_top_prior`, of the settled top layer over all of x: see `_top_moments`."
+        return _top_moments(self.state.model, self.x, self.at("top prior"), self.threads)
 
 # %% ../../nbs/07_learning.ipynb #d77f3896
 def fit(  # noqa: PLR0913  # the face of training: what is not said keeps the paper's value
@@ -449,7 +449,7 @@ def fit(  # noqa: PLR0913  # the face of training: what is not said keeps the pa
     with use_threads(x) as threads:
         state = new_train_state(model, config.optimizer)
         run = TrainSession(state, x, config, rng, inference, threads, projection)
-        watch = ActivityWatch(model, trial_state(run, first)[0])
+        watch = ActivityWatch(model, _trial_state(run, first)[0])
         with open_checkpoints(checkpoint, identity, model, rng, threads) as kept:
             with training_advice(x, config, kept):
                 history = _train(run, first, watch, kept, on_epoch, progress)
@@ -516,7 +516,7 @@ def check_training(model: Model, x: Array, inference: Inference) -> None:
     check_array(x, name, low=low, high=high)
 
 # %% ../../nbs/07_learning.ipynb #475507a4
-def trial_state(run: TrainSession, rows: Array) -> list[Array]:
+def _trial_state(run: TrainSession, rows: Array) -> list[Array]:
     "What the inference of a run makes of `rows`; ValueError unless it is a state of its model."
     model = run.state.model
     h = run.at("trial")(model, rows)
@@ -588,7 +588,7 @@ def top_states(
         yield infer(model, x[i : min(i + 1000, x.shape[0]), :], threads=threads)[-1]
 
 # %% ../../nbs/07_learning.ipynb #fbb50556
-def top_moments(
+def _top_moments(
     model: Model, x: Array, infer: Callable[..., list[Array]], threads: Threads | None = None
 ) -> Array:
     """Two rows with the mean and the variance of the settled top layer over all rows of `x`.

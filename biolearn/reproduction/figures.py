@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'CELL_LIMIT', 'UnknownNotebook', 'notebook_problems', 'notebook_folder', 'find_notebooks', 'select',
-           'NotebookFailed', 'kernel_environment', 'kernel_home', 'run_notebook', 'reproduce']
+           'NotebookFailed', 'kernel_environment', 'run_notebook', 'reproduce']
 
 # %% ../../nbs/46_figures.ipynb #5170c753
 import ast
@@ -342,7 +342,7 @@ def _environ(env):
 
 # %% ../../nbs/46_figures.ipynb #f39a0c57
 @contextmanager
-def kernel_home() -> Iterator[tuple[Path, Any]]:
+def _kernel_home() -> Iterator[tuple[Path, Any]]:
     """A folder for one kernel to start in, and settings for papermill's `config`: the kernel's
     channels are socket files in that folder, not TCP ports; None on Windows, which has no such
     files.
@@ -401,7 +401,7 @@ def _execute(path, executed, parameters, *, env, stderr, limit):
     if not log.handlers:
         log.addHandler(logging.NullHandler())  # what it would warn of is in our own message
     try:
-        with kernel_home() as (home, config):
+        with _kernel_home() as (home, config):
             papermill.execute_notebook(
                 path,
                 executed,
