@@ -21,7 +21,10 @@ from biolearn.reproduction.figures import run_notebook
 from biolearn.reproduction.runs import versions
 
 RESULT = Path(__file__).resolve().parent / "sweep.json"
-EMPTY = "from biolearn.reproduction.claims import record\nrecord('00_empty', None, [], out=out, caption='Nothing was done.')"
+EMPTY = (
+    "from biolearn.reproduction.claims import record\n"
+    "record('00_empty', None, [], out=out, caption='Nothing was done.')"
+)
 SIZES = (10, 1_000, 100_000)
 
 

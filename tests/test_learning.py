@@ -884,10 +884,10 @@ def test_an_inference_that_returns_something_else_is_refused_before_training():
     ):
         with pytest.raises(TypeError, match="inference must be an Inference"):
             call()
-    for settings in (2, {"epochs": 2}):
+    for odd in (2, {"epochs": 2}):
         for train in (
-            lambda: fit(model, x, settings),
-            lambda: fit_many([model], x, settings, rngs=[0]),
+            lambda: fit(model, x, odd),
+            lambda: fit_many([model], x, odd, rngs=[0]),
         ):
             with pytest.raises(TypeError, match="config must be a TrainConfig"):
                 train()
