@@ -102,14 +102,7 @@ PROFILES = {
             dataset="mnist",
             hidden=(1000, 100),
             units=("sigmoid", "softplus", "sigmoid"),
-            recipe=TrainConfig(
-                epochs=20,
-                batch_size=100,
-                noise=(0.5, 0.1, "spikes"),
-                noise_end=(0.4, 0.1, "spikes"),
-                rate_f=(3e-4, 1e-3),
-                rate_g=(1e-3, 2e-3),
-            ),
+            recipe=TrainConfig().for_layers(2),
             n_samples=10_000,
         ),
     )
