@@ -30,7 +30,7 @@ def products():
 
 def test_workers_share_everything_once():
     for n, examples in [(1, 1), (2, 3), (2, 100), (3, 250), (8, 1000), (64, 100)]:
-        fractions = Threads(n).fractions(examples)
+        fractions = Threads(n).slices(examples)
         assert [i for s in fractions for i in range(s.start, s.stop)] == list(range(examples))
         assert max(s.stop - s.start for s in fractions) <= 100
 

@@ -56,7 +56,7 @@ def run_identity(
     `inference` is the one that stands in for that of `config`, if there is one.
     """
     about = {
-        "recipe": asdict(config),
+        "recipe": asdict(config),  # its name in files since version 1
         "sizes": model.sizes,
         "units": model.units,
         "data": {"rows": x.shape[0], "sha256": _sha256({"x": x})},

@@ -40,23 +40,6 @@ from biolearn.core.arrays import (
 from .files import expand_home, write_whole
 from .rng import Random, Seeds, as_random
 
-# %% ../../nbs/01_data.ipynb #674261e7
-__all__ = [
-    "DataError",
-    "DataNotFoundError",
-    "Dataset",
-    "MNIST_FILES",
-    "MNIST_MIRRORS",
-    "from_arrays",
-    "load_dataset",
-    "load_digits",
-    "load_idx",
-    "load_mnist",
-    "minibatches",
-    "mnist_folder",
-    "read_idx",
-]
-
 # %% ../../nbs/01_data.ipynb #75781e63
 _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_BYTES = 2**30  # no IDX file of numbers larger than this is read unless the caller says so

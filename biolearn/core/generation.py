@@ -85,7 +85,7 @@ def inference_chain(
     rounds: int,
     inference: Inference | Sequence[Inference] = GENERATE,
     noise: float = 0.0,
-    rng: Random | None = None,
+    rng: int | Random | None = None,
 ) -> Iterator[Array]:
     """The chain of Section 5.2: yields x after 0, 1, ..., `rounds` rounds of inference and
     decoding.
@@ -127,7 +127,7 @@ def chain_states(
     rounds: int,
     inference: Inference | Sequence[Inference] = GENERATE,
     noise: float = 0.0,
-    rng: Random | None = None,
+    rng: int | Random | None = None,
 ) -> Iterator[list[Array]]:
     """The same chain with all its layers: yields [x], then [x, h_1, ..., h_M] after each round, h
     as inference left it and the x that was decoded from it.
@@ -137,7 +137,7 @@ def chain_states(
     each = _one_each(inference, rounds)
     if rng is None and (noise or any(one.draws for one in each)):
         raise ValueError("noise in the chain, or in its inference, needs rng.")
-    rng = rng or Random(0)  # of which nothing is drawn
+    rng = as_random(0 if rng is None else rng, x)  # 0: nothing is drawn
     shake = rng.stream("noise")
     yield [x]
     for r, one in enumerate(each):
@@ -190,7 +190,7 @@ def generate(
 
 # %% ../../nbs/08_generation.ipynb #600cb2f4
 def joint_step(
-    model: Model, h: Sequence[Array], noise: Sequence[float | str], *, rng: Random
+    model: Model, h: Sequence[Array], noise: Sequence[float | str], *, rng: int | Random
 ) -> list[Array]:
     """One step of the joint denoising auto-encoder's chain (Section 5.1, Eqs. 9 to 11).
 
@@ -209,6 +209,7 @@ def joint_step(
         Draws the noise and the coins.
     """
     top, xp = len(model.pairs), array_namespace(h[0])
+    rng = as_random(rng, h[0])
     if len(noise) != top + 1:
         raise ValueError(f"noise needs one entry per layer, {top + 1}, got {len(noise)}.")
     noisy = [corrupt(layer, level, rng=rng) for layer, level in zip(h, noise)]

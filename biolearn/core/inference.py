@@ -244,7 +244,7 @@ def _settle_in_parts(model, x, inference, visible, threads):
 
     with nullcontext(threads) if threads else use_threads(x) as threads:
         n = x.shape[-2]
-        parts = threads.map(settle, threads.fractions(n) if is_numpy_array(x) else [slice(0, n)])
+        parts = threads.map(settle, threads.slices(n) if is_numpy_array(x) else [slice(0, n)])
     join = array_namespace(x).concat
     return [x] + [join(a, axis=-2) if len(parts) > 1 else a[0] for a in zip(*parts)]
 

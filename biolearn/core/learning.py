@@ -257,7 +257,7 @@ class TrainState:
     t: int = 0
 
     def arrays(self) -> dict[str, Array]:
-        "Every array by name: the weights, and memories like f1.W.book0."
+        "Every array by name: weights, and memories, which files since version 1 call f1.W.book0."
         memories = {
             f"{name}.{part}.book{i}": a
             for name, memory in zip(maps_of(self.model), self.optimizers)
@@ -478,13 +478,14 @@ def _train(run, first, watch, kept, on_epoch, progress):
     return history
 
 # %% ../../nbs/07_learning.ipynb #8f4c8133
+# of the rates of each kind of unit
 _REACH = {
     "sigmoid": (0, 1),
     "tanh": (-1, 1),
     "softplus": (0, None),
     "relu": (0, None),
     "linear": (None, None),
-}  # of the rates of each kind of unit
+}
 
 # %% ../../nbs/07_learning.ipynb #96e9cc48
 def settings_for(config: TrainConfig | None, model: Model) -> TrainConfig:

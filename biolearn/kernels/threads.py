@@ -44,7 +44,7 @@ class Threads:
         mapped = _pool(self.n).map if self.n > 1 else map
         return list(mapped(job, *items))
 
-    def fractions(self, n: int) -> list[slice]:
+    def slices(self, n: int) -> list[slice]:
         """Slices that divide `n` examples among the threads: at most 100 to a slice (so that its
         arrays stay in the cache), and not less than 25 unless there are no more.
         """
