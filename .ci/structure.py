@@ -51,7 +51,7 @@ TARGETS = {  # the most that a measure may be
 FIRST = 20  # places that are listed of a measure that does not hold; all of them with --show
 CEILINGS: dict[str, float] = {  # measures whose target is not reached yet: today's number
     "lines over 120 columns, package (%)": 0.01,
-    "statements": 7948,
+    "statements": 7952,
     "loops over settings and seeds that write files": 4,
     "functions with more than seven parameters": 4,
 }

@@ -45,8 +45,8 @@ HIDDEN = {"digits": (200, 50), "mnist": (1000, 100)}
 
 
 def recipe_of(text):
-    "A Recipe from keyword arguments written as Python literals; nothing is executed."
-    call = ast.parse(f"Recipe({text})", mode="eval").body
+    "A `TrainConfig` from keyword arguments written as Python literals; nothing is executed."
+    call = ast.parse(f"TrainConfig({text})", mode="eval").body
     given = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
     return TrainConfig(**given).for_layers(len(HIDDEN["mnist"]))
 
@@ -154,7 +154,7 @@ def main(argv=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", choices=HIDDEN)
-    parser.add_argument("recipe", nargs="?", default="", help="keyword arguments of Recipe")
+    parser.add_argument("recipe", nargs="?", default="", help="keyword arguments of TrainConfig")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--notes", default="f_2 born with gain 4", help="what else is different")
     parser.add_argument("--device", default="auto")

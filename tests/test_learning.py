@@ -1,5 +1,6 @@
 """TRAIN: local, exact, reproducible, and loud when it diverges."""
 
+import functools
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -816,6 +817,13 @@ def test_a_projection_keeps_no_checkpoint(tmp_path):
 
 
 @dataclass(frozen=True)
+class Around(Inference):
+    "An inference that holds another one."
+
+    inner: Inference = Inference()
+
+
+@dataclass(frozen=True)
 class Halved(Inference):
     "An inference with a setting of its own."
 
@@ -860,11 +868,18 @@ def test_what_a_checkpoint_cannot_tell_apart_is_refused(tmp_path):
         def __call__(self, model, x, **more):
             return infer(model, x)
 
-    for inference in (Inference(direction=lambda pair, below, h: h), Mine()):
+    nameless = functools.partial(exact_gradient)
+    lambdas = Inference(direction=lambda pair, below, h: h)
+    for inference in (lambdas, Inference(direction=nameless), Mine()):
         with pytest.raises(ValueError, match="a checkpoint cannot tell"):
             fit(model, x, inference=inference, checkpoint=tmp_path / "c", progress=False)
     assert not (tmp_path / "c").exists()
     config = TrainConfig(epochs=1)
+    nested = [
+        checkpoints.run_identity(model, x, config, Random(0), Around(inner=i))
+        for i in (Inference(n_steps=15), Inference(n_steps=1))
+    ]
+    assert nested[0] != nested[1]  # settings within settings count
     named = Inference(direction=exact_gradient)
     fit(model, x, config, inference=named, checkpoint=tmp_path / "c", progress=False)
 

@@ -85,7 +85,7 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
         "--only",
         nargs="+",
         metavar="NAME",
-        help="run only notebooks whose names begin so, e.g. fig4",
+        help="run only the figures of these names or numbers, e.g. fig4",
     )
     device_option(parser)
     seed_option(parser, "of everything random")
@@ -331,7 +331,7 @@ def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["00_train", "table1_parzen"],
         metavar="NAME",
-        help="the notebooks to run, by the beginning of their names (default: 00_train table1_parzen)",
+        help="the notebooks to run, by name or number (default: 00_train table1_parzen)",
     )
     device_option(parser)
     parser.add_argument(

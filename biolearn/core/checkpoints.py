@@ -71,23 +71,30 @@ def run_identity(
                 f"a checkpoint cannot tell the settings of {inference!r}: make it a dataclass, or "
                 "leave checkpoint out."
             )
-        settings = {f.name: getattr(inference, f.name) for f in fields(inference) if f.compare}
-        about["inference"] = {"kind": type(inference).__name__, **settings}
+        about["inference"] = _settings(inference)
     # tuples become lists, NumPy's numbers Python's, functions their names
     return json.loads(json.dumps(about, default=_as_json))
 
 # %% ../../nbs/39_checkpoints.ipynb #2003f9bb
 def _as_json(value):
-    "What JSON can hold of a NumPy number or of a function that can be found by its name."
+    "What JSON can hold of a number, of settings, or of a function with a name of its own."
     if hasattr(value, "item"):
         return value.item()
-    name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-    if "<" in name or not callable(value):  # two lambdas have one name
+    if is_dataclass(value):
+        return _settings(value)
+    name = getattr(value, "__qualname__", "<nameless>")
+    if "<" in name:  # two lambdas have one name, and two objects none
         raise ValueError(
             f"a checkpoint cannot tell {value!r} from another: give a function of a module, or "
             "leave checkpoint out."
         )
-    return name
+    return f"{value.__module__}.{name}"
+
+
+def _settings(inference):
+    "The kind of an inference, and the fields by which two of them are compared."
+    settings = {f.name: getattr(inference, f.name) for f in fields(inference) if f.compare}
+    return {"kind": type(inference).__name__, **settings}
 
 
 def _flat(settings, above=""):
@@ -130,51 +137,51 @@ class CheckpointError(RuntimeError):
 _MODEL, _CHECKPOINT = "biolearn model 2", "biolearn checkpoint 1"
 
 
-def _seal(told):
+def _seal(header):
     "The checksum of texts by name, their seal itself left out."
     return hashlib.sha256(
         json.dumps(
-            {name: text for name, text in told.items() if name != "sha256"}, sort_keys=True
+            {name: text for name, text in header.items() if name != "sha256"}, sort_keys=True
         ).encode()
     ).hexdigest()
 
 # %% ../../nbs/39_checkpoints.ipynb #ce0de1a7
-def _write_arrays(path, arrays, **told):
-    """Write named arrays and the texts `told` as safetensors to `path`, whole or not at all; the
+def _write_arrays(path, arrays, **header):
+    """Write named arrays and the texts `header` as safetensors to `path`, whole or not at all; the
     same contents give the same bytes.
     """
     from safetensors.numpy import save
 
     arrays = {name: to_numpy(a).copy(order="C") for name, a in arrays.items()}
-    told["arrays"] = _sha256(arrays)
-    told["sha256"] = _seal(told)
+    header["arrays"] = _sha256(arrays)
+    header["sha256"] = _seal(header)
     data = save(arrays)
     size = int.from_bytes(data[:8], "little")
     head = json.dumps(
-        {"__metadata__": told, **json.loads(data[8 : 8 + size])}, separators=(",", ":")
+        {"__metadata__": header, **json.loads(data[8 : 8 + size])}, separators=(",", ":")
     ).encode()  # the library would shuffle the texts
     head += b" " * (-len(head) % 8)
     with write_whole(path) as part:
         part.write_bytes(len(head).to_bytes(8, "little") + head + data[8 + size :])
 
 # %% ../../nbs/39_checkpoints.ipynb #ff9be639
-def _told(file, *formats):
+def _header(file, *formats):
     """The texts in the header of an open safetensors file.
 
     ValueError unless it is of one of the `formats` and its seal is whole.
     """
-    told = file.metadata() or {}
-    if told.get("format") not in formats:
+    header = file.metadata() or {}
+    if header.get("format") not in formats:
         raise ValueError(f"it has no header of a {' or '.join(formats)}")
-    if told["sha256"] != _seal(told):
+    if header["sha256"] != _seal(header):
         raise ValueError("the checksum of its header is wrong")
-    return told
+    return header
 
 
-def _arrays(file, told):
-    "All arrays of an open file by name. ValueError unless their fingerprint is the one `told`."
+def _arrays(file, header):
+    "All arrays of an open file by name. ValueError unless `header` has their fingerprint."
     arrays = {name: file.get_tensor(name) for name in file.keys()}
-    if _sha256(arrays) != told["arrays"]:
+    if _sha256(arrays) != header["arrays"]:
         raise ValueError("the checksum of its arrays is wrong")
     return arrays
 
@@ -198,8 +205,8 @@ def _read_checkpoint(path, about, arrays, backend):
     from safetensors import safe_open
 
     with safe_open(str(path), "numpy") as file:
-        told = _told(file, _CHECKPOINT)
-        state = json.loads(told["state"])
+        header = _header(file, _CHECKPOINT)
+        state = json.loads(header["state"])
         state["about"].setdefault("algorithm", 1)  # from before it was written down
         if parts := differences(state["about"], about):
             raise CheckpointError(
@@ -217,7 +224,7 @@ def _read_checkpoint(path, about, arrays, backend):
             name: tuple(a.shape) for name, a in arrays.items()
         }:
             raise ValueError("its arrays are not those of this network")
-        found = _arrays(file, told)
+        found = _arrays(file, header)
     for name, a in arrays.items():
         a[...] = backend.asarray(found[name], None)
     return state
@@ -419,8 +426,8 @@ def load_model(path: str | Path, backend: Backend = Backend()) -> Model:
 
     try:
         with safe_open(str(path), "numpy") as file:
-            told = _told(file, _MODEL, _CHECKPOINT)
-            return _model_from(_arrays(file, told), json.loads(told["units"]), backend)
+            header = _header(file, _MODEL, _CHECKPOINT)
+            return _model_from(_arrays(file, header), json.loads(header["units"]), backend)
     except _damage() as e:
         raise ValueError(f"{path} is not a saved biolearn model: {e}") from e
 

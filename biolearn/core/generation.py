@@ -175,7 +175,7 @@ def generate(
         call, to the last bits of the products.
     """
     each = _one_each(inference, rounds)
-    first = each[0] if each else GENERATE
+    first = inference if isinstance(inference, Inference) else (*each, GENERATE)[0]
     random = bool(noise) or any(one.draws for one in each)
 
     def make(rows, rng):
@@ -190,7 +190,7 @@ def generate(
 
 # %% ../../nbs/08_generation.ipynb #600cb2f4
 def joint_step(
-    model: Model, h: Sequence[Array], noise: Sequence[float | str], *, rng: int | Random
+    model: Model, h: Sequence[Array], noise: Sequence[float | str], *, rng: Random
 ) -> list[Array]:
     """One step of the joint denoising auto-encoder's chain (Section 5.1, Eqs. 9 to 11).
 
@@ -209,7 +209,6 @@ def joint_step(
         Draws the noise and the coins.
     """
     top, xp = len(model.pairs), array_namespace(h[0])
-    rng = as_random(rng, h[0])
     if len(noise) != top + 1:
         raise ValueError(f"noise needs one entry per layer, {top + 1}, got {len(noise)}.")
     noisy = [corrupt(layer, level, rng=rng) for layer, level in zip(h, noise)]

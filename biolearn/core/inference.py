@@ -260,7 +260,8 @@ def check_mask(visible: Array, x: Array) -> Array:
     xp = array_namespace(x, visible)
     if not xp.isdtype(visible.dtype, "bool"):
         raise TypeError(f"visible must be an array of booleans, got dtype {visible.dtype}.")
-    if tuple(visible.shape) not in (tuple(x.shape), (x.shape[-1],)):
+    shapes = tuple(x.shape), tuple(x.shape[-2:]), tuple(x.shape[-1:])
+    if tuple(visible.shape) not in shapes:
         raise ValueError(
             f"visible must have shape {tuple(x.shape)} or {(x.shape[-1],)}, "
             f"got {tuple(visible.shape)}."
