@@ -27,10 +27,11 @@ extensions = [
 ]
 html_math_renderer = "mathml"
 nitpicky = True
-# Type hints may name what has no page here: other packages, and pieces of a nested type that Sphinx
-# cuts at its comma.
+# Type hints may name what has no page here: other packages, private types, and pieces of a nested
+# type that Sphinx cuts at its comma.
 nitpick_ignore_regex = [
     ("py:.*", r"(numpy|types|collections|pathlib|matplotlib|argparse)\..*"),
+    ("py:class", r"biolearn\.(\w+\.)*_\w+"),
     ("py:class", r"Figure|(tuple|dict|list)\[.*"),
 ]
 
