@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -305,6 +306,30 @@ def test_constraints_pin_every_requirement_once_for_every_python(minor):
         if name == "setuptools" and minor < 12:
             continue  # comes with the virtual environment
         assert wanted.specifier.contains(pinned[name]), f"{wanted} is pinned to {pinned[name]}"
+
+
+@pytest.mark.parametrize("minor", [10, 11, 12, 13, 14])
+def test_what_is_pinned_runs_on_the_first_patch_of_a_python(minor):
+    "Of the packages that are installed here in the version that is pinned for that Python."
+    import importlib.metadata as md
+
+    first, too_new, seen = f"3.{minor}.0", [], 0
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pin = Requirement(line)
+        if pin.marker and not pin.marker.evaluate({"python_version": f"3.{minor}"}):
+            continue
+        try:
+            here = md.metadata(pin.name)
+        except md.PackageNotFoundError:
+            continue
+        if pin.specifier.contains(here["Version"]):
+            seen += 1
+            if not SpecifierSet(here["Requires-Python"] or "").contains(first):
+                too_new.append(f"{pin}: {here['Requires-Python']}")
+    assert not too_new
+    assert seen > 20
 
 
 def test_what_is_installed_here_is_what_the_constraints_say():
