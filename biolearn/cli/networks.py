@@ -175,7 +175,8 @@ def _not_trained(asked, folder):
     there = f"; there are others: {', '.join(others[:3])}" if others else ""
     return (
         f"no network of profile {asked.profile}, seed {asked.seed}, was trained with these settings "
-        f"by this version of the code in {folder}{there}: do it with `biolearn train{more}`, or name one with --model"
+        f"by this version of the code in {folder}{there}: do it with "
+        f"`biolearn train{more}`, or name one with --model"
     )
 
 
