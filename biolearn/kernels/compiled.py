@@ -23,7 +23,13 @@ def _compile(*signatures: Any) -> Callable[[_Kernel], _Kernel]:
     """A decorator: machine code for a function on float32, kept on disk, that runs without the
     interpreter's lock.
     """
-    return njit(*signatures, nogil=True, cache=True, error_model="numpy", fastmath={"contract"})  # type: ignore[call-overload, no-any-return]
+    return njit(  # type: ignore[call-overload, no-any-return]
+        *signatures,
+        nogil=True,
+        cache=True,
+        error_model="numpy",
+        fastmath={"contract"},
+    )
 
 # %% ../../nbs/19_compiled.ipynb #ec59390d
 _EXP = tuple(np.float32(1 / math.factorial(k)) for k in range(7, -1, -1))  # the highest power first
