@@ -124,3 +124,18 @@ def linear_world():
         return LayerPair(Dense(back, -b @ back, "linear"), Dense(W, b, "linear"))
 
     return make
+
+
+@pytest.fixture
+def command(capsys):
+    "The command in this process: exit code, output, error output."
+    from biolearn.cli import main
+
+    def run(*argv):
+        try:
+            code = main.main([str(a) for a in argv])
+        except SystemExit as e:
+            code = e.code
+        return (code, *capsys.readouterr())
+
+    return run

@@ -49,20 +49,6 @@ def process(
     )
 
 
-@pytest.fixture
-def command(capsys):
-    "The command in this process: exit code, output, error output."
-
-    def run(*argv):
-        try:
-            code = main.main([str(a) for a in argv])
-        except SystemExit as e:
-            code = e.code
-        return (code, *capsys.readouterr())
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     "A saved model of 8x8 pictures; untrained, which no test here minds."

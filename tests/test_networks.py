@@ -41,20 +41,6 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def command(capsys):
-    "The command in this process: exit code, output, error output."
-
-    def run(*argv):
-        try:
-            code = main.main([str(a) for a in argv])
-        except SystemExit as e:
-            code = e.code
-        return (code, *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
 def untrained(monkeypatch):
     "Training is a failure of the test."
     for name in ("fit", "trained_run"):
