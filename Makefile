@@ -1,14 +1,14 @@
 # biolearn: `make figures` runs the main job, `make test` the tests. Each makes its own virtual environment in .venv first.
 #
 #   PYTHON=python3.12   the Python to make .venv with (default: the first of python3, python3.13, ... python3.10 that was tried, or else a newer one)
-#   PROFILE=quick       or paper: which figures; also DEVICE=auto|cpu|gpu, SEED=0, OUT=folder, ONLY="fig3 fig4"
+#   PROFILE=shipped     the paper's figures from the network in the package; quick: 8×8 digits, every figure; paper: trained on MNIST; also DEVICE=auto|cpu|gpu, SEED=0, OUT=folder, ONLY="fig3 fig4"
 
 .DEFAULT_GOAL := help
 .PHONY: help venv figures test nightly audit experiments bench lint structure types book book-check book-links export clean-notebooks readme check
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON =
-PROFILE = quick
+PROFILE = shipped
 DEVICE = auto
 SEED = 0
 OUT =
@@ -66,7 +66,7 @@ $(READY): settings.ini setup.py constraints.txt
 
 # ---- the two commands ------------------------------------------------------------------------------------------------
 
-figures: $(READY) ## train the network and draw every figure (the second time the trained model is there already)
+figures: $(READY) ## draw the figures of the paper, with the network that came with the package (PROFILE=quick or paper: train it, draw every figure)
 	@$(BIN)/biolearn reproduce --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(OUT),--out "$(OUT)") $(if $(ONLY),--only $(ONLY))
 
 # One process per core, and one thread in each, since threads that wait for each other spin. The figure notebooks are left to the end-to-end test among the tests of pytest.
@@ -87,8 +87,9 @@ audit: $(READY)   ## ask the databases of known vulnerabilities about every vers
 
 SEEDS = 0-4
 VARIANTS = paper
+TRAINED = $(if $(filter shipped,$(PROFILE)),quick,$(PROFILE))
 experiments: $(READY)  ## train SEEDS=0-4 of VARIANTS=paper (or all) at PROFILE, measure each, write figures/results.json (paper: 10 minutes a seed)
-	@$(BIN)/biolearn experiments --profile "$(PROFILE)" --device "$(DEVICE)" --seeds "$(SEEDS)" --variants "$(VARIANTS)" $(if $(OUT),--out "$(OUT)")
+	@$(BIN)/biolearn experiments --profile "$(TRAINED)" --device "$(DEVICE)" --seeds "$(SEEDS)" --variants "$(VARIANTS)" $(if $(OUT),--out "$(OUT)")
 
 bench: $(READY)   ## measure speed side by side: tables, bench/results.json, pictures (PyTorch is optional: the extra bench)
 	$(BIN)/python -m bench

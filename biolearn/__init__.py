@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DeepDAE', 'DivergenceError', 'Inference', 'Model', 'Random', 'TrainConfig', 'choose_sigma', 'decode', 'digit_sheet',
            'encode', 'fit', 'fit_many', 'from_arrays', 'generate', 'half_masks', 'infer', 'init_model', 'inpaint',
-           'load_dataset', 'load_model', 'log_p_joint', 'parzen_log_likelihood', 'reproduce', 'sample_directed',
-           'save_model', 'trained_run', 'use_device']
+           'load_dataset', 'load_model', 'load_trained', 'log_p_joint', 'parzen_log_likelihood', 'reproduce',
+           'sample_directed', 'save_model', 'trained_run', 'use_device']
 
 # %% ../nbs/55_package.ipynb #eb33d557
 from importlib import import_module
@@ -25,6 +25,7 @@ _FACE = {  # module: what it contributes, in the order in which one meets them
     "core.learning": ("TrainConfig", "fit", "DivergenceError"),
     "core.ensembles": ("fit_many",),
     "core.checkpoints": ("save_model", "load_model"),
+    "core.shipped": ("load_trained",),
     "core.generation": ("generate", "sample_directed", "inpaint", "half_masks"),
     "evaluation.parzen": ("parzen_log_likelihood", "choose_sigma"),
     "plotting": ("digit_sheet",),
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from biolearn.core.learning import DivergenceError, TrainConfig, fit
     from biolearn.core.model import Model, decode, encode, init_model, log_p_joint
     from biolearn.core.rng import Random
+    from biolearn.core.shipped import load_trained
     from biolearn.estimator import DeepDAE
     from biolearn.evaluation.parzen import choose_sigma, parzen_log_likelihood
     from biolearn.plotting import digit_sheet
@@ -103,6 +105,7 @@ _all_ = [
     "inpaint",
     "load_dataset",
     "load_model",
+    "load_trained",
     "log_p_joint",
     "parzen_log_likelihood",
     "reproduce",

@@ -33,7 +33,7 @@ PARTS = {  # the parts of the book: the numbers of their pages, in the order of 
     "The idea": "02 03 04 05 37 06 07 08",
     "Does it work?": "09 12 13 56 25 20 21 22 23 24 41 42 43 49",
     "Beyond the paper": "26 27 28 29 30 31 32",
-    "Engineering": "55 00 33 01 36 38 39 40 34 35 19 53 52 14 10 15 11 44 45 46 47 59 48 57 16 17 58 18 50 51",
+    "Engineering": "55 00 33 01 36 38 39 40 34 35 19 53 52 14 10 15 11 44 60 61 45 46 47 59 48 57 16 17 58 18 50 51",
 }
 
 

@@ -429,7 +429,7 @@ def test_the_digits_are_scikit_learns_in_a_split_fixed_for_good():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="'digits', 'mnist'.*'cifar'"):
+    with pytest.raises(ValueError, match="'digits', 'mnist-small', 'mnist'.*'cifar'"):
         load_dataset("cifar")
 
 

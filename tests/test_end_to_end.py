@@ -209,4 +209,4 @@ def test_papermill_alone_does_the_same(manifest, quick, tmp_path):
 
 
 def test_there_is_a_recipe_for_the_paper_too():
-    assert set(PROFILES) == {"quick", "paper", "mixture"}
+    assert set(PROFILES) == {"quick", "paper", "mixture", "shipped"}

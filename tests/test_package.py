@@ -145,7 +145,7 @@ def wheel(tmp_path_factory):
     ):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
-    for name in ("biolearn", "nbs/figures", "figures"):
+    for name in ("biolearn", "nbs/figures", "figures", "licenses"):
         shutil.copytree(
             ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
         )
@@ -173,8 +173,9 @@ def test_the_wheel_holds_the_modules_and_the_figure_notebooks(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {
         p.relative_to(ROOT).as_posix()
-        for kind in ("*.py", "*.mplstyle", "py.typed")
+        for kind in ("*.py", "*.mplstyle", "py.typed", "assets/*/*")
         for p in PACKAGE.rglob(kind)
+        if p.is_file()
     }
     assert "biolearn/core/arrays.py" in modules
     notebooks = {
@@ -185,6 +186,8 @@ def test_the_wheel_holds_the_modules_and_the_figure_notebooks(wheel):
         "biolearn/biolearn.mplstyle"
     }
     assert any(n.endswith("LICENSE") for n in names)
+    assert any(n.endswith("licenses/MNIST.md") for n in names)
+    assert Path(wheel).stat().st_size < 16e6
 
 
 def test_the_wheels_metadata(wheel):

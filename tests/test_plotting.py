@@ -56,6 +56,7 @@ FIELDS = {
 ALL = {
     "digit_sheet": lambda: pl.digit_sheet(IMAGES, (5, 4), rows=4, title="t"),
     "labels": lambda: pl.digit_sheet(IMAGES, (5, 4), rows=4, labels=range(23)),
+    "growing_sheet": lambda: pl.growing_sheet({1: IMAGES, 20: IMAGES[::-1]}, (5, 4)),
     "sheet_pair": lambda: pl.sheet_pair(IMAGES, IMAGES[::-1], (5, 4), rows=4, title="t"),
     "inference_curve": lambda: pl.inference_curve(TRACE, title="t"),
     "inpainting_strips": lambda: pl.inpainting_strips(
@@ -515,6 +516,11 @@ def test_live_curves_are_silent_outside_a_notebook(capsys):
             "1 labels for 23 images",
         ),
         (lambda: pl.sheet_pair(IMAGES, IMAGES[:, :5], (5, 4)), ValueError, "right has shape"),
+        (
+            lambda: pl.growing_sheet({1: IMAGES, 2: IMAGES[:3]}, (5, 4)),
+            ValueError,
+            "every epoch needs as many samples, got",
+        ),
         (lambda: pl.sheet_pair(IMAGES, IMAGES, (5, 4), titles=("a",)), ValueError, "titles"),
         (lambda: pl.inference_curve(TRACE[0]), ValueError, "trace has shape"),
         (lambda: pl.inference_curve(TRACE[:, :1]), ValueError, "one example"),

@@ -76,6 +76,8 @@ def command(tmp_path, books, capsys):
             code = main(
                 [
                     "reproduce",
+                    "--profile",
+                    "quick",
                     "--device",
                     "cpu",
                     "--out",
@@ -253,6 +255,8 @@ def good_run(tmp_path_factory):
                 "cpu",
                 "--seed",
                 "7",
+                "--profile",
+                "quick",
                 "--out",
                 str(folder / "out"),
                 "--notebooks",

@@ -48,6 +48,10 @@ COMMANDS = {  # name: (module or module:object that has add_arguments and run, o
         "biolearn.cli.reproduction:REPRODUCE",
         "train, draw every figure of the paper, and judge every claim",
     ),
+    "verify-trained": (
+        "biolearn.cli.reproduction:VERIFY",
+        "train a network of the package again, and say whether it is the same",
+    ),
     "experiments": (
         "biolearn.cli.reproduction:EXPERIMENTS",
         "many seeds and ablations, one file per run",
@@ -174,9 +178,9 @@ back-propagation: "Towards Biologically Plausible Deep Learning" (Bengio et al.
 
 _FIRST_STEPS = """first steps:
   biolearn info         what is here, and what is used
-  biolearn train        a small network on 8x8 digits, half a minute
-  biolearn sample       a sheet of digits that it draws, samples.png
-  biolearn reproduce    every figure of the paper, and a report
+  biolearn sample       ten digits on the screen, and a sheet in samples.png
+  biolearn reproduce    the figures of the paper, and a report
+  biolearn train        a small network of your own on 8x8 digits, half a minute
 
 `biolearn COMMAND --help` tells the options of a command, with examples.
 Results go to standard output, notes and errors to standard error.

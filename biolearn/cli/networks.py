@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import re
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from biolearn.cli.main import (
     whole_number,
 )
 from biolearn.cli.pictures import (
+    braille_sheet,
     dark_ink,
     fit_into,
     full_scale,
@@ -47,13 +49,14 @@ from biolearn.cli.pictures import (
 )
 from ..core.arrays import check_array, check_number, gpu_problem, to_numpy, use_device
 from ..core.checkpoints import load_model, read_notes, save_model
-from ..core.data import load_dataset, mnist_folder
+from ..core.data import DATASETS, load_dataset, mnist_folder
 from ..core.files import UsageError, as_plain, expand_home, suffix_of, to_json
 from ..core.generation import GENERATE, generate, inpaint_steps
 from ..core.learning import fit
 from ..core.model import init_model
 from ..core.rng import Random
-from ..reproduction.profiles import PROFILES, Profile, get_profile
+from ..core.shipped import shipped_networks, shipped_path
+from ..reproduction.profiles import PROFILES, SHIPPED, Profile, get_profile
 from biolearn.reproduction.runs import (
     output_path,
     run_key,
@@ -136,47 +139,60 @@ def _profile_told(known, path, n_0):
     return profile
 
 # %% ../../nbs/18_networks.ipynb #822d1c23
+_TRAINABLE = tuple(name for name in PROFILES if name not in SHIPPED)
+
+
 def _find_network(asked: argparse.Namespace) -> _Network:
     """The `_Network` that the options `model`, or else `profile`, `seed`, `device` and `out`, ask
-    for. Raises FileNotFoundError, saying where it looked, if none was trained yet.
+    for; where none is asked for and none was trained, the one of the paper that came with the
+    package. Raises FileNotFoundError, saying where it looked, if what is asked for is not there.
     """
     backend = use_device(asked.device)
     if asked.model:
-        path = existing_file(asked.model, "model file")
-        model = load_model(path, backend)
-        known = _known(path, model.sizes[0])
-        profile = _profile_told(known, path, model.sizes[0])
-        shape = tuple(known["image_shape"])
-        return _Network(model, path, backend, profile, shape, known["data"], known["ink"])
-    profile = get_profile(asked.profile)
+        return _named(asked.model, backend)
+    profile = get_profile(asked.profile or "quick")
     folder = output_path(asked.out, profile) / "runs"
     path = folder / run_key(profile, asked.seed, backend) / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(_not_trained(asked, folder))
-    image_shape = load_dataset(profile.dataset).image_shape
+    if path.is_file():
+        image_shape = load_dataset(profile.dataset).image_shape
+        model = load_model(path, backend)
+        return _Network(model, path, backend, profile, image_shape, profile.dataset)
+    if asked.profile or asked.out or any(folder.glob("*/model.safetensors")):
+        raise FileNotFoundError(_not_trained(asked, profile.name, folder))
+    note("no network was trained here: this is the paper's, which came with the package")
+    return _named("paper", backend)
+
+
+def _named(name, backend):
+    "The `_Network` in the file called `name`, or the one of that name inside the package."
+    inside = name in shipped_networks() and not Path(name).exists()
+    path = shipped_path(name) if inside else existing_file(name, "model file")
     model = load_model(path, backend)
-    return _Network(model, path, backend, profile, image_shape, profile.dataset)
+    known = _known(path, model.sizes[0])
+    profile = _profile_told(known, path, model.sizes[0])
+    shape = tuple(known["image_shape"])
+    return _Network(model, path, backend, profile, shape, known["data"], known["ink"])
 
 
 def _check_finished(network):
     "Raise ValueError for a network that cannot sample, such as one in a checkpoint."
     if network.model.prior is None:
         raise ValueError(
-            f"{network.path} has no top prior, so nothing can be drawn: its training was not "
-            "finished; the `biolearn train` that began it goes on with it"
+            f"{network.path} has no top prior, so nothing can be drawn: it holds labels, or its "
+            "training was not finished; the `biolearn train` that began it goes on with it"
         )
 
 
-def _not_trained(asked, folder):
-    "What to say where no network of the profile and seed that were asked for is in `folder`."
-    options = {"profile": (asked.profile, "quick"), "seed": (asked.seed, 0), "out": (asked.out, "")}
+def _not_trained(asked, profile, folder):
+    "What to say where no network of the `profile` and seed that were asked for is in `folder`."
+    options = {"profile": (profile, "quick"), "seed": (asked.seed, 0), "out": (asked.out, "")}
     more = "".join(f" --{name} {v}" for name, (v, usual) in options.items() if v != usual)
     others = sorted(p.parent.name for p in folder.glob("*/model.safetensors"))
     there = f"; there are others: {', '.join(others[:3])}" if others else ""
     return (
-        f"no network of profile {asked.profile}, seed {asked.seed}, was trained with these settings "
+        f"no network of profile {profile}, seed {asked.seed}, was trained with these settings "
         f"by this version of the code in {folder}{there}: do it with "
-        f"`biolearn train{more}`, or name one with --model"
+        f"`biolearn train{more}`, or name one with --model (paper and mixture came with the package)"
     )
 
 
@@ -186,13 +202,14 @@ def _network_arguments(parser):
     group.add_argument(
         "--model",
         metavar="FILE",
-        help="a model that `biolearn train --save` wrote; without it, the one trained for the profile and seed:",
+        help="a model that `biolearn train --save` wrote, or paper or mixture, which came with the "
+        "package; without it, the one trained for the profile and seed:",
     )
     group.add_argument(
         "--profile",
-        choices=tuple(PROFILES),
-        default="quick",
-        help="quick: 8x8 digits; paper: MNIST (default: %(default)s)",
+        choices=_TRAINABLE,
+        help="quick: 8x8 digits; paper: MNIST (default: quick, or if nothing was trained the "
+        "network of the paper that came with the package)",
     )
     seed_option(group, "of training, and of what is random here")
     folder_option(group, "the folder it was trained into")
@@ -224,7 +241,8 @@ def _device():
 
 def _networks():
     "How many networks were trained for each profile, in the default folders."
-    return {name: len(list(output_path("", name).glob("runs/*/run.json"))) for name in PROFILES}
+    runs = {name: output_path("", name).glob("runs/*/run.json") for name in _TRAINABLE}
+    return {name: len(list(found)) for name, found in runs.items()}
 
 
 def _about(find_kernels):
@@ -239,6 +257,7 @@ def _about(find_kernels):
         "blas": _blas() | {"why": find_kernels},
         "data": {"digits": "inside scikit-learn", "mnist": mnist_folder()},
         "networks": _networks(),
+        "shipped": list(shipped_networks()),
     }
 
 
@@ -276,6 +295,7 @@ def _info(asked):
         "digits": told["data"]["digits"],
         "mnist": mnist,
         "networks": ", ".join(f"{n} of profile {name}" for name, n in told["networks"].items()),
+        "in the package": f"{', '.join(told['shipped'])} (networks), mnist-small (3,000 digits)",
     }
     print("\n".join(f"{name:16} {text}" for name, text in rows.items()))
     return 0
@@ -302,13 +322,14 @@ def _train_arguments(parser):
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="digits, mnist, a folder of PNGs, or a .npy, .npz or IDX file (default: the profile's)",
+        help="digits, mnist-small, mnist, a folder of PNGs, or a .npy, .npz or IDX file "
+        "(default: the profile's)",
     )
     parser.add_argument("--save", metavar="FILE", help="write the model to this .safetensors file")
     parser.add_argument("--force", action="store_true", help="replace that file if it is there")
     parser.add_argument(
         "--profile",
-        choices=tuple(PROFILES),
+        choices=_TRAINABLE,
         help="whose recipe and widths: quick or paper (default: quick; with --data, by the size of the pictures)",
     )
     parser.add_argument(
@@ -411,9 +432,6 @@ def _release_folder(folder: Path) -> None:
         note(f"{folder} stays: there are files in it that training did not write")
 
 # %% ../../nbs/18_networks.ipynb #359c1ec2
-_DATASETS = ("digits", "mnist")
-
-
 def _train(asked):
     target = target_file(asked.save, (".safetensors",), asked.force) if asked.save else None
     if asked.data:
@@ -453,7 +471,7 @@ def _train_on(asked, target):
     rng = Random(asked.seed, use_device(asked.device))
     model, history = _taught(profile, data, rng, checkpoint)
     with target.writing(f", and need not train again: its state is in {checkpoint}") as part:
-        known = asked.data if asked.data in _DATASETS else str(expand_home(asked.data).resolve())
+        known = asked.data if asked.data in DATASETS else str(expand_home(asked.data).resolve())
         notes = _notes(profile, data, asked.seed, known)
         save_model(part, model, ink=asked.ink, last=history[-1], **notes)
     _release_folder(checkpoint)
@@ -462,7 +480,7 @@ def _train_on(asked, target):
 
 def _check_name(data):
     "Raise UsageError for a name of both a data set and something here."
-    if data not in _DATASETS:
+    if data not in DATASETS:
         return
     here = Path(data)
     if here.exists() and not any(here.glob("train-images-idx3-ubyte*")):
@@ -504,12 +522,13 @@ def _sample_arguments(parser):
     describe(
         parser,
         """Draw digits with a trained network: GENERATE of Algorithm 2, a draw from the top and a
-        few rounds of inference. Writes a sheet (.png, .svg) or the numbers (.npy, one digit a
-        row, ink from 0 to 1).""",
+        few rounds of inference. Shows ten on the screen, and writes a sheet (.png, .svg) or the
+        numbers (.npy, one digit a row, ink from 0 to 1).""",
         **{
             "a hundred digits in samples.png": "biolearn sample",
             "both a sheet and the numbers": "biolearn sample -n 400 --to sheet.png --to digits.npy",
             "by the directed model alone, for comparison": "biolearn sample --rounds 0 --to directed.png",
+            "without GENERATE, by the mixture prior": "biolearn sample --model mixture",
             "by a network of your own": "biolearn sample --model mine.safetensors --to mine.png",
         },
     )
@@ -550,6 +569,7 @@ def _sample(asked):
         drawn = generate(network.model, asked.n, rounds=rounds, inference=inference, rng=rng)
     x = to_numpy(drawn)
     check_array(x, "the samples")
+    _show(x[:10].reshape(-1, *network.image_shape))
     for target in targets:
         with target.writing() as part:
             if suffix_of(part) == ".npy":
@@ -558,6 +578,13 @@ def _sample(asked):
                 _draw_sheet(part, x, network.image_shape)
         print(target)
     return 0
+
+
+def _show(pictures):
+    "Show pictures on standard error, if that is a terminal that knows the signs."
+    encoding = getattr(sys.stderr, "encoding", None) or "ascii"
+    if sys.stderr.isatty() and encoding.lower().startswith("utf"):
+        print(braille_sheet(pictures), file=sys.stderr)
 
 
 def _check_distinct(targets):
@@ -730,7 +757,8 @@ def _evaluate_arguments(parser):
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="digits, mnist, a folder of PNGs, or a .npy, .npz or IDX file (default: what the network was trained on)",
+        help="digits, mnist-small, mnist, a folder of PNGs, or a .npy, .npz or IDX file (default: what "
+        "the network was trained on)",
     )
     parser.add_argument(
         "--samples",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'MAX_TRAINED', 'FULL_SCALES', 'size_text', 'read_levels', 'full_scale', 'read_png', 'dark_ink',
-           'ground_behind', 'write_png', 'load_pictures', 'hidden_pixels', 'fit_into']
+           'ground_behind', 'write_png', 'load_pictures', 'hidden_pixels', 'fit_into', 'braille', 'braille_sheet']
 
 # %% ../../nbs/50_pictures.ipynb #66157baf
 import math
@@ -20,7 +20,7 @@ import numpy as np
 
 from .main import existing_file
 from ..core.arrays import check_array
-from ..core.data import DataError, Dataset, load_dataset, read_idx
+from ..core.data import DATASETS, DataError, Dataset, load_dataset, read_idx
 from ..core.files import UsageError, expand_home, suffix_of
 from ..core.generation import half_masks
 
@@ -367,7 +367,7 @@ def load_pictures(
 
     Parameters
     ----------
-    data : 'digits', 'mnist', a folder of PNGs, or a .npy, .npz or IDX file of pictures
+    data : a name of `load_dataset`, a folder of PNGs, or a .npy, .npz or IDX file of pictures
         (n, rows, columns) or (n, pixels); colours (n, rows, columns, 3 or 4) become grey
     ink : 'dark', 'bright' or 'auto', as in `dark_ink`
     tell : called with one line that says what was understood
@@ -376,7 +376,7 @@ def load_pictures(
     ------
     DataError for pictures that cannot be used, naming the file; OSError.
     """
-    if data in ("digits", "mnist"):
+    if data in DATASETS:
         dataset = load_dataset(str(data))
         tell(f"{dataset!r}")
         return dataset
@@ -456,3 +456,27 @@ def fit_into(
     made = np.full(shape, ground, np.float32)
     made[top : top + rows, left : left + columns] = np.clip(small, 0, 1)
     return made
+
+# %% ../../nbs/50_pictures.ipynb #37d03bbf
+_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # bit of each dot
+
+
+def braille(picture: np.ndarray[Any, Any], threshold: float = 1 / 3) -> list[str]:
+    """A picture (rows, columns) of ink from 0 to 1 as lines of braille signs, a dot where ink is
+    above `threshold`; small pictures are enlarged to about 28 rows.
+    """
+    factor = max(1, 28 // max(picture.shape))
+    ink = np.kron(picture, np.ones((factor, factor))) > threshold
+    rows, columns = (-(-n // size) * size for n, size in zip(ink.shape, _DOTS.shape))
+    padded = np.zeros((rows, columns), int)
+    padded[: ink.shape[0], : ink.shape[1]] = ink
+    blocks = padded.reshape(rows // 4, 4, columns // 2, 2)
+    signs = 0x2800 + np.einsum("risj,ij->rs", blocks.transpose(0, 1, 2, 3), _DOTS)
+    return ["".join(map(chr, line)) for line in signs]
+
+
+def braille_sheet(pictures: np.ndarray[Any, Any], columns: int = 5) -> str:
+    "Pictures (n, rows, columns) as `braille`, `columns` of them side by side."
+    made = [braille(picture) for picture in pictures]
+    rows = [made[i : i + columns] for i in range(0, len(made), columns)]
+    return "\n\n".join("\n".join("  ".join(lines) for lines in zip(*row)) for row in rows)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STORED', 'Source', 'stored_folder', 'fingerprint', 'write_index', 'Measured', 'provenance', 'find_measurements',
-           'check_measurements', 'measure_again']
+           'stored_controls', 'check_measurements', 'measure_again']
 
 # %% ../../nbs/59_measurements.ipynb #de1c9df6
 import hashlib
@@ -188,6 +188,12 @@ def provenance(made_by: dict[str, Any] | None) -> str:
     "One sentence on what made a record, by its `made_by`."
     if not made_by:
         return "It does not say which run made it."
+    if "command" in made_by:
+        return (
+            f"Network: shipped with the package, trained by `{made_by['command']}` in "
+            f"{made_by['seconds']:.0f} s ({made_by['made_with']}); `make figures PROFILE=paper` "
+            f"trains it anew. Drawn by the run {made_by['key']}."
+        )
     if "key" in made_by:
         return f"Measured by the run {made_by['key']}."
     if "stored" in made_by:
@@ -246,6 +252,14 @@ def find_measurements(stem: str, profile: str | Profile, out: str | Path = "") -
         if path.is_file() or path.is_dir() and any(path.glob("*.json")):
             return Measured(path, _made_by(source, path))
     raise ReproduceError(_missing(stem, profile))
+
+# %% ../../nbs/59_measurements.ipynb #97c14ba2
+def stored_controls() -> dict[str, dict[str, float]]:
+    """The Parzen scores of the controls at the paper's scale, made from all of MNIST:
+    {control: {"mean", "stderr" (nats), "n" samples, "variety"}}.
+    """
+    path = stored_folder() / "experiments" / "controls.json"
+    return json.loads(path.read_text(encoding="utf-8"))["scores"]
 
 # %% ../../nbs/59_measurements.ipynb #a422e9ff
 def _commands(source, out):

@@ -32,7 +32,8 @@ from ..core.learning import fit, top_states
 from ..core.model import Model, init_model
 from ..core.priors import fit_mixture_prior
 from ..core.rng import Random
-from .profiles import Profile, get_profile
+from ..core.shipped import SHIPPED_FOLDER, load_trained, shipped_networks, shipped_path
+from .profiles import PROFILES, SHIPPED, Profile, get_profile
 
 # %% ../../nbs/44_runs.ipynb #08dfc3ef
 class ReproduceError(RuntimeError):
@@ -93,6 +94,8 @@ def run_key(profile: str | Profile, seed: int, backend: Backend) -> str:
     """
     profile = get_profile(profile)
     made_of = json.dumps(as_plain(profile), sort_keys=True) + f"algorithm {ALGORITHM}"
+    if profile.name in SHIPPED:
+        made_of += shipped_networks()[SHIPPED[profile.name]]["sha256"]
     fingerprint = hashlib.sha256(made_of.encode()).hexdigest()[:12]
     return f"{profile.name}-seed{seed}-{backend.name}-{fingerprint}"
 
@@ -114,6 +117,20 @@ class Run:
     key: str
     folder: Path
     out: Path
+
+    @property
+    def file(self) -> Path:
+        "The file of the model."
+        shipped = SHIPPED.get(self.profile.name)
+        return shipped_path(shipped) if shipped else self.folder / "model.safetensors"
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        "What `record` is told of this run: its key, and of a network that was not trained here."
+        if self.profile.name not in SHIPPED:
+            return {"key": self.key}
+        about = shipped_networks()[SHIPPED[self.profile.name]]
+        return {"key": self.key} | {n: about[n] for n in ("command", "seconds", "made_with")}
 
 # %% ../../nbs/44_runs.ipynb #f9783b5c
 def peak_memory(children: bool = False) -> float | None:
@@ -287,6 +304,32 @@ def _read_run(profile, folder):
         )
     return about
 
+# %% ../../nbs/44_runs.ipynb #05706138
+_DRAWN = ("n_samples", "sigma", "threads", "rounds")  # of a profile, what does not touch training
+
+
+def _shipped_run(profile, rng, key, out):
+    "The `Run` of a network that came with the package. ReproduceError for other settings than its."
+    own = PROFILES[profile.name]
+    if replace(profile, **{name: getattr(own, name) for name in _DRAWN}) != own:
+        raise ReproduceError(
+            f"The network of the profile {profile.name} was trained before, so only "
+            f"{', '.join(_DRAWN)} can be set otherwise; the profile paper trains with your settings."
+        )
+    name, backend = SHIPPED[profile.name], rng.backend
+    return Run(
+        model=load_trained(name, backend),
+        dataset=load_dataset(profile.dataset),
+        history=shipped_networks()[name]["history"],
+        profile=profile,
+        backend=backend,
+        rng=rng,
+        seed=rng.seed,
+        key=key,
+        folder=SHIPPED_FOLDER,
+        out=out,
+    )
+
 # %% ../../nbs/44_runs.ipynb #ba48adba
 def trained_run(
     profile: str | Profile = "quick",
@@ -297,7 +340,8 @@ def trained_run(
     overrides: dict[str, Any] | None = None,
 ) -> Run:
     """The `Run` of this profile and seed: loaded from <out>/runs/<key> if it was trained before
-    with these settings, else trained now, from where an interrupted training stopped.
+    with these settings, else trained now, from where an interrupted training stopped; of the
+    profile shipped, with the network that came with the package.
 
     Parameters
     ----------
@@ -310,12 +354,15 @@ def trained_run(
     Raises
     ------
     ReproduceError
-        The run that is there is damaged or was made with other settings.
+        The run that is there is damaged or was made with other settings, or a shipped network
+        is asked for with other settings than its own.
     """
     profile, backend = get_profile(profile, overrides), use_device(device)
     rng = Random(seed, backend)
     key = run_key(profile, seed, backend)
     out = output_folder(out, profile)
+    if profile.name in SHIPPED:
+        return _shipped_run(profile, rng, key, out)
     dataset, folder = load_dataset(profile.dataset), out / "runs" / key
     _finish(profile, dataset, rng, folder)
     about = _read_run(profile, folder)
