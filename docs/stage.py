@@ -106,9 +106,11 @@ class Linker:
             return before + link + (anchor and "#" + slug(anchor[1:])) + after
         if path == NBS / "figures":
             return before + link.rstrip("/") + "/index.md" + after
+        up = "../" * len(self.folder.relative_to(NBS).parts)
+        if path.parent == DOCS and path.suffix == ".md":
+            return before + up + path.name + (anchor and "#" + slug(anchor[1:])) + after
         if path.suffix in (".png", ".svg"):
             self.wanted.add(inside)
-            up = "../" * len(self.folder.relative_to(NBS).parts)
             return f"{before}{up}_pictures/{inside.as_posix().replace('/', '-')}{after}"
         kind = "tree" if path.is_dir() else "blob"
         return f"{before}{self.address}/{kind}/main/{inside.as_posix()}{anchor}{after}"
@@ -325,6 +327,14 @@ class Book:
         if lost:
             self.missing[path] = lost
 
+    def add_text(self, name):
+        """A page of docs/ that links into the repository; docs/ lies beside nbs/, which the book
+        mirrors.
+        """
+        linker = Linker(NBS, self.address, self.wanted)
+        text = (DOCS / name).read_text(encoding="utf-8")
+        self.made[name] = linker(text.replace("](../nbs/", "](")).encode()
+
     def add_figure(self, path, folder):
         "The page of a figure that was run in `folder`; returns folder and name of its first record."
         run = executed(path, folder)
@@ -371,6 +381,7 @@ def layout(figures_folder, address):
     book.made["figures/index.md"] = gallery(book.stems, titles, first).encode()
     book.add("index.ipynb", read(NBS / "index.ipynb"), end=[contents()])
     book.made["paper.md"] = (DOCS / "paper.md").read_bytes()
+    book.add_text("reproducibility.md")
     book.add_reference()
     book.add_pictures()
     return book.made
@@ -383,7 +394,8 @@ def contents():
         for part, paths in parts(library()).items()
     ]
     lists.append(toctree("Look", ["figures/index"]))
-    lists.append(toctree("Look up", ["paper", *(p.stem for p in companions()), "api/index"]))
+    terms = (path.stem for path in companions())
+    lists.append(toctree("Look up", ["paper", *terms, "api/index", "reproducibility"]))
     return "\n\n".join(lists)
 
 

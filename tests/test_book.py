@@ -139,6 +139,8 @@ def test_links_lead_to_pages_pictures_and_the_repository():
         linked("[t](../experiments/trials.csv), [f](../figures/paper)")[0]
         == "[t](https://example.org/r/blob/main/experiments/trials.csv), [f](https://example.org/r/tree/main/figures/paper)"
     )
+    assert linked("[e](../docs/paper.md#eq-8)")[0] == "[e](paper.md#eq-8)"
+    assert linked("[e](../../docs/paper.md)", ROOT / "nbs" / "figures")[0] == "[e](../paper.md)"
     assert linked(
         '<img src="../../figures/paper/fig3_samples.png" alt="x">', ROOT / "nbs" / "figures"
     ) == (
