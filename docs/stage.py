@@ -55,6 +55,12 @@ def number(path):
     return path.stem.split("_")[0]
 
 
+def entry(path):
+    "A page in a table of contents: its number, if it has one, its title, and where it is."
+    before = f"{number(path)} " if number(path).isdigit() else ""
+    return f"{before}{title(path)} <{path.stem}>"
+
+
 def parts(pages):
     "The `pages` in the parts of the book, {part: paths}; StageError if one is in none or in two."
     made = {
@@ -385,8 +391,7 @@ def layout(figures_folder, address):
 def contents():
     "The table of contents: the parts of the book, its figures, and where to look things up."
     lists = [
-        toctree(part, [f"{number(path)} {title(path)} <{path.stem}>" for path in paths])
-        for part, paths in parts(library()).items()
+        toctree(part, [entry(path) for path in paths]) for part, paths in parts(library()).items()
     ]
     lists.append(toctree("Look", ["figures/index"]))
     lists.append(toctree("Look up", ["paper", *(p.stem for p in companions()), "api/index"]))
