@@ -30,7 +30,7 @@ BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?:[^)]*\)\]\(([^)]*)\)")
 BETWEEN = re.compile(r"\)\s+(?=\[!\[)")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")
 PARTS = {  # the parts of the book: the numbers of their pages, in the order of reading
-    "The idea": "02 03 04 05 37 06 07 08",
+    "The idea": "zero 02 03 04 05 37 06 07 08",
     "Does it work?": "09 12 13 56 25 20 21 22 23 24 41 42 43 49",
     "Beyond the paper": "26 27 28 29 30 31 32",
     "Engineering": "55 00 33 01 36 38 39 40 34 35 19 53 52 14 10 15 11 44 60 61 45 46 47 59 48 57 16 17 58 18 50 51",
@@ -46,13 +46,25 @@ class StaleFigures(StageError):
 
 
 def library():
-    return sorted(NBS.glob("[0-9]*.ipynb"))
+    "The pages of the library: those with a number, and page zero before them."
+    return [NBS / "zero.ipynb", *sorted(NBS.glob("[0-9]*.ipynb"))]
+
+
+def number(path):
+    "What PARTS calls a page: what stands before the first _ of its name."
+    return path.stem.split("_")[0]
+
+
+def entry(path):
+    "A page in a table of contents: its number, if it has one, its title, and where it is."
+    before = f"{number(path)} " if number(path).isdigit() else ""
+    return f"{before}{title(path)} <{path.stem}>"
 
 
 def parts(pages):
     "The `pages` in the parts of the book, {part: paths}; StageError if one is in none or in two."
     made = {
-        part: [path for number in numbers.split() for path in pages if path.stem[:2] == number]
+        part: [path for name in numbers.split() for path in pages if number(path) == name]
         for part, numbers in PARTS.items()
     }
     placed = [path for paths in made.values() for path in paths]
@@ -390,8 +402,7 @@ def layout(figures_folder, address):
 def contents():
     "The table of contents: the parts of the book, its figures, and where to look things up."
     lists = [
-        toctree(part, [f"{path.stem[:2]} {title(path)} <{path.stem}>" for path in paths])
-        for part, paths in parts(library()).items()
+        toctree(part, [entry(path) for path in paths]) for part, paths in parts(library()).items()
     ]
     lists.append(toctree("Look", ["figures/index"]))
     terms = (path.stem for path in companions())

@@ -92,9 +92,9 @@ def test_complaints():
 
 def test_every_page_is_in_one_part_of_the_book():
     made = stage.parts(stage.library())
-    assert sorted(path for paths in made.values() for path in paths) == stage.library()
+    assert sorted(path for paths in made.values() for path in paths) == sorted(stage.library())
     assert list(made) == ["The idea", "Does it work?", "Beyond the paper", "Engineering"]
-    assert [path.stem[:2] for path in made["The idea"]][:4] == ["02", "03", "04", "05"]
+    assert [stage.number(path) for path in made["The idea"]][:4] == ["zero", "02", "03", "04"]
     contents = stage.contents()
     assert [contents.count(f"<{path.stem}>") for path in stage.library()] == [1] * len(
         stage.library()
@@ -103,7 +103,7 @@ def test_every_page_is_in_one_part_of_the_book():
 
 def test_the_index_lists_the_pages_in_the_same_parts_and_order():
     told = stage.read(stage.NBS / "index.ipynb").cells[-1].source
-    found = re.findall(r"^\*\*(.*?)\*\*$|^\| \[[^]]*\]\(((?:\d\d)_\w+)\.ipynb\)", told, re.M)
+    found = re.findall(r"^\*\*(.*?)\*\*$|^\| \[[^]]*\]\((zero|\d\d_\w+)\.ipynb\)", told, re.M)
     listed = {}
     for part, page in found:
         if part:

@@ -17,7 +17,7 @@ from biolearn.reproduction.runs import checkout
 
 ROOT = checkout()
 NBS = ROOT / "nbs"
-LIBRARY = sorted(NBS.glob("[0-9]*.ipynb"))
+LIBRARY = [NBS / "zero.ipynb", *sorted(NBS.glob("[0-9]*.ipynb"))]
 FIGURES = sorted((NBS / "figures").glob("*.ipynb"))
 PLAIN = [
     NBS / "index.ipynb",

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / ".ci"))
+import reading
+
 spec = importlib.util.spec_from_file_location("structure", ROOT / ".ci" / "structure.py")
 structure = importlib.util.module_from_spec(spec)
 sys.modules["structure"] = structure
@@ -200,6 +203,64 @@ def test_exported_cells_are_measured_without_empty_lines_and_directives(reposito
     assert found["largest exported cell (lines)"] == (30, ["01_m.ipynb: 30 lines"])
 
 
+def write_page(root, name, *cells):
+    """Write a notebook of `cells`: Markdown is what begins with a heading; code that ends in `;` has
+    an output.
+    """
+    written = [
+        {
+            "cell_type": "markdown" if cell.startswith("# ") else "code",
+            "source": cell.splitlines(keepends=True),
+            "outputs": [{}] * cell.endswith(";"),
+        }
+        for cell in cells
+    ]
+    (root / "nbs").mkdir(exist_ok=True)
+    (root / "nbs" / name).write_text(json.dumps({"cells": written}))
+
+
+def write_book(root):
+    (root / "docs").mkdir()
+    (root / "docs" / "stage.py").write_text('PARTS = {"The idea": "zero 02", "More": "01"}\n')
+    write_page(root, "01_last.ipynb", "# Last", "train()")
+    write_page(
+        root,
+        "zero.ipynb",
+        "# Three words here",
+        "#| hide\nimport biolearn",
+        "#| export\ndef f():\n    fit()\n\n\nfit()",
+        "def g():\n    fit()\n\n\npca.fit(x)\nprint(1);",
+    )
+    write_page(
+        root, "02_next.ipynb", "# Two", "%pip x\ny = [bl.fit(x)]", "a = generate\ngenerate(3);"
+    )
+
+
+def test_the_way_to_the_first_training_follows_the_order_of_reading(tmp_path):
+    write_book(tmp_path)
+    found = reading.measure_reading(tmp_path)
+    # passed: three cells of page zero (the hidden one is not seen) and the title of the next page
+    place = ["02_next.ipynb, cell 1"]
+    assert found["before the first training (cells)"] == (4, place)
+    assert found["before the first training (words)"] == (4 + 2, place)
+    assert found["before the first training (lines of code)"] == (3 + 4, place)
+    assert found["before the first sample (cells)"] == (5, ["02_next.ipynb, cell 2"])
+    assert found["before the first sample (lines of code)"][0] == 7 + 2
+    share, bare = found["code of the idea with an output (%)"]
+    assert share == 50 and bare == place
+
+
+def test_where_nothing_is_trained_all_is_passed_and_without_a_book_nothing_is_measured(tmp_path):
+    assert reading.measure_reading(tmp_path) == {}
+    write_book(tmp_path)
+    write_page(tmp_path, "01_last.ipynb", "# Last")
+    write_page(tmp_path, "02_next.ipynb", "# Two")
+    assert reading.measure_reading(tmp_path)["before the first training (cells)"] == (5, [""])
+    (tmp_path / "docs" / "stage.py").write_text("a = 1\n")
+    with pytest.raises(ValueError, match="has no PARTS"):
+        reading.measure_reading(tmp_path)
+
+
 def test_a_target_holds_at_it_and_a_ceiling_may_only_fall(monkeypatch):
     name = "private names that cross modules"
     monkeypatch.setattr(structure, "CEILINGS", {})
@@ -215,7 +276,11 @@ def test_every_target_is_measured_and_a_broken_one_ends_in_exit_code_1(
     repository, monkeypatch, capsys
 ):
     pytest.importorskip("ruff")
-    files = {"nbs/01_m.ipynb": ["#| export\na = 1"], "biolearn/m.py": "a = 1\n"}
+    files = {
+        "nbs/01_m.ipynb": ["#| export\na = 1"],
+        "biolearn/m.py": "a = 1\n",
+        "docs/stage.py": 'PARTS = {"The idea": "01"}\n',
+    }
     made = repository(files)
     assert structure.TARGETS.keys() <= structure.measure(made).keys()
     assert structure.CEILINGS.keys() <= structure.TARGETS.keys()
