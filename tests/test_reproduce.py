@@ -333,7 +333,7 @@ def test_the_reports_show_every_picture_and_claim(drawn):
         and "A &lt;picture&gt;." in page
     )
     assert (
-        page.count('<td class="no">no</td>') == 3
+        page.count('<td class="no"><b>no</b></td>') == 3
         and "prefers-color-scheme: dark" in page
         and 'name="viewport"' in page
     )
@@ -570,6 +570,7 @@ def test_values_become_plain_json(tmp_path):
     )
     assert told["claims"] == [
         {"name": "c", "paper": 0.5, "measured": 3, "holds": False, "note": "n"}
+        | {"source": "", "margin": None}
     ]
     for bad in (np.nan, [1.0, np.inf]):
         with pytest.raises(ValueError, match="b.json"):

@@ -84,12 +84,12 @@ def without_verdict(claims: Iterable[Claim], why: str, when: bool = True) -> lis
     """The same `claims`; with `when` only reported: where there was a verdict `holds` is None, and
     the note ends with `why`.
     """
-
-    def reported(claim):
-        note = "; ".join(filter(None, (claim.note, why)))
-        return claim if claim.holds is None else replace(claim, holds=None, note=note)
-
-    return [reported(claim) if when else claim for claim in claims]
+    return [
+        replace(claim, holds=None, note="; ".join(filter(None, (claim.note, why))))
+        if when and claim.holds is not None
+        else claim
+        for claim in claims
+    ]
 
 # %% ../../nbs/45_claims.ipynb #4f93bff4
 def _show(value):
