@@ -333,7 +333,7 @@ def test_the_reports_show_every_picture_and_claim(drawn):
         and "A &lt;picture&gt;." in page
     )
     assert (
-        page.count('<td class="no"><b>no</b></td>') == 3
+        page.count('<td class="no"><strong>no</strong></td>') == 3
         and "prefers-color-scheme: dark" in page
         and 'name="viewport"' in page
     )

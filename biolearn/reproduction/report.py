@@ -373,8 +373,8 @@ _REPORT_STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
 h1, h2 { line-height: 1.2; } h1 { margin: .5rem 0; } h3 { margin: 0 0 .3rem; }
 body { overflow-wrap: break-word; } small, figcaption li { opacity: .85; } small { font-size: .85em; }
-.sum { font-size: 1.2em; } .failed, .no > b { color: var(--bad); } .yes > b { color: var(--good); }
-.failed { font-weight: 600; } figcaption li { font-size: .85em; } ul { margin: .3rem 0; padding-left: 1.1rem; }
+.sum { font-size: 1.2em; } .yes > strong { color: var(--good); } .no > strong { color: var(--bad); }
+.failed { font-weight: 600; color: var(--bad); } figcaption li { font-size: .85em; } ul { margin: .3rem 0; padding-left: 1.1rem; }
 figure { margin: 1.5rem 0; } figure img { max-width: 100%; height: auto; background: #fff; }
 figure img { border-radius: .4rem; padding: .3rem; box-sizing: border-box; }
 .beside { display: grid; grid-template-columns: 3fr 2fr; gap: 0 1.2rem; align-items: start; }
@@ -407,8 +407,8 @@ def _html_row(name, claim):
     )
     about = f"<br><small>{note}</small>" if note else ""
     return (
-        f'<tr><td class="{holds}"><b>{holds}</b></td><td><a href="#{html.escape(name)}">{where}</a>'
-        f'</td><td>{what}{about}</td><td data-label="here">{measured}</td>'
+        f'<tr><td class="{holds}"><strong>{holds}</strong></td>'
+        f'<td><a href="#{html.escape(name)}">{where}</a></td><td>{what}{about}</td><td data-label="here">{measured}</td>'
         f'<td data-label="paper">{paper}</td></tr>'
     )
 
@@ -430,7 +430,7 @@ def _html_claim(claim):
     "A claim beside its picture: its verdict, what is claimed, here and in the paper."
     what, paper, measured, holds, _ = map(html.escape, claim_cells(claim))
     return (
-        f'<li class="{holds}"><b>{holds}</b> {what}<br><small>paper: {paper}</small><br>'
+        f'<li class="{holds}"><strong>{holds}</strong> {what}<br><small>paper: {paper}</small><br>'
         f"<small>here: {measured}</small></li>"
     )
 
@@ -469,7 +469,7 @@ def report_html(manifest: dict[str, Any], out: str | Path) -> str:
             f"<title>{title}</title><style>{_REPORT_STYLE}</style></head><body>",
             f"<h1>{title}</h1>",
             *(f'<p class="{kind}">{line}</p>' for line in told),
-            f'<p class="sum"><b>{total}</b></p>',
+            f'<p class="sum"><strong>{total}</strong></p>',
             *first,
             "<h2>The claims of the paper</h2>",
             _html_table(of_paper),
