@@ -1,5 +1,5 @@
-"""What a reader meets first: the report's order, whose claims are counted, and verdicts that neither
-a seed nor a processor turns over.
+"""What a reader meets first: the report's order, whose claims are counted, and verdicts that
+neither a seed nor a processor turns over.
 """
 
 import json

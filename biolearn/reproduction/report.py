@@ -372,14 +372,15 @@ _REPORT_STYLE = """
 @media (prefers-color-scheme: dark) { :root { --good: #4ade9f; --bad: #fb923c; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
 h1, h2 { line-height: 1.2; } h1 { margin: .5rem 0; } h3 { margin: 0 0 .3rem; }
-body { overflow-wrap: break-word; } small, figcaption li { opacity: .85; } small { font-size: .85em; }
+body { overflow-wrap: break-word; } small, figcaption li { opacity: .85; font-size: .85em; }
 .sum { font-size: 1.2em; } .yes > strong { color: var(--good); } .no > strong { color: var(--bad); }
-.failed { font-weight: 600; color: var(--bad); } figcaption li { font-size: .85em; } ul { margin: .3rem 0; padding-left: 1.1rem; }
+.failed { font-weight: 600; color: var(--bad); } ul { margin: .3rem 0; padding-left: 1.1rem; }
 figure { margin: 1.5rem 0; } figure img { max-width: 100%; height: auto; background: #fff; }
 figure img { border-radius: .4rem; padding: .3rem; box-sizing: border-box; }
 .beside { display: grid; grid-template-columns: 3fr 2fr; gap: 0 1.2rem; align-items: start; }
 .beside h3 { grid-column: 1 / -1; } .beside ul { list-style: none; padding: 0; margin: 0; }
-.beside img { max-height: 24rem; } .beside li { margin-bottom: .5rem; } .beside figcaption { grid-column: 1 / -1; }
+.beside img { max-height: 24rem; } .beside li { margin-bottom: .5rem; }
+.beside figcaption { grid-column: 1 / -1; }
 table { border-collapse: collapse; width: 100%; font-size: .95em; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0; }
 tr { border-bottom: 1px solid var(--line); } td:nth-child(-n+2) { white-space: nowrap; }
@@ -387,7 +388,8 @@ summary { font-size: 1.5em; font-weight: 700; cursor: pointer; margin: 1rem 0; }
 .about { background: var(--soft); border-radius: .4rem; font-size: .9em; padding: .6rem .8rem; }
 @media (max-width: 42rem) {
   .beside { display: block; } thead { display: none; } tr { display: block; padding: .4rem 0; }
-  td { display: inline; padding: 0; } td::after { content: " "; } td:nth-child(n+3) { display: block; }
+  td { display: inline; padding: 0; } td::after { content: " "; }
+  td:nth-child(n+3) { display: block; }
   td[data-label]::before { content: attr(data-label) ": "; opacity: .7; }
 }
 @media print {
@@ -408,8 +410,8 @@ def _html_row(name, claim):
     about = f"<br><small>{note}</small>" if note else ""
     return (
         f'<tr><td class="{holds}"><strong>{holds}</strong></td>'
-        f'<td><a href="#{html.escape(name)}">{where}</a></td><td>{what}{about}</td><td data-label="here">{measured}</td>'
-        f'<td data-label="paper">{paper}</td></tr>'
+        f'<td><a href="#{html.escape(name)}">{where}</a></td><td>{what}{about}</td>'
+        f'<td data-label="here">{measured}</td><td data-label="paper">{paper}</td></tr>'
     )
 
 
