@@ -16,8 +16,8 @@ ABOUT = dict(profile="quick", overrides={}, seed=3, device="cpu", key="k", keys=
 ABOUT |= dict(revision=None, versions={"python": "3"}, seconds=1.0)
 CLAIMS = {
     "00_train": [Claim("it trains", "yes", 1, True, source="Algorithm 2")],
-    "fig1_stdp": [
-        Claim("the sign changes", "at 0", 1, True, source="Figure 1"),
+    "fig2_targets": [
+        Claim("steps arrive", "drawn", 1, True, source="Figure 2"),
         Claim("the height", "not given", 2, False),
     ],
     "fig3_samples": [
@@ -35,7 +35,7 @@ CLAIMS = {
 def manifest(tmp_path):
     for name, claims in CLAIMS.items():
         record(name, None, claims, out=tmp_path, caption=f"Caption of {name}.", made_by="k")
-    seconds = dict.fromkeys(sorted(CLAIMS), 1.0)  # names in the order of letters: fig10 before fig1
+    seconds = dict.fromkeys(sorted(CLAIMS), 1.0)  # names in the order of letters: fig10 before fig2
     return report.write_manifest(tmp_path, about=ABOUT, seconds=seconds, stems=sorted(CLAIMS))
 
 
@@ -50,7 +50,7 @@ def test_the_report_opens_with_the_samples_and_folds_what_is_beyond(manifest, tm
         places(
             page,
             *("of the paper hold", '<figure id="fig3_samples"', "The claims of the paper"),
-            *(f'<figure id="{name}"' for name in ("00_train", "fig1_stdp", "table1_parzen")),
+            *(f'<figure id="{name}"' for name in ("00_train", "fig2_targets", "table1_parzen")),
             *("<details>", '<figure id="fig10_spikes"', '<figure id="table2_seeds"', "</details>"),
             "Versions:",
         ),
@@ -61,7 +61,7 @@ def test_the_report_opens_with_the_samples_and_folds_what_is_beyond(manifest, tm
                 "### Figure 3",
                 "## The claims of",
                 "### Train",
-                "### Figure 1:",
+                "### Figure 2:",
             ),
             *("### Table 1", "## Beyond the paper", "### Figure 10", "### Table 2", "Versions:"),
         ),
@@ -87,8 +87,8 @@ def test_rows_without_a_verdict_are_no_claims(manifest, tmp_path):
 def test_the_terminal_has_the_same_order(manifest):
     lines = report.claims_text(manifest).splitlines()
     assert [line for line in lines if not line.startswith(" ")] == [
-        *("00_train", "fig1_stdp", "fig3_samples", "table1_parzen"),
-        *("", "Beyond the paper:", "fig1_stdp", "fig10_spikes"),
+        *("00_train", "fig2_targets", "fig3_samples", "table1_parzen"),
+        *("", "Beyond the paper:", "fig2_targets", "fig10_spikes"),
     ]
 
 
@@ -100,9 +100,9 @@ def test_records_and_manifests_of_before_are_read(manifest, tmp_path):
                 del claim["source"], claim["margin"]
         path.write_text(json.dumps(told))
     old = report.read_manifest(tmp_path)
-    assert read_record(tmp_path / "fig1_stdp.json").claims[0].source == ""
+    assert read_record(tmp_path / "fig2_targets.json").claims[0].source == ""
     assert report.summary(old) == "0 of 0 claims of the paper hold."
-    assert "the sign changes" in report.report_markdown(old)
+    assert "steps arrive" in report.report_markdown(old)
 
 
 def test_a_shipped_network_is_named_under_the_title(manifest, tmp_path, monkeypatch):
