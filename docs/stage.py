@@ -286,8 +286,9 @@ def gallery(stems, titles, first):
         where = "" if path.parent == PAPER else " on 8×8 digits"
         text += [
             f"## {titles[stem]}",
-            f"{formulas(caption)} **{sum(holds)} of {len(holds)} claims hold{where}.** "
-            f"[{titles[stem].split(':')[0]}: claims and notebook]({stem}.ipynb)",
+            f"{formulas(caption)} "
+            + f"**{sum(holds)} of {len(holds)} claims hold{where}.** " * bool(holds)
+            + f"[{titles[stem].split(':')[0]}: claims and notebook]({stem}.ipynb)",
         ]
         if path.with_suffix(".svg").exists():
             options = {"width": "480px", "target": f"{stem}.html"}

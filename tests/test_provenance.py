@@ -290,7 +290,7 @@ def test_what_notebooks_say_is_text_in_every_report(out):
     text, page = report.report_markdown(m), report.report_html(m, out)
     for said in (text, page):
         assert not re.search(r"<(script|img src=x|b|i|u)>", said)
-    rows = [line for line in text.splitlines() if line.startswith("| &lt;script")]
+    rows = [line for line in text.splitlines() if line.startswith("| Figure 1: a: &lt;script")]
     assert len(rows) == 1 and len(re.findall(r"(?<!\\)\|", rows[0])) == 6
     assert not re.search(r"(?m)^# title|^next", text)
 

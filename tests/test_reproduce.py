@@ -337,7 +337,7 @@ def test_the_reports_show_every_picture_and_claim(drawn):
         and "A &lt;picture&gt;." in page
     )
     assert (
-        page.count('<td class="no">no</td>') == 3
+        page.count('<td class="no"><strong>no</strong></td>') == 3
         and "prefers-color-scheme: dark" in page
         and 'name="viewport"' in page
     )
@@ -574,6 +574,7 @@ def test_values_become_plain_json(tmp_path):
     )
     assert told["claims"] == [
         {"name": "c", "paper": 0.5, "measured": 3, "holds": False, "note": "n"}
+        | {"source": "", "margin": None}
     ]
     for bad in (np.nan, [1.0, np.inf]):
         with pytest.raises(ValueError, match="b.json"):
