@@ -23,7 +23,9 @@ def values(name):
 
 def run(code, pictures):
     "What the names stand for after a piece of code of the README has run, with one epoch."
-    short = code.replace("epochs=20", "epochs=1").replace("(model, 100)", "(model, 3)")
+    short = code.replace("epochs=20", "epochs=1")
+    for name in ("model", "network"):
+        short = short.replace(f"generate({name}, 100)", f"generate({name}, 3)")
     assert short != code
     names = {"pictures": pictures}
     exec(short, names)
@@ -33,8 +35,9 @@ def run(code, pictures):
 def test_the_code_is_short_and_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures = np.asarray(Random(0).uniform((20, 784)), dtype=np.float32)
-    three, eight = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(lines(three)) == 3 and len(lines(eight)) <= 8
+    shipped, three, eight = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(lines(shipped)) == len(lines(three)) == 3 and len(lines(eight)) <= 8
+    assert run(shipped, pictures)["samples"].shape == (3, 784)
     assert run(three, pictures)["samples"].shape == (100, 784)
     names = run(eight, pictures)
     assert names["samples"].shape == (3, 784) and names["completed"].shape == (8, 784)

@@ -26,7 +26,7 @@ from ..core.shipped import shipped_networks
 from ..reproduction.ablations import VARIANTS, Extent, run_controls, run_experiments
 from ..reproduction.figures import CELL_LIMIT, UnknownNotebook, reproduce
 from ..reproduction.profiles import PROFILES, SHIPPED
-from ..reproduction.report import all_claims, claims_text
+from ..reproduction.report import claims_text, summary
 from ..reproduction.runs import output_folder
 from ..reproduction.study import Work
 from ..reproduction.sweep import grid, mean_and_sd_rows, read_axis, read_list, sweep
@@ -125,8 +125,7 @@ def _run_figures(asked: argparse.Namespace) -> int:
         remeasure=asked.remeasure,
         cell_limit=3600 * asked.cell_limit,
     )
-    judged = [c.holds for _, c in all_claims(manifest) if c.holds is not None]
-    print(claims_text(manifest) + f"\n\n{sum(judged)} of {len(judged)} claims hold.")
+    print(claims_text(manifest) + f"\n\n{summary(manifest)}")
     print(f"See {output_folder(asked.out, asked.profile) / 'report.html'}")
     return 0
 

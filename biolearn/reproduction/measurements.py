@@ -188,7 +188,7 @@ def provenance(made_by: dict[str, Any] | None) -> str:
     "One sentence on what made a record, by its `made_by`."
     if not made_by:
         return "It does not say which run made it."
-    if "command" in made_by:
+    if "shipped" in made_by:
         return (
             f"Network: shipped with the package, trained by `{made_by['command']}` in "
             f"{made_by['seconds']:.0f} s ({made_by['made_with']}); `make figures PROFILE=paper` "

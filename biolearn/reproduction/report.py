@@ -242,15 +242,20 @@ def _verdicts(manifest, of_paper):
 def summary(manifest: dict[str, Any]) -> str:
     "How many of the paper's claims hold: a sentence."
     holds = [claim.holds for _, claim in _verdicts(manifest, of_paper=True)]
+    if not holds:
+        return "No claim of the paper was judged."
     return f"{sum(holds)} of {len(holds)} claims of the paper hold."
 
 
 def _parts(manifest):
-    "The names of the pictures in order: those to open with, the paper's other ones, the rest."
+    """The names of the pictures in order: those to open with, the paper's other ones and the
+    trainings, whose names begin with a digit, and the rest.
+    """
     parts = [], [], []
     for name in _in_order(manifest["pictures"]):
         sources = {c.get("source", "") for c in manifest["pictures"][name]["claims"]} - {""}
-        parts[0 if sources & _FIRST else 1 if sources else 2].append(name)
+        shown = bool(sources) or name[0].isdigit()
+        parts[0 if sources & _FIRST else 1 if shown else 2].append(name)
     return parts
 
 # %% ../../nbs/47_report.ipynb #84955fef

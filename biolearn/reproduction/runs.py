@@ -129,8 +129,10 @@ class Run:
         "What `record` is told of this run: its key, and of a network that was not trained here."
         if self.profile.name not in SHIPPED:
             return {"key": self.key}
-        about = shipped_networks()[SHIPPED[self.profile.name]]
-        return {"key": self.key} | {n: about[n] for n in ("command", "seconds", "made_with")}
+        name = SHIPPED[self.profile.name]
+        about = shipped_networks()[name]
+        made = {n: about[n] for n in ("command", "seconds", "made_with")}
+        return {"key": self.key, "shipped": name} | made
 
 # %% ../../nbs/44_runs.ipynb #f9783b5c
 def peak_memory(children: bool = False) -> float | None:
