@@ -101,7 +101,7 @@ def test_records_and_manifests_of_before_are_read(manifest, tmp_path):
         path.write_text(json.dumps(told))
     old = report.read_manifest(tmp_path)
     assert read_record(tmp_path / "fig2_targets.json").claims[0].source == ""
-    assert report.summary(old) == "0 of 0 claims of the paper hold."
+    assert report.summary(old) == "No claim of the paper was judged."
     assert "steps arrive" in report.report_markdown(old)
 
 
