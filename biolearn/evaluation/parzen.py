@@ -16,6 +16,7 @@ import numpy as np
 from biolearn.core.arrays import (
     Array,
     array_namespace,
+    backend_of,
     check_array,
     check_number,
     is_numpy_array,
@@ -51,13 +52,13 @@ def nearest_and_sums(
 
     Returns
     -------
-    The index of the nearest sample (n_t,) int64, and for each sigma the sum over samples j of
+    The index of the nearest sample (n_t,), and for each sigma the sum over samples j of
     exp((u_j - u_best) / sigma^2), (n_t,) float64.
     """
     xp = array_namespace(t, samples)
     t = t - mean
     top = xp.full_like(t[:, 0], -xp.inf)
-    best = xp.zeros_like(t[:, 0], dtype=xp.int64)
+    best = xp.zeros_like(t[:, 0], dtype=getattr(xp, backend_of(t).index_dtype))
     sums = [xp.zeros_like(top, dtype=xp.float64) for _ in sigmas]
     for start, u in _closeness(t, samples, mean, rows):
         high = xp.max(u, axis=1)
