@@ -27,6 +27,7 @@ from biolearn.core.arrays import (
     backend_of,
     check_array,
     check_number,
+    check_scale,
     is_cupy_array,
     stacked,
     to_numpy,
@@ -229,14 +230,14 @@ def _check_layers(hidden: Any, units: Sequence[str] | None) -> tuple[str, ...]:
         )
     if units is None:
         return ("sigmoid", *("softplus",) * (len(hidden) - 1), "sigmoid")
-    if len(units) != len(hidden) + 1:
+    if not isinstance(units, (tuple, list)) or len(units) != len(hidden) + 1:
         raise ValueError(f"units needs {len(hidden) + 1} entries, x first, got {units!r}.")
     return tuple(units)
 
 # %% ../nbs/15_estimator.ipynb #a4d5d757
 def _check_callbacks(callbacks: Any) -> None:
     "Raise TypeError unless `callbacks` is a list of functions, or None."
-    if callable(callbacks) or not all(callable(f) for f in callbacks or ()):
+    if not isinstance(callbacks or (), (tuple, list)) or not all(map(callable, callbacks or ())):
         raise TypeError(f"callbacks must be a list of functions, got {callbacks!r}.")
 
 # %% ../nbs/15_estimator.ipynb #f28de075
@@ -425,6 +426,8 @@ def _read(estimator: _Settings, X: Array, what: Callable[[Model, list[Array]], A
     """
     check_is_fitted(estimator)
     X = _checked(estimator, X, reset=False)
+    if estimator.model_.units[0] == "sigmoid":
+        check_scale(X, "X", *estimator.data_range_)
     xp, model = array_namespace(X), _double(estimator.model_)
     inference = Inference(estimator.n_steps, estimator.delta, estimator.alpha)
     parts = []
