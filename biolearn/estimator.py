@@ -7,8 +7,9 @@ __all__ = ['History', 'Callback', 'DataRange', 'DeepDAE', 'scalars', 'log_to_ten
 
 # %% ../nbs/15_estimator.ipynb #f2ec9dc8
 import copy
-import functools
 import importlib
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from biolearn.core.arrays import (
     backend_of,
     check_array,
     check_number,
+    check_scale,
     is_cupy_array,
     stacked,
     to_numpy,
@@ -228,14 +230,14 @@ def _check_layers(hidden: Any, units: Sequence[str] | None) -> tuple[str, ...]:
         )
     if units is None:
         return ("sigmoid", *("softplus",) * (len(hidden) - 1), "sigmoid")
-    if len(units) != len(hidden) + 1:
+    if not isinstance(units, (tuple, list)) or len(units) != len(hidden) + 1:
         raise ValueError(f"units needs {len(hidden) + 1} entries, x first, got {units!r}.")
     return tuple(units)
 
 # %% ../nbs/15_estimator.ipynb #a4d5d757
 def _check_callbacks(callbacks: Any) -> None:
     "Raise TypeError unless `callbacks` is a list of functions, or None."
-    if callable(callbacks) or not all(callable(f) for f in callbacks or ()):
+    if not isinstance(callbacks or (), (tuple, list)) or not all(map(callable, callbacks or ())):
         raise TypeError(f"callbacks must be a list of functions, got {callbacks!r}.")
 
 # %% ../nbs/15_estimator.ipynb #f28de075
@@ -424,6 +426,8 @@ def _read(estimator: _Settings, X: Array, what: Callable[[Model, list[Array]], A
     """
     check_is_fitted(estimator)
     X = _checked(estimator, X, reset=False)
+    if estimator.model_.units[0] == "sigmoid":
+        check_scale(X, "X", *estimator.data_range_)
     xp, model = array_namespace(X), _double(estimator.model_)
     inference = Inference(estimator.n_steps, estimator.delta, estimator.alpha)
     parts = []
@@ -467,7 +471,8 @@ class DeepDAE(_Settings):
         there. Without a `random_state`, the seed is drawn by the first such call.
     callbacks
         Functions called as f(estimator, history) after each epoch of `fit` and each call of
-        `partial_fit`.
+        `partial_fit`; those with a method `close` are called as f.close(estimator) when `fit` ends
+        or fails.
     random_state
         A whole number is the seed of biolearn's `Random`; a RandomState, or None for the global
         one, draws a seed.
@@ -496,15 +501,19 @@ class DeepDAE(_Settings):
         """
         X = _checked(self, X, reset=True)
         config, model, folder = _start(self, X)
-        model, history = fit(
-            model,
-            self.data_range_.inside(X, "float32"),
-            config,
-            rng=_random(self, X).stream("train"),
-            progress=bool(self.verbose),
-            on_epoch=lambda model, history: self._keep(copy_model(model), history),
-            checkpoint=folder,
-        )
+        try:
+            model, history = fit(
+                model,
+                self.data_range_.inside(X, "float32"),
+                config,
+                rng=_random(self, X).stream("train"),
+                progress=bool(self.verbose),
+                on_epoch=lambda model, history: self._keep(copy_model(model), history),
+                checkpoint=folder,
+            )
+        finally:
+            for callback in self.callbacks or ():
+                getattr(callback, "close", lambda estimator: None)(self)
         self._take(model, history)
         self._rows = min(X.shape[0], _REMEMBERED)
         return self
@@ -686,29 +695,42 @@ def _summary_writer() -> Any:
         "pip install tensorboardX"
     )
 
-
-@functools.cache
-def _writer(folder: str) -> Any:
-    """The writer for `folder`, opened once: a callback is then a plain function, which can be
-    cloned and pickled with its estimator.
-    """
-    return _summary_writer()(folder, flush_secs=1)
-
 # %% ../nbs/15_estimator.ipynb #d63d8ff6
-def _to_tensorboard(folder: str, estimator: DeepDAE, history: History) -> None:
-    writer = _writer(folder)
-    for name, value in scalars(history[-1]).items():
-        writer.add_scalar(name, value, history[-1]["epoch"])
-    writer.flush()
+class _TensorBoard:
+    """A callback that writes to `folder`. Each estimator has a file of its own, open until its
+    `fit` ends or, after `partial_fit`, until the estimator goes; a copy of the callback has none.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.writers = folder, weakref.WeakKeyDictionary[DeepDAE, Any]()
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.folder,)
+
+    def __call__(self, estimator: DeepDAE, history: History) -> None:
+        if estimator not in self.writers:
+            # two files that are opened in the same second need different names
+            suffix = f".{time.time_ns()}"
+            self.writers[estimator] = _summary_writer()(self.folder, filename_suffix=suffix)
+            weakref.finalize(estimator, self.writers[estimator].close)
+        writer = self.writers[estimator]
+        for name, value in scalars(history[-1]).items():
+            writer.add_scalar(name, value, history[-1]["epoch"])
+        writer.flush()
+
+    def close(self, estimator: DeepDAE) -> None:
+        "Close the file of `estimator`, if one is open."
+        if estimator in self.writers:
+            self.writers.pop(estimator).close()
 
 
 def log_to_tensorboard(folder: str | Path) -> Callback:
     """A callback that writes each epoch's `scalars` to `folder`, where TensorBoard looks.
 
-    Raises ImportError now, not after the first epoch.
+    Its file is closed when `fit` ends or fails. Raises ImportError now, not after the first epoch.
     """
     _summary_writer()
-    return functools.partial(_to_tensorboard, str(folder))
+    return _TensorBoard(str(folder))
 
 # %% ../nbs/15_estimator.ipynb #89c5800e
 def _to_mlflow(estimator: DeepDAE, history: History) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core.arrays import Array, check_choice, check_number
+from .core.arrays import Array, check_choice, check_number, check_scale
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # drawing imports it when it draws
@@ -177,7 +177,10 @@ def _array(a, name, shape):
             f"{name} must be a NumPy array, got {type(a).__name__}; "
             "see biolearn.core.arrays.to_numpy."
         )
-    a = np.asarray(a, dtype=float)
+    a = np.asarray(a)
+    if a.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, got dtype {a.dtype}.")
+    a = a.astype(float)
     fits = len(a.shape) == len(shape) and all(m in (None, k) for m, k in zip(shape, a.shape))
     if not fits or 0 in a.shape:
         wanted = ", ".join("any" if m is None else str(m) for m in shape)
@@ -189,8 +192,10 @@ def _array(a, name, shape):
 
 def _image_shape(image_shape):
     "Check (rows, columns) of one picture and return it with its number of pixels."
-    if len(tuple(image_shape)) != 2 or min(image_shape) < 1:
-        raise ValueError(f"image_shape must be (rows, columns), got {image_shape}.")
+    if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 2:
+        raise ValueError(f"image_shape must be (rows, columns), got {image_shape!r}.")
+    for n in image_shape:
+        check_number(n, "image_shape", integer=True, low=1)
     height, width = (int(n) for n in image_shape)
     return height, width, height * width
 
@@ -246,7 +251,8 @@ def digit_sheet(
     Parameters
     ----------
     images : (n, pixels)
-        Ink from 0 (white) to 1 (black); values outside are drawn as the nearer end.
+        Ink from 0 (white) to 1 (black); values a little outside are drawn as the nearer end,
+        another scale (0 to 255) is refused.
     image_shape : (rows of pixels, columns of pixels)
         Shape of one digit.
     rows : int
@@ -261,9 +267,10 @@ def digit_sheet(
     """
     shape = _image_shape(image_shape)
     images = _array(images, "images", (None, shape[2]))
+    check_scale(images, "images", 0, 1)
     check_number(rows, "rows", integer=True, low=1)
-    if labels is not None and len(labels) != len(images):
-        raise ValueError(f"{len(labels)} labels for {len(images)} images.")
+    if labels is not None and (not np.iterable(labels) or len(labels) != len(images)):
+        raise ValueError(f"labels must be {len(images)} texts, one for each image, got {labels!r}.")
     with style():
         columns = -(-len(images) // rows)
         width = min(6.5, max(2.5, 0.55 * columns))

@@ -1,7 +1,9 @@
 """The backend: the same numbers everywhere, streams with addresses, and input that is refused."""
 
+import re
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import array_api_compat.numpy as numpy_namespace
@@ -17,11 +19,31 @@ from biolearn.core.arrays import (
     check_array,
     check_number,
     gpu_problem,
+    softmax,
     to_numpy,
     use_device,
 )
 from biolearn.core.data import minibatches
+from biolearn.core.inference import infer
+from biolearn.core.model import init_model
+from biolearn.core.priors import fit_mixture_prior, sample_prior
 from biolearn.core.rng import Random, Seeds, as_random
+from biolearn.evaluation.baselines import fit_centroids
+from biolearn.evaluation.completion import impute_nearest
+from biolearn.evaluation.neighbours import class_histogram, nearest_class, nearest_distance
+from biolearn.evaluation.parzen import parzen_log_likelihood
+from biolearn.extensions.asynchronous import AsynchronousInference
+from biolearn.extensions.dale import dale_signs
+from biolearn.extensions.reinforcement import (
+    Bandit,
+    RewardConfig,
+    draw_actions,
+    fit_bandit,
+    init_actor,
+)
+from biolearn.extensions.supervised import one_hot
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_round_trip(backend):
@@ -327,18 +349,41 @@ def test_what_are_no_real_numbers_is_refused_by_name():
 # ---- a machine whose addresses have 32 bits ------------------------------------------------------
 
 
+INDICES = ("argmax", "argmin", "argsort", "nonzero", "searchsorted", "count_nonzero")
+READERS = ("take", "bincount", "repeat")  # these refuse indices that would have to be narrowed
+
+
+def narrowed(made):
+    "What a machine of 32 bits has in the place of these indices."
+    if isinstance(made, tuple):
+        return tuple(map(narrowed, made))
+    return made.astype(np.int32)[()]
+
+
 @pytest.fixture
 def narrow(monkeypatch):
     "As WebAssembly and 32-bit ARM: an index has 32 bits, and NumPy refuses wider ones."
-    take = numpy_namespace.take
 
-    def strict_take(x, index, **kw):
-        if index.dtype.itemsize > 4:
-            raise TypeError("Cannot cast array data from dtype('int64') to dtype('int32')")
-        return take(x, index, **kw)
+    def making(function):
+        return lambda *args, **kw: narrowed(function(*args, **kw))
 
-    monkeypatch.setattr(numpy_namespace, "take", strict_take)
+    def reading(function):
+        def refuse(*args, **kw):
+            indices = args[0] if function is bincount else args[1]
+            if not np.can_cast(np.asarray(indices).dtype, np.int32) and np.ndim(indices):
+                raise TypeError("Cannot cast array data from dtype('int64') to dtype('int32')")
+            return function(*args, **kw)
+
+        return refuse
+
+    bincount = np.bincount
+    monkeypatch.setattr(np, "bincount", reading(bincount))
+    monkeypatch.setattr(np, "flatnonzero", making(np.flatnonzero))
+    for names, kind in ((INDICES, making), (READERS, reading)):
+        for name in set(names) & set(dir(numpy_namespace)):
+            monkeypatch.setattr(numpy_namespace, name, kind(getattr(numpy_namespace, name)))
     monkeypatch.setattr(numpy_namespace, "intp", np.int32)
+    monkeypatch.setattr(np, "intp", np.int32)
 
 
 def test_indices_are_those_of_the_machine(narrow):
@@ -347,6 +392,70 @@ def test_indices_are_those_of_the_machine(narrow):
     for source in (rng, Seeds((rng, Random(1)))):
         batches = np.concatenate([b.reshape(-1, 2) for b in minibatches(x, 4, rng=source)])
         assert sorted(set(batches[:, 0])) == list(x[:, 0])
+
+
+def rows(*shape, seed=0):
+    return Random(seed).uniform(shape)
+
+
+def mixture(n=40):
+    return fit_mixture_prior(rows(n, 3), 4, rng=Random(1))
+
+
+def paid(chosen, actions):
+    return (chosen % 2 == actions).astype(np.float32)
+
+
+def actor():
+    return init_actor(2, (6,), 2, rng=Random(2))
+
+
+def settled():
+    "By layers that move at random times."
+    model = init_model((6, 5, 4), ("sigmoid", "softplus", "sigmoid"), rng=0)
+    return infer(model, rows(9, 6), AsynchronousInference(n_steps=4, p=0.5), rng=Random(3))
+
+
+LABELS = np.arange(40, dtype=np.int64) % 4
+LOOK_UP = {  # calls that look up rows by indices which they make or are given
+    "a mixture prior": lambda: sample_prior(mixture(), 20, rng=Random(2)),
+    "Parzen": lambda: parzen_log_likelihood(rows(20, 3, seed=1), rows(40, 3), 0.2, chunk=16),
+    "nearest": lambda: nearest_distance(rows(20, 3, seed=1), rows(40, 3), chunk=16),
+    "nearest class": lambda: nearest_class(rows(20, 3, seed=1), rows(40, 3), LABELS),
+    "histogram": lambda: class_histogram(LABELS, 4),
+    "completion": lambda: impute_nearest(
+        rows(20, 3, seed=1), np.array([True, False, True]), rows(40, 3), chunk=16
+    ),
+    "centroids": lambda: fit_centroids(rows(40, 3), 5, rng=Random(0)).fractions,
+    "one-hot": lambda: one_hot(LABELS, 4),
+    "actions": lambda: draw_actions(softmax(rows(50, 3)), rng=Random(0)),
+    "signs": lambda: dale_signs((6, 5, 4), 0.8, rng=Random(0)),
+    "asynchronous": settled,
+    "a bandit": lambda: fit_bandit(
+        actor(), Bandit(rows(40, 2), paid, 10), RewardConfig(), trials=30, rng=0
+    )[1],
+}
+
+
+def flat(made):
+    "The numbers in what a call returns."
+    if isinstance(made, (list, tuple)):
+        return [number for one in made for number in flat(one)]
+    return [] if made is None else np.ravel(made).tolist()
+
+
+@pytest.mark.parametrize("call", LOOK_UP)
+def test_what_looks_up_rows_does_it_with_narrow_indices_too(call, request):
+    wide = flat(LOOK_UP[call]())
+    request.getfixturevalue("narrow")
+    assert wide and flat(LOOK_UP[call]()) == wide
+
+
+def test_64_bits_are_asked_for_only_where_they_are_meant():
+    "The kernels count in `int64`; whoever makes an index takes the type from the backend."
+    sources = [*(ROOT / "biolearn").rglob("*.py"), *(ROOT / "nbs" / "figures").glob("*.ipynb")]
+    asked = {p.name for p in sources if re.search(r"\bint64", p.read_text(encoding="utf-8"))}
+    assert asked == {"arrays.py", "compiled.py"}
 
 
 def test_indices_here_have_the_type_that_numpy_wants(strict_backend):

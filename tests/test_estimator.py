@@ -2,11 +2,15 @@
 functional core, and errors that help.
 """
 
+import contextlib
 import copy
+import gc
 import importlib
+import os
 import pickle
 import struct
 from dataclasses import replace
+from pathlib import Path
 from unittest import SkipTest
 
 import numpy as np
@@ -609,22 +613,86 @@ def events(folder):
     return found
 
 
+def open_files(folder):
+    "The files of `folder` that this process has open."
+    links = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.append(os.readlink(link))
+    return [link for link in links if link.startswith(str(folder))]
+
+
+def told(history):
+    "The scalars of a history as `events` finds them."
+    return {(name, e["epoch"]): value for e in history for name, value in scalars(e).items()}
+
+
 def test_tensorboard(x, tmp_path):
     pytest.importorskip("tensorboardX")
     callback = log_to_tensorboard(tmp_path)
     mine = clone(small(callbacks=[callback])).fit(x)  # a clone logs too: nothing open is copied
     pickle.dumps(mine)
-    module._writer(str(tmp_path)).close()  # as the end of the process does
-    wanted = {
-        (name, e["epoch"]): value for e in mine.history_ for name, value in scalars(e).items()
-    }
+    wanted = told(mine.history_)
     assert events(tmp_path) == pytest.approx(wanted, rel=1e-6) and len(wanted) == 2 * 9
+
+
+def stop(error):
+    "A callback that raises `error`."
+
+    def callback(estimator, history):
+        raise error
+
+    return callback
+
+
+LISTS_FILES = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks in /proc")
+
+
+@LISTS_FILES
+@pytest.mark.parametrize("end", [None, RuntimeError("a callback fails"), KeyboardInterrupt()])
+def test_tensorboards_files_are_closed_when_training_ends_or_fails(x, tmp_path, end):
+    pytest.importorskip("tensorboardX")
+    seen = []
+    look = lambda estimator, history: seen.append(len(open_files(tmp_path)))
+    mine = small(callbacks=[log_to_tensorboard(tmp_path), look, *([stop(end)] if end else [])])
+    for n in (1, 2):  # a second one writes to a file of its own, whatever the second
+        with pytest.raises(type(end)) if end else contextlib.nullcontext():
+            mine.fit(x)
+        assert not open_files(tmp_path) and set(seen) == {1}
+        assert len([*tmp_path.iterdir()]) == n
+    assert events(tmp_path) == pytest.approx(told(mine.history_), rel=1e-6)
+
+
+@LISTS_FILES
+def test_a_stream_has_one_file_until_its_estimator_goes(x, tmp_path):
+    pytest.importorskip("tensorboardX")
+    mine = small(callbacks=[log_to_tensorboard(tmp_path)])
+    for _ in range(3):
+        mine.partial_fit(x)
+    assert len(open_files(tmp_path)) == len([*tmp_path.iterdir()]) == 1
+    wanted = told(mine.history_)
+    del mine
+    gc.collect()
+    assert not open_files(tmp_path) and events(tmp_path) == pytest.approx(wanted, rel=1e-6)
+
+
+@LISTS_FILES
+def test_two_fits_at_once_do_not_close_each_others_file(x, tmp_path):
+    pytest.importorskip("tensorboardX")
+    callback, first, second = log_to_tensorboard(tmp_path), small(), small()
+    for estimator in (first, second):
+        estimator.fit(x)
+        callback(estimator, estimator.history_)
+    callback.close(first)
+    assert len(open_files(tmp_path)) == 1
+    callback.close(second)
+    callback.close(second)  # nothing is left to close
+    assert not open_files(tmp_path)
 
 
 def test_tensorboard_reads_it(x, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     mine = small(callbacks=[log_to_tensorboard(tmp_path)]).fit(x)
-    module._writer(str(tmp_path)).close()
     board = accumulator.EventAccumulator(str(tmp_path)).Reload()
     assert [e.value for e in board.Scalars("log_p/end")] == pytest.approx(
         [e["log_p_end"] for e in mine.history_]

@@ -187,7 +187,7 @@ def test_half_masks():
 @pytest.mark.parametrize(
     "x, visible, message",
     [
-        (np.ones((2, 5), np.float32), np.ones(5, bool), "batch, 6"),
+        (np.ones((2, 5), np.float32), np.ones(5, bool), "x must have 6 columns"),
         (np.ones((2, 6), np.float32), np.ones(6), "booleans"),
         (np.ones((2, 6), np.float32), np.ones((3, 6), bool), "shape"),
         (np.full((2, 6), np.inf, np.float32), np.ones(6, bool), "infinite"),

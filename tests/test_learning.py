@@ -720,7 +720,7 @@ def test_what_fit_many_refuses():
     models, recipe = [network(2)[0] for _ in range(3)], network(2)[1]
     x, rngs = Random(1).uniform((11, 6)), [Random(s) for s in range(3)]
     for some, streams in (([], []), (models, rngs[:2])):
-        with pytest.raises(ValueError, match="one rng for each, got"):
+        with pytest.raises(ValueError, match="rngs one of as many seeds"):
             fit_many(some, x, recipe, rngs=streams)
     with pytest.raises(ValueError, match="`fit_many` trains those.*no checkpoints"):
         fit(stack_models(models), x, recipe, rng=rngs[0])

@@ -190,8 +190,11 @@ def test_any_depth_and_width(sizes, batch):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: init_model((3,), ("relu",), rng=Random(0)), "at least two layers"),
-        (lambda: init_model((3, 2), ("relu",), rng=Random(0)), "one unit per layer"),
+        (
+            lambda: init_model((3,), ("relu",), rng=Random(0)),
+            "sizes must be .* at least two numbers",
+        ),
+        (lambda: init_model((3, 2), ("relu",), rng=Random(0)), "units one of as many kinds"),
         (lambda: init_model((3, 0), ("relu",) * 2, rng=Random(0)), "number of units"),
         (lambda: init_model((3, 2), ("relu", "step"), rng=Random(0)), "softplus"),
         (lambda: Model(()), "at least one pair"),

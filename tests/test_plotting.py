@@ -513,7 +513,7 @@ def test_live_curves_are_silent_outside_a_notebook(capsys):
         (
             lambda: pl.digit_sheet(IMAGES, (5, 4), labels=["a"]),
             ValueError,
-            "1 labels for 23 images",
+            "labels must be 23 texts, one for each image",
         ),
         (lambda: pl.sheet_pair(IMAGES, IMAGES[:, :5], (5, 4)), ValueError, "right has shape"),
         (

@@ -5,11 +5,12 @@ stops no other; killed processes are survived, and leave nothing running.
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -648,6 +649,7 @@ def test_the_command(tmp_path, capsys):
         (["--list", tmp_path / "none.csv"], "none.csv"),
         (["--table", "x.doc"], "x.doc"),
         (["--workers", "0"], "workers"),
+        (["--run-limit", "0"], "a number of hours is needed"),
     ):
         assert run(*argv) == 2 and said in capsys.readouterr().err
     assert run("--only", "fig99") == 2 and "fig99" in capsys.readouterr().err
@@ -774,3 +776,166 @@ def test_a_cluster_that_would_be_oversubscribed_is_refused(cluster, tmp_path, mo
             S._connect(empty.scheduler_address, seconds=1)
     with pytest.raises(ValueError, match="no Dask scheduler"):
         S._connect("tcp://127.0.0.1:1", seconds=1)
+
+
+# ---- what never ends -----------------------------------------------------------------------------
+
+STUCK = """
+import os, pathlib, time
+pathlib.Path(out, "kernel").write_text(str(os.getpid()))
+if seed == 0: time.sleep(600)
+"""
+
+
+class Impatient(subprocess.Popen):
+    "A process whose time limit is reached as soon as the cell of its notebook that hangs has begun."
+
+    def __init__(self, argv, *, cwd=None, **more):
+        self.began = Path(cwd or ".") / "kernel"
+        super().__init__(argv, cwd=cwd, **more)
+
+    def has_begun(self):
+        return self.began.is_file() and self.began.read_text() != ""
+
+    def wait(self, timeout=None):
+        if timeout is None:
+            return super().wait()
+        assert until(lambda: self.has_begun() or self.poll() is not None)
+        return super().wait(0.01 if "seed=0" in str(self.began) else None)
+
+
+@POSIX
+def test_a_run_that_hangs_is_stopped_at_its_limit_and_stops_no_other(tmp_path, monkeypatch):
+    books = notebook(tmp_path / "books", "00_toy", STUCK, TOY)
+    monkeypatch.setattr(S.subprocess, "Popen", Impatient)
+    hung, good = toy_sweep(books, tmp_path / "out", seeds=[0, 1], run_limit=86399)
+    assert (hung["status"], hung["starts"], good["status"]) == ("failed", 1, "done")
+    assert "did not end within 86399 s and was stopped" in hung["error"]
+    assert "--run-limit" in hung["error"]
+    kernel = int((tmp_path / "out" / "seed=0" / "kernel").read_text())
+    starts = json.loads((tmp_path / "out" / "seed=0" / "starts.json").read_text())
+    assert until(lambda: not alive(kernel) and not alive(starts[-1]["pid"]), 20)
+    monkeypatch.undo()
+    assert toy_sweep(books, tmp_path / "out", seeds=[1]) == [good]  # the limit is no part of a run
+
+
+def test_the_limit_is_one_for_all_that_a_run_does(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(S, "reproduce", lambda *a, cell_limit, **kw: given.append(cell_limit))
+    (run,) = S.plan(only=["00_train"])
+    S.perform(run | {"threads": 1, "limit": 7.0}, tmp_path)
+    assert given[0] > 7  # no cell meets a limit of its own, which a sweep could not raise
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf"), "1", None, True])
+def test_a_limit_that_is_none_is_refused(limit, tmp_path):
+    with pytest.raises((ValueError, TypeError), match="run_limit"):
+        S.sweep(out=tmp_path / "out", only=["00_train"], run_limit=limit)
+    assert not (tmp_path / "out").exists()
+
+
+class Heard:
+    "What is said, and what happens at each look at what is waited for."
+
+    def __init__(self, monkeypatch, *looks):
+        monkeypatch.setattr(S, "_LOOK", 0.01)
+        self.said, self.looks = [], iter(looks)
+
+    def say(self, result, line):
+        self.said.append(line)
+
+    def trouble(self):
+        what = next(self.looks)
+        return what() if callable(what) else what
+
+
+def test_what_is_waited_for_is_said_now_and_then(monkeypatch):
+    monkeypatch.setattr(S, "_SILENCE", 2)
+    a, b = Future(), Future()
+    heard = Heard(monkeypatch, None, None, None, lambda: a.set_result(1), None, None, None, None)
+    found = S._as_they_end([a, b], heard.say, heard.trouble)
+    assert next(found) is a and len(heard.said) == 2
+    b.set_result(2)
+    assert list(found) == [b]
+    assert "2 to go, none has ended for 0.02 s" in heard.said[0] and "log.txt" in heard.said[0]
+
+
+def test_trouble_is_said_at_each_look_and_given_up_when_it_lasts(monkeypatch):
+    monkeypatch.setattr(S, "_PATIENCE", 3)
+    heard = Heard(monkeypatch, "no worker", "no worker", None, *3 * ["no scheduler"])
+    with pytest.raises(TimeoutError, match="no scheduler; .*same command goes on"):
+        list(S._as_they_end([Future()], heard.say, heard.trouble))
+    assert [line.partition(": ")[2] for line in heard.said] == 2 * ["no worker"] + 2 * [
+        "no scheduler"
+    ]
+
+
+@pytest.fixture
+def frail(tmp_path):
+    "A scheduler and one worker without a guard, each a process of its own: (address, them)."
+    pytest.importorskip("distributed")
+    told = tmp_path / "scheduler.json"
+    dask = lambda name, *argv: subprocess.Popen(
+        [sys.executable, "-m", f"distributed.cli.dask_{name}", "--no-dashboard", *map(str, argv)],
+        stderr=subprocess.DEVNULL,
+    )
+    here = ("--host", "127.0.0.1", "--port", "0")
+    scheduler = dask("scheduler", *here, "--scheduler-file", told)
+    assert until(lambda: told.is_file() and told.read_text().strip().endswith("}"))
+    address = json.loads(told.read_text())["address"]
+    place = ("--local-directory", tmp_path / "dask")
+    worker = dask("worker", address, "--nthreads", "1", "--no-nanny", *place)
+    S._connect(address).close()  # the worker is there
+    yield address, {"scheduler": scheduler, "worker": worker}
+    for process in (worker, scheduler):
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait()
+
+
+@LINUX
+@pytest.mark.parametrize(
+    "who, sent, said",
+    [
+        ("scheduler", signal.SIGSTOP, "the scheduler at .* does not answer"),
+        ("scheduler", signal.SIGKILL, "the scheduler was lost"),
+        ("worker", signal.SIGKILL, "has lost its last worker; start one: dask worker tcp:"),
+    ],
+)
+def test_a_cluster_that_is_no_more_is_not_waited_for_without_end(
+    frail, who, sent, said, tmp_path, monkeypatch, capfd
+):
+    address, processes = frail
+    books, look = notebook(tmp_path / "books", "00_toy", STUCK, TOY), S._trouble
+
+    def strike(client):
+        processes[who].send_signal(sent)  # at the first look; later ones do no more harm
+        return look(client)
+
+    monkeypatch.setattr(S, "_trouble", strike)
+    monkeypatch.setattr(S, "_LOOK", 1.0)
+    monkeypatch.setattr(S, "_PATIENCE", 3)
+    results = S.sweep(
+        sets=[{}],
+        seeds=[0, 1],
+        out=tmp_path / "out",
+        only=["00"],
+        device="cpu",
+        notebooks=str(books),
+        scheduler=address,
+    )
+    told, errors = rows(tmp_path / "out" / "results.csv"), capfd.readouterr().err
+    assert [r["status"] for r in results] == [r["status"] for r in told[:2]] == 2 * ["failed"]
+    for result in results:
+        assert re.search(said, result["error"]) and "the same command goes on" in result["error"]
+    assert re.search(said, errors) and "Traceback" not in errors
+
+
+@LINUX
+def test_a_worker_that_hangs_is_told_before_anything_runs(frail, tmp_path, monkeypatch):
+    address, processes = frail
+    monkeypatch.setattr(S, "_LOOK", 1.0)
+    processes["worker"].send_signal(signal.SIGSTOP)
+    with pytest.raises(ValueError, match="not all workers of the cluster answer within 1 s"):
+        S.sweep(out=tmp_path / "out", only=["00_train"], device="cpu", scheduler=address)
+    assert not (tmp_path / "out").exists()

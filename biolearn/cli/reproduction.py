@@ -29,7 +29,14 @@ from ..reproduction.profiles import PROFILES, SHIPPED
 from ..reproduction.report import claims_text, summary
 from ..reproduction.runs import output_folder
 from ..reproduction.study import Work
-from ..reproduction.sweep import grid, mean_and_sd_rows, read_axis, read_list, sweep
+from biolearn.reproduction.sweep import (
+    RUN_LIMIT,
+    grid,
+    mean_and_sd_rows,
+    read_axis,
+    read_list,
+    sweep,
+)
 from ..reproduction.sweep import result_line as sweep_line
 from ..reproduction.verdicts import METRICS, results_path, targets_text, write_results
 from ..reproduction.verify import verify_trained
@@ -388,6 +395,13 @@ def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads of each run (default: such that no core is used twice)",
     )
+    parser.add_argument(
+        "--run-limit",
+        type=_hours,
+        default=RUN_LIMIT / 3600,
+        metavar="HOURS",
+        help="a run that takes longer is stopped, and has failed (default: %(default)g)",
+    )
     _notebooks_option(parser)
 
 # %% ../../nbs/51_commands.ipynb #87d5ab9d
@@ -432,6 +446,7 @@ def _run_sweep(asked: argparse.Namespace) -> int:
             threads=asked.threads,
             table=asked.table,
             notebooks=asked.notebooks,
+            run_limit=3600 * asked.run_limit,
         )
     except (ValueError, TypeError, UnknownNotebook) as e:
         raise UsageError(str(e)) from e

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Array', 'Backend', 'backend_of', 'dtype_name', 'to_numpy', 'DeviceError', 'gpu_problem', 'use_device', 'check_choice',
-           'check_number', 'check_array', 'as_floats', 'stacked', 'logsumexp', 'softmax', 'array_namespace', 'device',
-           'is_cupy_array', 'is_numpy_array']
+           'check_number', 'check_array', 'check_scale', 'as_floats', 'stacked', 'logsumexp', 'softmax',
+           'array_namespace', 'device', 'is_cupy_array', 'is_numpy_array']
 
 # %% ../../nbs/00_arrays.ipynb #df0fb4d9
 import math
@@ -121,7 +121,7 @@ def use_device(device: str = "auto") -> Backend:
 # %% ../../nbs/00_arrays.ipynb #d1780e68
 def check_choice(value: Any, name: str, choices: Sequence[Any]) -> None:
     "Raise a ValueError that names argument `name` and the `choices` unless `value` is one of them."
-    if value not in choices:
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 
 # %% ../../nbs/00_arrays.ipynb #f69fa33b
@@ -189,12 +189,14 @@ def check_array(
     width: int | None = None,
     low: float | None = None,
     high: float | None = None,
+    entries: bool = True,
 ) -> None:
     """Refuse what cannot be computed with.
 
     Raises TypeError (not an array of real floats) or ValueError (empty, wrong number of axes,
     `width` of the last axis, NaN or infinite entries, entries outside [`low`, `high`]), and names
-    the argument, `name`, and the place.
+    the argument, `name`, and the place. Without `entries` only type and shape are looked at, which
+    costs nothing and asks nothing of a GPU.
     """
     if not _namespace(a, name).isdtype(a.dtype, "real floating"):
         raise TypeError(
@@ -206,7 +208,23 @@ def check_array(
         raise ValueError(f"{name} is empty: shape {tuple(a.shape)}.")
     if width is not None and a.shape[-1] != width:
         raise ValueError(f"{name} must have {width} columns, got shape {tuple(a.shape)}.")
-    _check_entries(a, name, low, high)
+    if entries:
+        _check_entries(a, name, low, high)
+
+
+def check_scale(a: Array, name: str, low: float | None, high: float | None) -> None:
+    """Raise a ValueError where numbers for [`low`, `high`] lie further outside than that is wide, as
+    pictures from 0 to 255 do for [0, 1]; the noise on pictures does not. None: there is no bound.
+    """
+    if low is None or high is None:
+        return
+    xp = array_namespace(a)
+    least, most = float(xp.min(a)), float(xp.max(a))
+    if least < 2 * low - high or most > 2 * high - low:
+        raise ValueError(
+            f"{name} runs from {least:g} to {most:g}, and pictures for this from {low:g} to {high:g}: "
+            "bring it to that scale (pictures from 0 to 255 are divided by 255)."
+        )
 
 # %% ../../nbs/00_arrays.ipynb #1d79f668
 def _odd_parts_beyond(x, limit):

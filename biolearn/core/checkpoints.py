@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from .arrays import Array, Backend, check_array, to_numpy
-from .files import write_whole
+from .files import check_path, write_whole
 from .layers import Dense, LayerPair
-from .model import Model, weights_of
+from .model import Model, check_model, weights_of
 from .priors import TopPrior
 from .rng import Random
 from ..kernels.dispatch import find_kernels
@@ -359,6 +359,7 @@ def open_checkpoints(
     if folder is None:
         yield None
         return
+    check_path(folder, "checkpoint")
     if not str(folder):
         raise ValueError("checkpoint must name a folder of its own, got an empty name.")
     from filelock import FileLock, Timeout
@@ -400,6 +401,8 @@ def save_model(path: str | Path, model: Model, **notes: Any) -> None:
     notes
         Kept as JSON beside the weights; see `read_notes`.
     """
+    check_model(model)
+    check_path(path, "path")
     prior = (
         {f"prior.{name}": a for name, a in vars(model.prior).items() if a is not None}
         if model.prior
@@ -422,6 +425,9 @@ def load_model(path: str | Path, backend: Backend = Backend()) -> Model:
     """
     if not isinstance(backend, Backend):
         raise TypeError(f"backend must be a Backend, such as use_device('gpu'), got {backend!r}.")
+    check_path(path, "path")
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder, not a saved biolearn model.")
     from safetensors import safe_open
 
     try:

@@ -98,9 +98,11 @@ def fit_many(
     ------
     What `fit` does. If one network diverges all of them stop; the DivergenceError says which.
     """
-    if not models or len(models) != len(rngs):
+    given = isinstance(models, Sequence) and isinstance(rngs, Sequence)
+    if not given or not models or len(models) != len(rngs):
         raise ValueError(
-            f"`fit_many` needs networks and one rng for each, got {len(models)} and {len(rngs)}."
+            "models must be a list of networks and rngs one of as many seeds or Randoms, got "
+            f"{type(models).__name__} and {rngs!r}."
         )
     config = settings_for(config, models[0])
     x = as_floats(x, models[0].pairs[0].f.W.dtype)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['suffix_of', 'flush_folder', 'real_target', 'write_whole', 'as_plain', 'to_json', 'write_text', 'UsageError',
-           'expand_home']
+           'check_path', 'expand_home']
 
 # %% ../../nbs/36_files.ipynb #60f4993a
 import errno
@@ -249,6 +249,12 @@ def write_text(path: str | Path, text: str) -> None:
 # %% ../../nbs/36_files.ipynb #09ac0e4f
 class UsageError(ValueError):
     "What was asked for cannot be meant. The command shows its usage and exits with code 2."
+
+
+def check_path(path: Any, name: str) -> None:
+    "Raise a TypeError that names argument `name` unless `path` is text or a Path."
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{name} must be text or a Path, got {type(path).__name__}.")
 
 
 def expand_home(path: str | Path) -> Path:

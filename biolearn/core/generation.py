@@ -18,10 +18,11 @@ from biolearn.core.arrays import (
     as_floats,
     check_array,
     check_number,
+    check_scale,
 )
 from .inference import Inference, check_inference, check_mask
-from .layers import corrupt
-from .model import Model, decode
+from .layers import REACH, corrupt
+from .model import Model, check_model, decode
 from .priors import sample_prior
 from .rng import Random, as_random
 
@@ -29,6 +30,7 @@ from .rng import Random, as_random
 # samples are made in blocks: memory stays bounded, and the first n of N samples are those of a
 # smaller call
 _BLOCK = 1000
+_MOST_SAMPLES, _MOST_ROUNDS = 10**9, 10**6  # more can only be a slip, and would run for ever
 
 
 def in_blocks(make: Callable[[int, Random], Array], n: int, rng: Random) -> Array:
@@ -43,7 +45,7 @@ def in_blocks(make: Callable[[int, Random], Array], n: int, rng: Random) -> Arra
     rng
         Block b draws from rng.stream("block", b).
     """
-    check_number(n, "number of samples", integer=True, low=1)
+    check_number(n, "number of samples", integer=True, low=1, high=_MOST_SAMPLES)
     starts = range(0, n, _BLOCK)
     parts = [make(min(_BLOCK, n - i), rng.stream("block", b)) for b, i in enumerate(starts)]
     return array_namespace(parts[0]).concat(parts)
@@ -71,7 +73,7 @@ def sample_directed(model: Model, n: int, *, rng: int | Random = 0) -> Array:
     Array
         (n, n_0), the means, without pixel noise.
     """
-    rng = as_random(rng, model.pairs[0].f.W)
+    rng = as_random(rng, check_model(model).pairs[0].f.W)
     return in_blocks(lambda rows, rng: decode(model, _top_draws(model, rows, rng))[0], n, rng)
 
 # %% ../../nbs/08_generation.ipynb #0c7f615d
@@ -112,7 +114,7 @@ def inference_chain(
 # %% ../../nbs/08_generation.ipynb #03725d71
 def _one_each(inference, rounds):
     "An inference for each round; ValueError or TypeError where there are not."
-    check_number(rounds, "rounds", integer=True, low=0)
+    check_number(rounds, "rounds", integer=True, low=0, high=_MOST_ROUNDS)
     if not isinstance(inference, (list, tuple)):
         return [check_inference(inference)] * rounds
     if len(inference) != rounds:
@@ -174,6 +176,8 @@ def generate(
         (n, n_0), the means, without pixel noise. The first n of N pictures are those of a smaller
         call, to the last bits of the products.
     """
+    check_model(model)
+    check_number(noise, "noise", low=0)
     each = _one_each(inference, rounds)
     first = inference if isinstance(inference, Inference) else (*each, GENERATE)[0]
     random = bool(noise) or any(one.draws for one in each)
@@ -235,7 +239,7 @@ def inpaint_steps(
     model
         The network.
     x
-        Pictures (batch, n_0).
+        Pictures (batch, n_0), on the scale that the model was trained on (see `infer`).
     visible
         Booleans (batch, n_0) or (n_0,), true where the pixel of `x` is known: those pixels never
         change, and the others of `x` are never read.
@@ -251,14 +255,15 @@ def inpaint_steps(
     TypeError, ValueError
         For a mask or pictures that do not fit.
     """
-    check_number(rounds, "rounds", integer=True, low=0)
+    check_number(rounds, "rounds", integer=True, low=0, high=_MOST_ROUNDS)
     check_inference(inference)
-    x = as_floats(x, model.pairs[0].f.W.dtype)
-    _check_width(x, model)
+    x = as_floats(x, check_model(model).pairs[0].f.W.dtype)
+    check_array(x, "x", width=model.sizes[0], entries=False)
     xp, rng = array_namespace(x), as_random(rng, x).stream()  # begun afresh at each call
     visible = check_mask(visible, x)
     x = xp.where(visible, x, xp.astype(rng.uniform(x.shape), x.dtype))
-    check_array(x, "x", width=model.sizes[0])
+    check_array(x, "x")
+    check_scale(x, "x", *REACH[model.units[0]])
     yield x
     for r in range(rounds):
         stream = rng.stream("round", r) if inference.draws else None
@@ -283,12 +288,6 @@ def inpaint(
     *_, completed = inpaint_steps(model, x, visible, rounds=rounds, inference=inference, rng=rng)
     return completed
 
-# %% ../../nbs/08_generation.ipynb #d263e979
-def _check_width(x: Array, model: Model) -> None:
-    "Raise ValueError unless `x` is (batch, n_0) for `model`."
-    if x.ndim != 2 or x.shape[1] != model.sizes[0]:
-        raise ValueError(f"x must be (batch, {model.sizes[0]}), got shape {tuple(x.shape)}.")
-
 # %% ../../nbs/08_generation.ipynb #11e14cb3
 def half_masks(image_shape: Sequence[int], backend: Backend = Backend()) -> dict[str, Array]:
     """Four masks, 'left', 'right', 'top' and 'bottom': the half of that name is visible.
@@ -305,6 +304,12 @@ def half_masks(image_shape: Sequence[int], backend: Backend = Backend()) -> dict
     dict
         Name: booleans (n_0,).
     """
+    if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 2:
+        raise ValueError(f"image_shape must be (rows, columns), got {image_shape!r}.")
+    if not isinstance(backend, Backend):
+        raise TypeError(f"backend must be a Backend (see use_device), got {backend!r}.")
+    for n in image_shape:
+        check_number(n, "image_shape", integer=True, low=1)
     row, column = np.indices(image_shape)
     left, top = column < image_shape[1] // 2, row < image_shape[0] // 2
     halves = {"left": left, "right": ~left, "top": top, "bottom": ~top}

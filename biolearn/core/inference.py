@@ -18,11 +18,12 @@ from biolearn.core.arrays import (
     as_floats,
     check_array,
     check_number,
+    check_scale,
     is_cupy_array,
     is_numpy_array,
 )
-from .layers import LayerPair
-from .model import Model, encode
+from .layers import REACH, LayerPair
+from .model import Model, check_model, encode
 from .rng import Random, as_random
 from ..kernels.cuda import product
 from ..kernels.dispatch import find_kernels
@@ -67,6 +68,8 @@ class Inference:
         check_number(self.n_steps, "n_steps", integer=True, low=0)
         check_number(self.delta, "delta", low=0)
         check_number(self.alpha, "alpha", low=0, high=1)
+        if self.direction is not None and not callable(self.direction):
+            raise TypeError(f"direction must be a function or None, got {self.direction!r}.")
 
     def hear(self, model: Model, *, rng: Random | None = None) -> Model:
         "The model as its layers hear each other between two inferences: itself."
@@ -272,7 +275,8 @@ def check_mask(visible: Array, x: Array) -> Array:
 def check_inference(inference: Any) -> Any:
     "`inference`, or TypeError unless it is an `Inference` or acts like one."
     asked = ("draws", "recordable", "pixels_only")
-    if not callable(inference) or not all(hasattr(inference, name) for name in asked):
+    called = callable(inference) and not isinstance(inference, type)
+    if not called or not all(hasattr(inference, name) for name in asked):
         raise TypeError(f"inference must be an Inference, or act like one, got {inference!r}.")
     return inference
 
@@ -293,7 +297,10 @@ def infer(
     model
         The network.
     x
-        Pictures (batch, n_0); other numbers than those of the weights are converted once.
+        Pictures (batch, n_0); other numbers than those of the weights are converted once. They are
+        on the scale that the model was trained on: noise may lead out of [0, 1] where the visible
+        units are sigmoid, but numbers beyond [-1, 2] are refused. An inference called by itself,
+        `inference(model, x)`, asks nothing.
     inference
         An `Inference`, or another object that infers; the paper's by default.
     visible
@@ -308,11 +315,17 @@ def infer(
     TypeError, ValueError
         Where `x` cannot be pictures for this model.
     """
-    x = as_floats(x, model.pairs[0].f.W.dtype)
-    width = model.sizes[0] if check_inference(inference).pixels_only else None
-    check_array(x, "x", ndim=3 if x.ndim == 3 else 2, width=width)
+    W = check_model(model).pairs[0].f.W
+    x = as_floats(x, W.dtype)
+    pixels = check_inference(inference).pixels_only
+    ndim = 3 if x.ndim == W.ndim == 3 else 2
+    check_array(x, "x", ndim=ndim, width=model.sizes[0] if pixels else None)
+    if pixels:
+        check_scale(x, "x", *REACH[model.units[0]])
     if visible is not None:
         visible = check_mask(visible, x)
+    if not isinstance(threads, (Threads, type(None))):
+        raise TypeError(f"threads must be those of use_threads, or None, got {threads!r}.")
     return inference(model, x, visible=visible, rng=rng, threads=threads)
 
 # %% ../../nbs/06_inference.ipynb #f2c3bac8

@@ -32,8 +32,16 @@ from biolearn.core.arrays import (
 from .checkpoints import open_checkpoints, run_identity
 from .data import minibatches
 from .inference import Inference, check_inference
-from .layers import Dense, corrupt, exact_gradient, local_gradient
-from .model import Model, copy_model, encode, log_p_joint, maps_of, weights_of
+from .layers import REACH, Dense, corrupt, exact_gradient, local_gradient
+from biolearn.core.model import (
+    Model,
+    check_model,
+    copy_model,
+    encode,
+    log_p_joint,
+    maps_of,
+    weights_of,
+)
 from biolearn.core.optimizers import (
     OPTIMIZERS,
     OptimizerState,
@@ -172,7 +180,7 @@ def _per_layer(name, value):
 
 def _as_python(number):
     "A NumPy number as Python's own; anything else as it is."
-    return number.item() if hasattr(number, "item") else number
+    return number.item() if getattr(number, "size", 0) == 1 else number
 
 # %% ../../nbs/07_learning.ipynb #59ea7ee9
 def _check_config(config):
@@ -477,19 +485,10 @@ def _train(run, first, watch, kept, on_epoch, progress):
                 on_epoch(run.state.model, history)
     return history
 
-# %% ../../nbs/07_learning.ipynb #8f4c8133
-# of the rates of each kind of unit
-_REACH = {
-    "sigmoid": (0, 1),
-    "tanh": (-1, 1),
-    "softplus": (0, None),
-    "relu": (0, None),
-    "linear": (None, None),
-}
-
 # %% ../../nbs/07_learning.ipynb #96e9cc48
 def settings_for(config: TrainConfig | None, model: Model) -> TrainConfig:
     "The settings for `model`, by default the paper's; TypeError unless they are a `TrainConfig`."
+    check_model(model)
     if config is not None and not isinstance(config, TrainConfig):
         raise TypeError(f"config must be a TrainConfig, got {config!r}.")
     return (config or TrainConfig()).for_model(model)
@@ -510,7 +509,7 @@ def check_training(model: Model, x: Array, inference: Inference) -> None:
         check_array(x, "x")
         return
     check_array(x, "x", width=model.sizes[0])
-    low, high = _REACH[model.units[0]]
+    low, high = REACH[model.units[0]]
     xp = array_namespace(x)
     hint = " (divide pictures from 0 to 255 by 255)," if high == 1 and 1 < xp.max(x) <= 255 else ","
     name = f"x, which {model.units[0]} units are to reconstruct{hint}"

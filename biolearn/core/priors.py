@@ -63,11 +63,8 @@ def sample_prior(prior: TopPrior | None, n: int, *, rng: Random) -> Array:
     check_number(n, "number of samples", integer=True, low=1)
     xp, mean, var = array_namespace(prior.mean), prior.mean, prior.var
     if prior.weight is not None:
-        below = xp.astype(
-            rng.stream("component").uniform((n, 1)) > xp.cumulative_sum(prior.weight)[None, :-1],
-            xp.int64,
-        )
-        which = xp.sum(below, axis=1)  # the component in whose share of [0, 1] the draw falls
+        ends, drawn = xp.cumulative_sum(prior.weight), rng.stream("component").uniform((n,))
+        which = xp.searchsorted(ends[:-1], drawn)  # the component in whose share of [0, 1] it falls
         mean, var = xp.take(mean, which, axis=0), xp.take(var, which, axis=0)
     return mean + xp.sqrt(var) * rng.normal((n, mean.shape[-1]))
 

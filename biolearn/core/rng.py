@@ -59,6 +59,8 @@ class Random:
         check_number(self.seed, "seed", integer=True, low=0)
         if self.backend is None:
             object.__setattr__(self, "backend", Backend())
+        if not isinstance(self.backend, Backend):
+            raise TypeError(f"backend must be a Backend (see use_device), got {self.backend!r}.")
 
     def stream(self, *parts: str | int) -> "Random":
         """The independent stream at sub-address `parts` (names or small integers); asking twice

@@ -16,6 +16,7 @@ from array_api_compat import device
 from biolearn.core.arrays import (
     Array,
     array_namespace,
+    backend_of,
     check_array,
     check_number,
     to_numpy,
@@ -169,7 +170,7 @@ def _nearest_visible(x, visible, train, mean, rows):
     v = xp.astype(visible, x.dtype)
     seen = v * (x - mean)
     low = xp.full_like(x[:, 0], xp.inf)
-    best = xp.zeros_like(x[:, 0], dtype=xp.int64)
+    best = xp.zeros_like(x[:, 0], dtype=getattr(xp, backend_of(x).index_dtype))
     for block in row_blocks(train.shape[0], rows):
         t = train[block, :] - mean
         d2 = v @ (t * t).T - 2 * (seen @ t.T)

@@ -306,8 +306,8 @@ def score_samples(
     unknown = [name for name in measures if name not in MEASURES]
     if unknown:
         raise ValueError(f"no measure is called {unknown[0]!r}: choose from {', '.join(MEASURES)}.")
-    limits = {} if set(measures) <= _ANY_INK else dict(low=0, high=1)
-    check_array(samples, "samples", width=data.train.shape[1], **limits)
+    low, high = (None, None) if set(measures) <= _ANY_INK else (0, 1)
+    check_array(samples, "samples", width=data.train.shape[1], low=low, high=high)
     found: dict[str, Any] = {}
     for names, measure in _measured(samples, data, features, rng, sigma, n_bins).items():
         if set(names) & set(measures):

@@ -152,7 +152,7 @@ def train_features(
             f"apart."
         )
     net = _perceptron(x, labels, tuple(hidden), epochs, rng)
-    raw = Features(tuple(net.coefs_), tuple(net.intercepts_), net.classes_.astype(np.int64))
+    raw = Features(tuple(net.coefs_), tuple(net.intercepts_), net.classes_.astype(np.intp))
     # a Python float leaves float32 as it is
     scale = float(np.sqrt(raw.weights[-1].shape[0] / raw(x).var(axis=0).sum()))
     *below, last, readout = raw.weights

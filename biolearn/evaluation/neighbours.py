@@ -112,12 +112,12 @@ def nearest_class(
     Arguments as in `class_distances`.
     """
     closest = to_numpy(class_distances(samples, train, train_labels, chunk=chunk)).argmin(axis=1)
-    return np.unique(to_numpy(train_labels))[closest].astype(np.int64)
+    return np.unique(to_numpy(train_labels))[closest].astype(np.intp)
 
 
 def class_histogram(labels: Array, n_classes: int = 10) -> np.ndarray[Any, Any]:
     """How many of the labels, integers in 0 to n_classes - 1, fall in each class: (n_classes,)
-    int64. Raises ValueError outside.
+    `intp`. Raises ValueError outside.
     """
     check_number(n_classes, "n_classes", integer=True, low=2)
     labels = check_labels(labels, "labels")
@@ -125,7 +125,7 @@ def class_histogram(labels: Array, n_classes: int = 10) -> np.ndarray[Any, Any]:
         raise ValueError(
             f"labels run from {labels.min()} to {labels.max()}: outside 0 to {n_classes - 1}."
         )
-    return np.bincount(labels, minlength=n_classes).astype(np.int64)
+    return np.bincount(labels.astype(np.intp), minlength=n_classes)
 
 
 def class_entropy(labels: Array, n_classes: int = 10) -> float:

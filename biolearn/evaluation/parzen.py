@@ -16,6 +16,7 @@ import numpy as np
 from biolearn.core.arrays import (
     Array,
     array_namespace,
+    backend_of,
     check_array,
     check_number,
     is_numpy_array,
@@ -51,13 +52,13 @@ def nearest_and_sums(
 
     Returns
     -------
-    The index of the nearest sample (n_t,) int64, and for each sigma the sum over samples j of
+    The index of the nearest sample (n_t,), and for each sigma the sum over samples j of
     exp((u_j - u_best) / sigma^2), (n_t,) float64.
     """
     xp = array_namespace(t, samples)
     t = t - mean
     top = xp.full_like(t[:, 0], -xp.inf)
-    best = xp.zeros_like(t[:, 0], dtype=xp.int64)
+    best = xp.zeros_like(t[:, 0], dtype=getattr(xp, backend_of(t).index_dtype))
     sums = [xp.zeros_like(top, dtype=xp.float64) for _ in sigmas]
     for start, u in _closeness(t, samples, mean, rows):
         high = xp.max(u, axis=1)
@@ -83,7 +84,7 @@ def half_squared_distance(t: Array, samples: Array, best: Array) -> Array:
     return xp.sum(diff * diff, axis=1) / 2
 
 
-def _parzen(test, samples, sigmas, chunk):
+def _parzen(test, samples, sigmas, chunk, name="test"):
     """One (n_test,) array of log-likelihoods for each width in `sigmas`, from one pass over the
     data.
     """
@@ -91,7 +92,7 @@ def _parzen(test, samples, sigmas, chunk):
         check_number(sigma, "sigma", low=1e-6, high=1e6)
     # a NumPy float64 would turn float32 arrays into float64
     sigmas = [float(sigma) for sigma in sigmas]
-    check_array(test, "test")
+    check_array(test, name)
     check_array(samples, "samples", width=test.shape[1])
     xp = array_namespace(test, samples)
     n, d = samples.shape
@@ -152,10 +153,13 @@ def choose_sigma(
     -----
     UserWarning where the best width is the smallest or the largest of the grid.
     """
-    grid = [float(sigma) for sigma in grid]
+    grid = list(grid) if np.iterable(grid) else [grid]
+    for sigma in grid:
+        check_number(sigma, "each width in grid", low=1e-6, high=1e6)
     if len(set(grid)) < 2:
         raise ValueError(f"grid must hold at least two different widths, got {grid}.")
-    means = np.array([float(to_numpy(v).mean()) for v in _parzen(valid, samples, grid, chunk)])
+    likelihoods = _parzen(valid, samples, grid, chunk, "valid")
+    means = np.array([float(to_numpy(v).mean()) for v in likelihoods])
     sigma = grid[int(means.argmax())]
     if sigma in (min(grid), max(grid)):
         warnings.warn(

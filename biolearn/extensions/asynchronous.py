@@ -105,6 +105,6 @@ def _move_rows(inference, model, k, h, down, news, moves):
     near = {i: take(a) for i, a in enumerate(echoes) if i in (k, k + 1)}
     moved = _moved(inference, model, k, (few, near, take(up)))
     # where a row's result stands among the moved ones
-    place = xp.clip(xp.cumulative_sum(xp.astype(moves, rows.dtype)) - 1, 0, None)
+    place = xp.clip(xp.cumulative_sum(xp.astype(moves, rows.dtype), dtype=rows.dtype) - 1, 0, None)
     back = lambda new, old: xp.where(moves[:, None], xp.take(new, place, axis=0), old)
     h[k], down[k] = back(moved, h[k]), back(model.g(k, moved), down[k])

@@ -263,7 +263,7 @@ def correlation_gap(prior: LateralPrior, h_top: Array, drawn: Array) -> float:
     """
     xp, (awake, asleep) = array_namespace(h_top), (prior.to_u(h) for h in (h_top, drawn))
     gap = awake.T @ awake / awake.shape[0] - asleep.T @ asleep / asleep.shape[0]
-    speaking = int(xp.sum(xp.astype(prior.scale > 0, xp.int64)))
+    speaking = int(xp.count_nonzero(prior.scale))
     return math.sqrt(float(xp.sum(gap * gap))) / max(1, speaking)
 
 

@@ -82,10 +82,10 @@ def best_actions(h_top: Array) -> Array:
 
 
 def draw_actions(pi: Array, *, rng: Random) -> Array:
-    "One action (batch,) for each row of probabilities `pi` (batch, n_actions), int64."
+    "One action (batch,) for each row of probabilities `pi` (batch, n_actions): an index."
     xp = array_namespace(pi)
     passed = rng.uniform((pi.shape[0], 1)) >= xp.cumulative_sum(pi, axis=1)[:, :-1]
-    return xp.sum(xp.astype(passed, xp.int64), axis=1)
+    return xp.count_nonzero(passed, axis=1)
 
 # %% ../../nbs/27_reinforcement.ipynb #3b67cdbc
 def reward_pull(

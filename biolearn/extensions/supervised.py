@@ -51,7 +51,7 @@ def one_hot(labels: Array, n_classes: int, backend: Backend = Backend()) -> Arra
     backend
         Where the rows are made; the CPU by default.
     """
-    xp, labels = backend.xp, backend.asarray(labels, "int64")
+    xp, labels = backend.xp, backend.asarray(labels, backend.index_dtype)
     check_number(n_classes, "n_classes", integer=True, low=1)
     if labels.ndim != 1 or not bool(xp.all((labels >= -1) & (labels < n_classes))):
         raise ValueError(f"labels must be (n,) integers from -1 to {n_classes - 1}.")

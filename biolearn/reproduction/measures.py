@@ -256,7 +256,7 @@ def measure_dale(
     before = log_p_joint(model, encode(model, x))
     after = log_p_joint(model, infer(model, x, Inference(n_steps=20)))
     halves = rng.backend.xp.stack(list(half_masks(data.image_shape, rng.backend).values()))
-    masks = halves[rng.backend.asarray(np.arange(n_completed) % 4, "int64"), ...]
+    masks = halves[rng.backend.asarray(np.arange(n_completed) % 4, rng.backend.index_dtype), ...]
     completed = inpaint(model, some, masks, rng=rng.stream("in-painting"))
     return {
         "GENERATE": score(generate(model, size.samples, rng=rng.stream("samples"))),

@@ -27,7 +27,14 @@ import biolearn
 from ..core.arrays import Backend, array_namespace, use_device
 from ..core.checkpoints import ALGORITHM, differences, load_model, save_model
 from ..core.data import Dataset, load_dataset
-from ..core.files import UsageError, as_plain, flush_folder, to_json, write_text
+from biolearn.core.files import (
+    UsageError,
+    as_plain,
+    check_path,
+    flush_folder,
+    to_json,
+    write_text,
+)
 from ..core.learning import fit, top_states
 from ..core.model import Model, init_model
 from ..core.priors import fit_mixture_prior
@@ -54,6 +61,7 @@ def local_path(path: str | Path) -> Path:
 
     Raises UsageError for an address such as s3://bucket/name, which is no path of this machine.
     """
+    check_path(path, "the name of an output folder (out)")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
         raise UsageError(
             f"{path} is an address, and this writes to folders of this machine only; "
@@ -67,7 +75,7 @@ def output_path(out: str | Path = "", profile: str | Profile = "quick") -> Path:
 
     Raises UsageError where `out` is an address.
     """
-    if out:
+    if not isinstance(out, str) or out:
         return local_path(out).resolve()
     return ((checkout() or Path.cwd()) / "figures" / get_profile(profile).name).resolve()
 
