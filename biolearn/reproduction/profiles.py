@@ -109,9 +109,7 @@ PROFILES = {
     )
 }
 PROFILES["mixture"] = replace(PROFILES["paper"], name="mixture", components=1000, rounds=0)
-PROFILES["shipped"] = replace(
-    PROFILES["paper"], name="shipped", dataset="mnist-small", threads=1
-)
+PROFILES["shipped"] = replace(PROFILES["paper"], name="shipped", dataset="mnist-small", threads=1)
 SHIPPED = {"shipped": "paper"}  # profiles whose network comes with the package, and which it is
 
 # %% ../../nbs/11_profiles.ipynb #51b7fb2e
