@@ -62,8 +62,8 @@ def test_the_papers_figures_are_drawn_with_the_network_of_the_package(manifest):
 def test_the_claims_of_the_paper_are_about_ten_and_judged_at_its_scale(manifest, first):
     judged = [c for c in claims(manifest) if c["source"] and c["holds"] is not None]
     assert 10 <= len(judged) <= 18
-    failing = {c["source"] for c in judged if not c["holds"]}
-    assert failing == {"Eq. 12", "Parzen"} or failing <= {c["source"] for c in judged}
+    # what is known not to hold: Eq. 12 is not the gradient's direction, and 236 is not reached
+    assert {c["source"] for c in judged if not c["holds"]} == {"Section 6", "Section 8"}
     held = sum(c["holds"] for c in judged)
     assert f"{held} of {len(judged)} claims of the paper hold." in first[0].stdout
 
@@ -92,7 +92,7 @@ def test_the_report_opens_with_figures_3_to_5_and_says_whose_network_it_is(first
     places = [page.index(f'<figure id="{name}') for name in ("fig3", "fig4", "fig5", "fig1")]
     assert places == sorted(places) and places[2] < page.index("The claims of the paper")
     top = page[: places[0]]
-    assert "shipped with the package, trained by <code>" in top or "shipped with the package" in top
+    assert "Network: shipped with the package, trained by" in top
     assert "make figures PROFILE=paper" in top
     assert page.index('<figure id="01_growing') < page.index("<details")
     assert all(name in page for name in manifest["pictures"])

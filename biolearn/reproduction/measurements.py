@@ -190,8 +190,8 @@ def provenance(made_by: dict[str, Any] | None) -> str:
         return "It does not say which run made it."
     if "shipped" in made_by:
         return (
-            f"Network: shipped with the package, trained by `{made_by['command']}` in "
-            f"{made_by['seconds']:.0f} s ({made_by['made_with']}); `make figures PROFILE=paper` "
+            f"Network: shipped with the package, trained by {made_by['command']} in "
+            f"{made_by['seconds']:.0f} s ({made_by['made_with']}); make figures PROFILE=paper "
             f"trains it anew. Drawn by the run {made_by['key']}."
         )
     if "key" in made_by:

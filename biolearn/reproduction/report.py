@@ -31,6 +31,7 @@ from biolearn.reproduction.claims import (
     sha256_of,
 )
 from .measurements import provenance
+from .profiles import SHIPPED
 from .runs import checkout
 
 # %% ../../nbs/47_report.ipynb #b95dca7e
@@ -289,6 +290,13 @@ def _what_was_run(m):
     return [line for line in lines if not line.endswith(": nothing.") or line.startswith("Run now")]
 
 # %% ../../nbs/47_report.ipynb #416a163c
+def _heading(manifest):
+    "The title of a report."
+    if manifest["profile"] in SHIPPED:
+        return "biolearn: the figures of the paper"
+    return f"biolearn: the {manifest['profile']} figures"
+
+
 def _headline(manifest):
     "The sentences at the top of a report: whether the run failed, shipped networks, the summary."
     failed = (manifest["failed"] or "").splitlines()[:1]
@@ -357,7 +365,7 @@ def report_markdown(manifest: dict[str, Any]) -> str:
     "The report as Markdown, with relative links to the pictures."
     first, others, beyond = _parts(manifest)
     parts = [
-        f"# biolearn: the {markdown_text(manifest['profile'])} figures",
+        f"# {markdown_text(_heading(manifest))}",
         *map(markdown_text, _headline(manifest)),
     ]
     for name in first:
@@ -401,7 +409,7 @@ summary { font-size: 1.5em; font-weight: 700; cursor: pointer; margin: 1rem 0; }
   @page { margin: 1.2cm; } body { font-size: 8.5pt; line-height: 1.3; padding: 0; max-width: none; }
   details, .about, .others figcaption, .beside figcaption, td br, td small { display: none; }
   h1 { font-size: 14pt; } h2 { margin: .2cm 0; break-after: avoid; } tr { break-inside: avoid; }
-  figure { margin: .2cm 0; break-inside: avoid; } figure img, .beside img { max-height: 4.6cm; }
+  figure { margin: .2cm 0; break-inside: avoid; } figure img, .beside img { max-height: 3.8cm; }
   th, td { padding: .04cm .2cm .04cm 0; } .others { display: grid; grid-template-columns: 1fr 1fr; }
 }
 """
@@ -461,7 +469,7 @@ def _html_figure(manifest, name, out, beside=False):
 # %% ../../nbs/47_report.ipynb #01be491b
 def report_html(manifest: dict[str, Any], out: str | Path) -> str:
     "The report as one self-contained HTML page."
-    title = f"biolearn: the {html.escape(manifest['profile'])} figures"
+    title = html.escape(_heading(manifest))
     *told, total = (html.escape(line) for line in _headline(manifest))
     kind = "failed" if manifest["failed"] else "from"
     first, others, beyond = (
