@@ -211,7 +211,7 @@ def check_array(
     if entries:
         _check_entries(a, name, low, high)
 
-
+# %% ../../nbs/00_arrays.ipynb #5ca1e0f2
 def check_image_shape(image_shape: Any) -> None:
     "Raise ValueError or TypeError unless `image_shape` is (rows, columns) of a picture."
     if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 2:
