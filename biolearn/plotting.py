@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core.arrays import Array, check_choice, check_number, check_scale
+from biolearn.core.arrays import (
+    Array,
+    check_choice,
+    check_image_shape,
+    check_number,
+    check_scale,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # drawing imports it when it draws
@@ -192,10 +198,7 @@ def _array(a, name, shape):
 
 def _image_shape(image_shape):
     "Check (rows, columns) of one picture and return it with its number of pixels."
-    if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 2:
-        raise ValueError(f"image_shape must be (rows, columns), got {image_shape!r}.")
-    for n in image_shape:
-        check_number(n, "image_shape", integer=True, low=1)
+    check_image_shape(image_shape)
     height, width = (int(n) for n in image_shape)
     return height, width, height * width
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Array', 'Backend', 'backend_of', 'dtype_name', 'to_numpy', 'DeviceError', 'gpu_problem', 'use_device', 'check_choice',
-           'check_number', 'check_array', 'check_scale', 'as_floats', 'stacked', 'logsumexp', 'softmax',
-           'array_namespace', 'device', 'is_cupy_array', 'is_numpy_array']
+           'check_number', 'check_array', 'check_image_shape', 'check_scale', 'as_floats', 'stacked', 'logsumexp',
+           'softmax', 'array_namespace', 'device', 'is_cupy_array', 'is_numpy_array']
 
 # %% ../../nbs/00_arrays.ipynb #df0fb4d9
 import math
@@ -210,6 +210,14 @@ def check_array(
         raise ValueError(f"{name} must have {width} columns, got shape {tuple(a.shape)}.")
     if entries:
         _check_entries(a, name, low, high)
+
+# %% ../../nbs/00_arrays.ipynb #5ca1e0f2
+def check_image_shape(image_shape: Any) -> None:
+    "Raise ValueError or TypeError unless `image_shape` is (rows, columns) of a picture."
+    if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 2:
+        raise ValueError(f"image_shape must be (rows, columns), got {image_shape!r}.")
+    for n in image_shape:
+        check_number(n, "image_shape", integer=True, low=1)
 
 
 def check_scale(a: Array, name: str, low: float | None, high: float | None) -> None:

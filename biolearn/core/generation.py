@@ -17,6 +17,7 @@ from biolearn.core.arrays import (
     array_namespace,
     as_floats,
     check_array,
+    check_image_shape,
     check_number,
     check_scale,
 )
@@ -304,12 +305,9 @@ def half_masks(image_shape: Sequence[int], backend: Backend = Backend()) -> dict
     dict
         Name: booleans (n_0,).
     """
-    if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 2:
-        raise ValueError(f"image_shape must be (rows, columns), got {image_shape!r}.")
+    check_image_shape(image_shape)
     if not isinstance(backend, Backend):
         raise TypeError(f"backend must be a Backend (see use_device), got {backend!r}.")
-    for n in image_shape:
-        check_number(n, "image_shape", integer=True, low=1)
     row, column = np.indices(image_shape)
     left, top = column < image_shape[1] // 2, row < image_shape[0] // 2
     halves = {"left": left, "right": ~left, "top": top, "bottom": ~top}

@@ -315,13 +315,11 @@ def infer(
     TypeError, ValueError
         Where `x` cannot be pictures for this model.
     """
-    W = check_model(model).pairs[0].f.W
+    W, pixels = check_model(model).pairs[0].f.W, check_inference(inference).pixels_only
     x = as_floats(x, W.dtype)
-    pixels = check_inference(inference).pixels_only
-    ndim = 3 if x.ndim == W.ndim == 3 else 2
-    check_array(x, "x", ndim=ndim, width=model.sizes[0] if pixels else None)
-    if pixels:
-        check_scale(x, "x", *REACH[model.units[0]])
+    width, reach = (model.sizes[0], REACH[model.units[0]]) if pixels else (None, (None, None))
+    check_array(x, "x", ndim=3 if x.ndim == W.ndim == 3 else 2, width=width)
+    check_scale(x, "x", *reach)
     if visible is not None:
         visible = check_mask(visible, x)
     if not isinstance(threads, (Threads, type(None))):

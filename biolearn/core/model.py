@@ -36,8 +36,7 @@ class Model:
     def __post_init__(self) -> None:
         several = isinstance(self.pairs, (tuple, list))
         if not several or not all(isinstance(pair, LayerPair) for pair in self.pairs):
-            kind = type(self.pairs).__name__
-            raise TypeError(f"pairs must be a tuple of LayerPairs, got {kind}.")
+            raise TypeError(f"pairs must be a tuple of LayerPairs, got {type(self.pairs)}.")
         if not self.pairs:
             raise ValueError("pairs is empty: a model needs at least one pair of layers.")
         for k, (low, high) in enumerate(zip(self.pairs, self.pairs[1:]), start=1):
@@ -194,8 +193,8 @@ def log_p_joint(
         raise ValueError(f"h must be a list of {len(check_model(model).sizes)} layers, x first.")
     for k, layer in enumerate(h):
         _check_layer(model, k, layer, f"h[{k}]")
-    if len({layer.shape[-2] for layer in h}) > 1:
-        rows = [layer.shape[-2] for layer in h]
+    rows = [layer.shape[-2] for layer in h]
+    if len(set(rows)) > 1:
         raise ValueError(f"the layers in h must have a row for each picture, got {rows} rows.")
     total = sum(log_gaussian(h[k - 1], model.g(k, h[k]), constants) for k in range(1, len(h)))
     return total + log_prior(model.prior, h[-1]) if prior else total

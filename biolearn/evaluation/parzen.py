@@ -156,10 +156,11 @@ def choose_sigma(
     grid = list(grid) if np.iterable(grid) else [grid]
     for sigma in grid:
         check_number(sigma, "each width in grid", low=1e-6, high=1e6)
+    grid = [float(sigma) for sigma in grid]
     if len(set(grid)) < 2:
         raise ValueError(f"grid must hold at least two different widths, got {grid}.")
-    likelihoods = _parzen(valid, samples, grid, chunk, "valid")
-    means = np.array([float(to_numpy(v).mean()) for v in likelihoods])
+    found = _parzen(valid, samples, grid, chunk, "valid")
+    means = np.array([float(to_numpy(v).mean()) for v in found])
     sigma = grid[int(means.argmax())]
     if sigma in (min(grid), max(grid)):
         warnings.warn(

@@ -887,9 +887,8 @@ def _trouble(client):
             f"the scheduler at {address} does not answer ({type(e).__name__}): see whether it, and "
             "the way to it, still work"
         )
-    if not about["workers"]:
-        return f"the scheduler has lost its last worker; start one: dask worker {address}"
-    return None
+    lost = f"the scheduler has lost its last worker; start one: dask worker {address}"
+    return None if about["workers"] else lost
 
 
 def _run_there(tasks, client, say):
@@ -906,8 +905,8 @@ def _run_there(tasks, client, say):
                 yield future.result(timeout=_LOOK)
             except Exception as e:  # KilledWorker, or a worker without this package
                 lost = "the scheduler was lost; once it is back, the same command goes on"
-                error = lost if future.cancelled() else f"{type(e).__name__}: {e}"
-                yield _result(task, "failed", error)
+                said = lost if future.cancelled() else f"{type(e).__name__}: {e}"
+                yield _result(task, "failed", said)
             future.release()
     except TimeoutError as e:
         for task in by_key.values():
