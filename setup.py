@@ -35,7 +35,6 @@ setup(
     author_email=cfg["author_email"],
     url=cfg["git_url"],
     license="Apache-2.0",
-    license_files=["LICENSE", "licenses/*.md"],  # the second: of the digits that travel along
     keywords=cfg["keywords"].split(),
     # Notebooks and stored measurements are not code: they travel as the data of packages that exist
     # only in the wheel and map onto their folders.

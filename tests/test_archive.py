@@ -315,7 +315,7 @@ def test_the_book_takes_the_page_up_with_its_links():
 
 
 def test_the_licence_of_the_digits_names_authors_terms_changes_and_its_doubts():
-    text = read("licenses/MNIST.md")
+    text = read("biolearn/assets/mnist-small/LICENSE.md")
     for said in ("Yann LeCun", "Corinna Cortes", "Burges", "CC-BY-SA-3.0", "2,000", "500"):
         assert said in text
     assert "https://creativecommons.org/licenses/by-sa/3.0/legalcode" in text

@@ -336,6 +336,7 @@ def test_info_tells_what_is_really_used():
         "digits",
         "mnist",
         "networks",
+        "in the package",
     ]
     if told["blas"]["library"] == "openblas":
         other = json.loads(

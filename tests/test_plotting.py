@@ -449,7 +449,7 @@ def test_record_keeps_the_film_beside_the_picture(tmp_path):
     assert set(entry["files"]) == {p.name for p in tmp_path.iterdir()}
     assert claims.drawn_by("fig9", ("fig9",), tmp_path) == [tmp_path / "fig9_walk.json"]
     assert 'src="data:image/gif;base64,' in report._html_figure(
-        "fig9_walk", entry, tmp_path
+        {"pictures": {"fig9_walk": entry}}, "fig9_walk", tmp_path
     ) and report._shown("fig9_walk", entry) == ["fig9_walk.gif"]
     claims.record(
         "fig9_walk", film.still(), [], out=tmp_path, caption="No walk."

@@ -356,6 +356,14 @@ WALK = {
         dict(path="m.safetensors"),
         dict(path=PATHS | {"folder": "."}, backend={"None": None, **THINGS}),
     ),
+    "load_trained": (
+        bl.load_trained,
+        dict(name="paper"),
+        dict(
+            name=CHOICES,
+            backend={"None": None, **THINGS},
+        ),
+    ),
     "reproduce": (
         bl.reproduce,
         dict(out="o", only=["fig1"]),
