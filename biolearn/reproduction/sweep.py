@@ -301,6 +301,11 @@ def _thread_environment(threads: int) -> dict[str, str]:
 ATTEMPTS = 3  # starts of a run whose process dies
 RUN_LIMIT = 24 * 3600.0  # seconds
 _CUT = 75  # exit status of a run whose master has died
+# a run starts in its folder, from which no module may come: Python 3.10 has no PYTHONSAFEPATH
+_SERVE = (
+    "import sys; sys.path = [path for path in sys.path if path]; "
+    "from biolearn.reproduction.sweep import serve; serve()"
+)
 
 
 def _watch_master():
@@ -481,7 +486,7 @@ class _Master:
         env = os.environ | kernel_environment() | _thread_environment(task["threads"])
         with open(folder / "log.txt", "a", encoding="utf-8") as log:
             child = subprocess.Popen(
-                [sys.executable, "-c", "from biolearn.reproduction.sweep import serve; serve()"],
+                [sys.executable, "-c", _SERVE],
                 cwd=folder,
                 env=env,
                 stdin=subprocess.PIPE,
@@ -854,15 +859,21 @@ def _machine():
 def cluster_threads(client: Any, threads: int | None = None, wanted: int = 0) -> tuple[int, int]:
     """(slots, threads): how many runs the cluster performs at a time, and how many threads each run
     may have so that no machine's cores are oversubscribed. Raises ValueError if some machine has
-    too few cores for what was asked, or for one thread per slot.
+    too few cores for what was asked, or for one thread per slot, or a worker lacks this package.
     """
     slots: dict[Any, list[int]] = {}
     try:
-        machine = client.run(_machine, callback_timeout=_LOOK)
+        machine = client.run(_machine, callback_timeout=_LOOK, on_error="return")
     except TimeoutError:
         raise ValueError(
             f"not all workers of the cluster answer within {_LOOK:g} s: end those that hang."
         ) from None
+    for address, answer in machine.items():
+        if isinstance(answer, Exception):
+            raise ValueError(
+                f"the worker at {address} cannot run biolearn ({type(answer).__name__}: {answer}): "
+                "install the same version there as here, and start the worker again."
+            )
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         slots.setdefault(tuple(machine[address]), []).append(worker["nthreads"])
     most = min(n // sum(each) for (_, _, n), each in slots.items())
