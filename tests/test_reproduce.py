@@ -894,6 +894,33 @@ def test_kernels_started_together_share_no_port_and_leave_no_socket(books, tmp_p
     assert not any(Path(t["ip"]).parent.exists() for t in told)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="users of Unix")
+def test_a_user_without_a_home_folder_can_run_notebooks(books, tmp_path):
+    "No HOME, and a user whom the system does not know: as in many containers."
+    unknown = "import pwd\ndef nobody(uid): raise KeyError(uid)\npwd.getpwuid = nobody\n"
+    (tmp_path / "sitecustomize.py").write_text(unknown)
+    homeless = "import pathlib, pytest\nwith pytest.raises(RuntimeError): pathlib.Path.home()"
+    notebook(books, "00_toy", homeless, RECORD.format(name="00_toy"))
+    code = (
+        "import biolearn.reproduction.figures as figures\n"
+        f"figures.reproduce('quick', device='cpu', out='made', notebooks={str(books)!r})"
+    )
+    path = f"{Path(biolearn.__file__).parent.parent}{os.pathsep}{tmp_path}"
+    env = {name: value for name, value in os.environ.items() if name != "HOME"}
+    where = tmp_path / "where"
+    where.mkdir()
+    made = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=where,
+        env=env | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    assert json.loads((where / "made" / "manifest.json").read_text())["failed"] is None
+    assert [p.name for p in where.iterdir()] == ["made"]  # no folder called ~
+
+
 # ---- where things go, and small pieces -----------------------------------------------------------
 
 

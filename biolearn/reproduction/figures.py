@@ -362,6 +362,15 @@ def _kernel_home() -> Iterator[tuple[Path, Any]]:
         yield folder, Config(KernelManager={"transport": "ipc", "connection_file": connection})
 
 
+def _without_home(folder):
+    "Variables that give Jupyter `folder` where the user has no home folder, as in many containers."
+    try:
+        Path.home()
+    except RuntimeError:
+        return dict.fromkeys(("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"), str(folder))
+    return {}
+
+
 def _kernel_arguments(folder, env):
     """Arguments for a kernel: be silent, work in `folder` without looking for modules there, with
     the variables `env`.
@@ -403,7 +412,7 @@ def _execute(path, executed, parameters, *, env, stderr, limit):
     if not log.handlers:
         log.addHandler(logging.NullHandler())  # what it would warn of is in our own message
     try:
-        with _kernel_home() as (home, config):
+        with _kernel_home() as (home, config), _environ(_without_home(home)):
             papermill.execute_notebook(
                 path,
                 executed,
