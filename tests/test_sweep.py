@@ -278,6 +278,44 @@ def test_results_of_something_else_are_kept(tmp_path):
     assert not (kept[0] / "runs").exists()
 
 
+@pytest.mark.parametrize("name", ["results.csv", "t.parquet"])
+@pytest.mark.parametrize("content", [b"", b"name,mark\nAda,1\n", b"\xff\xfe\x00", b"PAR1", None])
+def test_a_table_of_somebody_else_stops_the_sweep_and_stays(tmp_path, name, content):
+    books, out = notebook(tmp_path / "books", "00_toy", TOY), tmp_path / "out"
+    if name == "t.parquet":
+        pytest.importorskip("pyarrow")
+    (out / name).parent.mkdir()
+    if content is None:  # a table that can be read
+        S.write_table([{"row": 1, "seed": 2}], out / name)
+    else:
+        (out / name).write_bytes(content)
+    before = (out / name).read_bytes()
+    for address in (out, f"file://{out}"):
+        with pytest.raises(ValueError, match=f"{name} in .* is no table of a sweep.*move it away"):
+            toy_sweep(books, address, table=name)
+    assert (out / name).read_bytes() == before and [p.name for p in out.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["results.csv", "t.parquet"])
+def test_a_table_of_a_sweep_is_replaced(tmp_path, name):
+    if name == "t.parquet":
+        pytest.importorskip("pyarrow")
+    runs = S.plan("quick", [{"delta": 0.05}], only=["00_train"])
+    place = S.ResultStore(tmp_path)
+    assert not place.is_in_the_way(name)  # there is nothing
+    S.write_table(S.table(runs, {}), tmp_path / name)
+    assert not place.is_in_the_way(name)
+
+
+def test_files_in_the_folder_of_a_run_are_not_replaced_either(tmp_path):
+    books, folder = notebook(tmp_path / "books", "00_toy", TOY), tmp_path / "out" / "seed=0"
+    folder.mkdir(parents=True)
+    (folder / "report.md").write_text("mine")
+    with pytest.raises(ReproduceError, match="report.md in .*seed=0"):
+        toy_sweep(books, tmp_path / "out")
+    assert [p.name for p in folder.iterdir()] == ["report.md"]
+
+
 # ---- runs on this machine ------------------------------------------------------------------------
 
 TOY = """
