@@ -224,6 +224,53 @@ def test_a_gpu_that_is_not_there_is_one_line(monkeypatch, capsys):
     assert "there is none" in errors and errors.count("\n") == 1
 
 
+FOREIGN = [
+    *("report.md", "report.html", "fig1_a.json", "fig1_a.png", "fig1_a.svg"),
+    *("notebooks/fig1_a.ipynb", "notebooks/fig1_a.failed.ipynb"),
+]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_that_no_run_has_written_stops_everything_and_stays(command, books, tmp_path, name):
+    ran = f"open({str(tmp_path / 'ran')!r}, 'w').close()"
+    notebook(books, "fig1_a", ran, DRAW.format(name="fig1_a"))
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    notebook(tmp_path, "mine", "my_own = 1")
+    mine.write_bytes((tmp_path / "mine.ipynb").read_bytes())  # also of the right kind
+    before = mine.read_bytes()
+    code, _, errors = command()
+    assert code == 1 and name in errors and "Move it away" in errors and "defect" not in errors
+    assert mine.read_bytes() == before and files(tmp_path / "out") == {name}
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_runs_have_written_is_replaced_whatever_else_is_lost(command, books, tmp_path):
+    "Without the manifest, and without the record of a picture that a kill has left waiting."
+    notebook(books, "fig1_a", DRAW.format(name="fig1_a"))
+    assert command()[0] == 0
+    out = tmp_path / "out"
+    (out / "manifest.json").unlink()
+    assert command()[0] == 0
+    (out / ".drawing-fig1_a").mkdir()
+    os.replace(out / "fig1_a.json", out / ".drawing-fig1_a" / "fig1_a.json")
+    assert command()[0] == 0
+    (out / "report.md").write_text("a report of another version, beside its manifest")
+    assert command()[0] == 0
+
+
+def test_a_second_record_replaces_no_file_of_somebody_else(command, books, tmp_path):
+    "Its name is known only when the notebook has run."
+    (tmp_path / "out").mkdir()
+    mine = tmp_path / "out" / "fig1_a_more.json"
+    mine.write_text("{}")
+    both = (DRAW.format(name=name) for name in ("fig1_a", "fig1_a_more"))
+    notebook(books, "fig1_a", *both)
+    code, _, errors = command()
+    assert code == 1 and "fig1_a_more.json in" in errors and mine.read_text() == "{}"
+    assert not (tmp_path / "out" / "fig1_a.json").exists()
+
+
 # ---- a run that goes well ------------------------------------------------------------------------
 
 
@@ -892,6 +939,33 @@ def test_kernels_started_together_share_no_port_and_leave_no_socket(books, tmp_p
     told = [json.loads((out / "told.json").read_text()) for out in outs]
     assert {t["transport"] for t in told} == {"ipc"} and len({t["ip"] for t in told}) == 4
     assert not any(Path(t["ip"]).parent.exists() for t in told)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="users of Unix")
+def test_a_user_without_a_home_folder_can_run_notebooks(books, tmp_path):
+    "No HOME, and a user whom the system does not know: as in many containers."
+    unknown = "import pwd\ndef nobody(uid): raise KeyError(uid)\npwd.getpwuid = nobody\n"
+    (tmp_path / "sitecustomize.py").write_text(unknown)
+    homeless = "import pathlib, pytest\nwith pytest.raises(RuntimeError): pathlib.Path.home()"
+    notebook(books, "00_toy", homeless, RECORD.format(name="00_toy"))
+    code = (
+        "import biolearn.reproduction.figures as figures\n"
+        f"figures.reproduce('quick', device='cpu', out='made', notebooks={str(books)!r})"
+    )
+    path = f"{Path(biolearn.__file__).parent.parent}{os.pathsep}{tmp_path}"
+    env = {name: value for name, value in os.environ.items() if name != "HOME"}
+    where = tmp_path / "where"
+    where.mkdir()
+    made = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=where,
+        env=env | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    assert json.loads((where / "made" / "manifest.json").read_text())["failed"] is None
+    assert [p.name for p in where.iterdir()] == ["made"]  # no folder called ~
 
 
 # ---- where things go, and small pieces -----------------------------------------------------------

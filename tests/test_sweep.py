@@ -278,6 +278,44 @@ def test_results_of_something_else_are_kept(tmp_path):
     assert not (kept[0] / "runs").exists()
 
 
+@pytest.mark.parametrize("name", ["results.csv", "t.parquet"])
+@pytest.mark.parametrize("content", [b"", b"name,mark\nAda,1\n", b"\xff\xfe\x00", b"PAR1", None])
+def test_a_table_of_somebody_else_stops_the_sweep_and_stays(tmp_path, name, content):
+    books, out = notebook(tmp_path / "books", "00_toy", TOY), tmp_path / "out"
+    if name == "t.parquet":
+        pytest.importorskip("pyarrow")
+    (out / name).parent.mkdir()
+    if content is None:  # a table that can be read
+        S.write_table([{"row": 1, "seed": 2}], out / name)
+    else:
+        (out / name).write_bytes(content)
+    before = (out / name).read_bytes()
+    for address in (out, f"file://{out}"):
+        with pytest.raises(ValueError, match=f"{name} in .* is no table of a sweep.*move it away"):
+            toy_sweep(books, address, table=name)
+    assert (out / name).read_bytes() == before and [p.name for p in out.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["results.csv", "t.parquet"])
+def test_a_table_of_a_sweep_is_replaced(tmp_path, name):
+    if name == "t.parquet":
+        pytest.importorskip("pyarrow")
+    runs = S.plan("quick", [{"delta": 0.05}], only=["00_train"])
+    place = S.ResultStore(tmp_path)
+    assert not place.is_in_the_way(name)  # there is nothing
+    S.write_table(S.table(runs, {}), tmp_path / name)
+    assert not place.is_in_the_way(name)
+
+
+def test_files_in_the_folder_of_a_run_are_not_replaced_either(tmp_path):
+    books, folder = notebook(tmp_path / "books", "00_toy", TOY), tmp_path / "out" / "seed=0"
+    folder.mkdir(parents=True)
+    (folder / "report.md").write_text("mine")
+    with pytest.raises(ReproduceError, match="report.md in .*seed=0"):
+        toy_sweep(books, tmp_path / "out")
+    assert [p.name for p in folder.iterdir()] == ["report.md"]
+
+
 # ---- runs on this machine ------------------------------------------------------------------------
 
 TOY = """
@@ -505,6 +543,19 @@ def test_an_address_without_a_protocol_is_refused():
     pytest.importorskip("fsspec")
     with pytest.raises(ValueError, match="nonsense"):
         S.ResultStore("nonsense://x/y")
+
+
+@pytest.mark.parametrize("name", ["json", "argparse", "biolearn"])
+def test_modules_in_the_folder_of_a_run_are_not_run(tmp_path, monkeypatch, name):
+    "Python 3.10 does not know PYTHONSAFEPATH: it is set aside."
+    real = S.kernel_environment
+    monkeypatch.setattr(S, "kernel_environment", lambda: real() | {"PYTHONSAFEPATH": ""})
+    books, folder = notebook(tmp_path / "books", "00_toy", TOY), tmp_path / "out" / "seed=0"
+    folder.mkdir(parents=True)
+    trap = tmp_path / "sprung"
+    (folder / f"{name}.py").write_text(f"open({str(trap)!r}, 'w').write(__name__)\nraise OSError")
+    (result,) = toy_sweep(books, tmp_path / "out")
+    assert not trap.exists() and result["status"] == "done", result["error"]
 
 
 # ---- deaths --------------------------------------------------------------------------------------
@@ -938,4 +989,25 @@ def test_a_worker_that_hangs_is_told_before_anything_runs(frail, tmp_path, monke
     processes["worker"].send_signal(signal.SIGSTOP)
     with pytest.raises(ValueError, match="not all workers of the cluster answer within 1 s"):
         S.sweep(out=tmp_path / "out", only=["00_train"], device="cpu", scheduler=address)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_worker_without_the_package_is_named(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    books = notebook(tmp_path / "books", "00_toy", TOY)
+    code = (
+        "import sys; sys.modules['biolearn'] = None\n"
+        "from distributed.cli.dask_worker import main; main()"
+    )
+    argv = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", tmp_path / "d"]
+    with distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=":0") as made:
+        address = made.scheduler_address
+        worker = subprocess.Popen([sys.executable, "-c", code, address, *map(str, argv)])
+        try:
+            said = r"worker at tcp://\S+ cannot run biolearn .*install the same version there"
+            with pytest.raises(ValueError, match=said):
+                toy_sweep(books, tmp_path / "out", scheduler=address)
+        finally:
+            worker.kill()
+            worker.wait()
     assert not (tmp_path / "out").exists()

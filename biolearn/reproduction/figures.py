@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'FIRST_LOOK', 'CELL_LIMIT', 'UnknownNotebook', 'notebook_problems', 'notebook_folder', 'find_notebooks',
-           'select', 'NotebookFailed', 'kernel_environment', 'run_notebook', 'reproduce']
+           'select', 'NotebookFailed', 'kernel_environment', 'check_place', 'run_notebook', 'reproduce']
 
 # %% ../../nbs/46_figures.ipynb #5170c753
 import ast
@@ -27,11 +27,20 @@ import biolearn
 from ..core.arrays import Backend, check_number, use_device
 from ..core.files import UsageError, as_plain, write_text
 from ..kernels.blas import openblas_core
-from .claims import RUN_KEY, STAGING, adopt_record, drawn_by, remove_record
+from biolearn.reproduction.claims import (
+    RUN_KEY,
+    STAGING,
+    adopt_record,
+    drawn_by,
+    read_record,
+    remove_record,
+)
 from .measurements import check_measurements, measure_again
 from .profiles import SHIPPED, Profile, get_profile
 from biolearn.reproduction.report import (
+    REPORTS,
     git_revision,
+    is_report,
     list_overrides,
     read_manifest,
     report_html,
@@ -362,6 +371,16 @@ def _kernel_home() -> Iterator[tuple[Path, Any]]:
         yield folder, Config(KernelManager={"transport": "ipc", "connection_file": connection})
 
 
+def _without_home(folder):
+    "Variables that give Jupyter `folder` where the user has no home folder, as in many containers."
+    return dict.fromkeys(
+        ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
+        if os.path.expanduser("~") == "~"
+        else (),
+        str(folder),
+    )
+
+
 def _kernel_arguments(folder, env):
     """Arguments for a kernel: be silent, work in `folder` without looking for modules there, with
     the variables `env`.
@@ -403,7 +422,7 @@ def _execute(path, executed, parameters, *, env, stderr, limit):
     if not log.handlers:
         log.addHandler(logging.NullHandler())  # what it would warn of is in our own message
     try:
-        with _kernel_home() as (home, config):
+        with _kernel_home() as (home, config), _environ(_without_home(home)):
             papermill.execute_notebook(
                 path,
                 executed,
@@ -424,6 +443,53 @@ def _execute(path, executed, parameters, *, env, stderr, limit):
         raise _stopped(path, e) from None
 
 # %% ../../nbs/46_figures.ipynb #478767f3
+# what every notebook leaves; the names of further records are known when it has run
+_MADE = ("{}.json", "{}.png", "{}.svg", "notebooks/{}.ipynb", "notebooks/{}.failed.ipynb")
+
+
+def _recorded(paths):
+    "The names of all files that belong to the records among `paths`."
+    return {
+        name
+        for made in map(read_record, paths)
+        if made
+        for name in (f"{made.name}.json", *made.files)
+    }
+
+
+def _is_ours(path, recorded):
+    "Has a run of figures written the file at `path`? These names are `recorded`."
+    if path.suffix == ".ipynb":
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        return all(f'"{name}":' in text for name in ("papermill", *PARAMETERS))
+    return path.name in recorded or is_report(path)
+
+
+def _refuse(names, out, records):
+    "Raise ReproduceError if there are files `names` in `out` that are none of a run's."
+    recorded = _recorded(records)
+    foreign = [
+        name for name in names if (out / name).exists() and not _is_ours(out / name, recorded)
+    ]
+    if foreign:
+        raise ReproduceError(
+            f"{', '.join(foreign)} in {out}: no run of figures has written that, and this one would "
+            "replace it. Move it away, or choose another folder (--out)."
+        )
+
+
+def check_place(out: Path, stems: Sequence[str], manifest: bool = False) -> None:
+    """Raise ReproduceError, naming them, if the notebooks `stems` would replace files in the folder
+    `out` that no run of figures has written. Beside a `manifest` of ours any report is ours.
+    """
+    names = [file.format(stem) for stem in stems for file in _MADE]
+    _refuse(
+        names if manifest else [*names, *REPORTS],
+        out,
+        [*out.glob("*.json"), *out.glob(".drawing-*/*.json")],  # those: of a run that was killed
+    )
+
+
 @contextmanager
 def _staging(out, path):
     """A folder in `out` for what the notebook at `path` makes. The executed notebook is moved to
@@ -451,6 +517,10 @@ def _adopt(stem, stems, staging, out):
         raise NotebookFailed(
             f"{stem}.ipynb has run but recorded nothing: it should end with record({stem!r}, ...)."
         )
+    # further records; the first was looked at before the run
+    _refuse(
+        sorted(_recorded(made) - {file.format(stem) for file in _MADE}), out, out.glob("*.json")
+    )
     for old in drawn_by(stem, stems, out):
         if not (staging / old.name).exists():
             remove_record(old)
@@ -609,7 +679,8 @@ def reproduce(  # noqa: PLR0913  # the face of the figures: a command has its op
     ------
     ValueError, TypeError, ReproduceError
         Before anything runs: an argument cannot be, a notebook would ignore its parameters,
-        measurements are missing, or another command owns the folder.
+        measurements are missing, another command owns the folder, or a file would be replaced
+        there that no run has written.
     NotebookFailed
         At the first cell that fails.
     """
@@ -634,6 +705,7 @@ def reproduce(  # noqa: PLR0913  # the face of the figures: a command has its op
     with locked(out / ".biolearn.lock", busy, wait=False):
         about = _about(profile, seed, backend, overrides, env)
         figures = _Figures(out, [p.stem for p in paths], about, read_manifest(out))
+        check_place(out, [p.stem for p in chosen], figures.before is not None)
         _announce(about, len(chosen), out)
         failed: str | None = "interrupted"
         try:

@@ -40,6 +40,7 @@ from ..core.arrays import check_number, use_device
 from ..core.checkpoints import ALGORITHM
 from ..core.files import as_plain, to_json, write_text, write_whole
 from biolearn.reproduction.figures import (
+    check_place,
     find_notebooks,
     kernel_environment,
     notebook_folder,
@@ -481,7 +482,13 @@ class _Master:
         env = os.environ | kernel_environment() | _thread_environment(task["threads"])
         with open(folder / "log.txt", "a", encoding="utf-8") as log:
             child = subprocess.Popen(
-                [sys.executable, "-c", "from biolearn.reproduction.sweep import serve; serve()"],
+                [
+                    sys.executable,
+                    "-c",
+                    # no module comes from the run's folder: Python 3.10 has no PYTHONSAFEPATH
+                    "import sys; sys.path = [path for path in sys.path if path]; "
+                    "from biolearn.reproduction.sweep import serve; serve()",
+                ],
                 cwd=folder,
                 env=env,
                 stdin=subprocess.PIPE,
@@ -588,6 +595,21 @@ class ResultStore:
             )
             found = {path.split("/")[-2]: _parsed(text) for path, text in there.items()}
         return {name: result for name, result in found.items() if result}
+
+    def is_in_the_way(self, name: str) -> bool:
+        "Is there something called `name`, a table's name, that is no table of a sweep?"
+        ours = {"row", "run", "seed", "status", "starts", "resumed_from", "error", "manifest"}
+        try:
+            with (self.fs or io).open(f"{self.root}/{name}", "rb") as file:
+                if name.endswith(".csv"):
+                    return not ours <= set(next(csv.reader(io.TextIOWrapper(file, "utf-8")), ()))
+                from pyarrow.parquet import read_schema
+
+                return not ours <= set(read_schema(file).names)
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError, csv.Error):  # it cannot be read, or not as a table
+            return True
 
     def set_aside(self, names: Sequence[str]) -> None:
         """Keep the results of these runs, which were made of something else than today's, as
@@ -854,15 +876,21 @@ def _machine():
 def cluster_threads(client: Any, threads: int | None = None, wanted: int = 0) -> tuple[int, int]:
     """(slots, threads): how many runs the cluster performs at a time, and how many threads each run
     may have so that no machine's cores are oversubscribed. Raises ValueError if some machine has
-    too few cores for what was asked, or for one thread per slot.
+    too few cores for what was asked, or for one thread per slot, or a worker lacks this package.
     """
     slots: dict[Any, list[int]] = {}
     try:
-        machine = client.run(_machine, callback_timeout=_LOOK)
+        machine = client.run(_machine, callback_timeout=_LOOK, on_error="return")
     except TimeoutError:
         raise ValueError(
             f"not all workers of the cluster answer within {_LOOK:g} s: end those that hang."
         ) from None
+    for address, answer in machine.items():
+        if isinstance(answer, Exception):
+            raise ValueError(
+                f"the worker at {address} cannot run biolearn ({type(answer).__name__}: {answer}): "
+                "install the same version there as here, and start the worker again."
+            )
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         slots.setdefault(tuple(machine[address]), []).append(worker["nthreads"])
     most = min(n // sum(each) for (_, _, n), each in slots.items())
@@ -1027,9 +1055,17 @@ def sweep(  # noqa: PLR0913  # the face of a sweep: each setting has a word on t
             else fraction(cores(), len(runs), workers, threads, wanted)
         )
         place = ResultStore(out)
+        if place.is_in_the_way(table):
+            raise ValueError(
+                f"{table} in {place.out} is no table of a sweep, and this sweep would replace it: "
+                "move it away, or choose another name (table, --table) or folder (--out)."
+            )
         names = {run["name"]: run for run in runs}
         there = {name: r for name, r in place.results(names).items() if r["status"] == "done"}
         results = {n: r for n, r in there.items() if r["made_of"] == names[n]["made_of"]}
+        stems = [p.stem for p in select(find_notebooks(notebooks or notebook_folder()), only)]
+        for name in names.keys() - results.keys() if place.folder else ():
+            check_place(place.root / name, stems)
         place.set_aside([name for name in there if name not in results])
         todo = [
             run
