@@ -442,7 +442,7 @@ def _execute(path, executed, parameters, *, env, stderr, limit):
     except (RuntimeError, ZMQError) as e:
         raise _stopped(path, e) from None
 
-# %% ../../nbs/46_figures.ipynb #478767f3
+# %% ../../nbs/46_figures.ipynb #7be41d09
 # what every notebook leaves; the names of further records are known when it has run
 _MADE = ("{}.json", "{}.png", "{}.svg", "notebooks/{}.ipynb", "notebooks/{}.failed.ipynb")
 
@@ -489,7 +489,7 @@ def check_place(out: Path, stems: Sequence[str], manifest: bool = False) -> None
         [*out.glob("*.json"), *out.glob(".drawing-*/*.json")],  # those: of a run that was killed
     )
 
-
+# %% ../../nbs/46_figures.ipynb #478767f3
 @contextmanager
 def _staging(out, path):
     """A folder in `out` for what the notebook at `path` makes. The executed notebook is moved to

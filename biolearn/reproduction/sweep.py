@@ -555,7 +555,7 @@ def _parsed(text):
     except (ValueError, RecursionError):
         return None
 
-
+# %% ../../nbs/16_sweep.ipynb #a90b57c3
 class ResultStore:
     "Where the results of a sweep go: a folder, or an address with '://' that fsspec can write to."
 
