@@ -185,9 +185,18 @@ def test_a_checkpoint_can_be_read_as_a_model(tmp_path):
     )
 
 
-def test_writing_takes_its_share_of_the_time_and_no_more(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "write, epoch_takes, expected",
+    [(1, 3, [0, 8, 15, 22, 29, 30]), (60, 100, [0, *range(4, 31, 3), 30])],
+)
+def test_writing_takes_its_share_of_the_time_and_no_more(
+    tmp_path, monkeypatch, write, epoch_takes, expected
+):
     """With writes of one second and epochs of three, a share of a twentieth means one write in
     seven epochs: 19 seconds lie between them. The first and the last are written anyway.
+
+    With writes of a minute the share would be 19 minutes: after five at most one is written, here
+    with epochs of 100 seconds every third one.
     """
     clock, written = [0.0], []
     monkeypatch.setattr(checkpoints, "_SHARE", 20)
@@ -195,17 +204,17 @@ def test_writing_takes_its_share_of_the_time_and_no_more(tmp_path, monkeypatch):
     real = checkpoints._write_checkpoint
 
     def slow(path, *a):
-        clock[0] += 1
+        clock[0] += write
         written.append(checkpoints._epoch(path))
         real(path, *a)
 
     monkeypatch.setattr(checkpoints, "_write_checkpoint", slow)
 
     def epoch(model, history):
-        clock[0] += 3
+        clock[0] += epoch_takes
 
     train(tmp_path, replace(RECIPE, epochs=30), on_epoch=epoch)
-    assert written == [0, 8, 15, 22, 29, 30]
+    assert written == expected
 
 
 def test_leftovers_of_a_killed_writer_are_swept_away_and_nothing_else(tmp_path):
