@@ -739,10 +739,18 @@ def _to_mlflow(estimator: DeepDAE, history: History) -> None:
 
 def log_to_mlflow() -> Callback:
     """A callback that logs each epoch's `scalars` to the active run of MLflow (which starts one if
-    there is none). Raises ImportError now, not after the first epoch.
+    there is none). Raises now, not after the first epoch: ImportError without MLflow, RuntimeError
+    where the store that is set does not answer.
     """
     try:
-        importlib.import_module("mlflow")
+        mlflow = importlib.import_module("mlflow")
     except ImportError as e:
         raise ImportError("MLflow is not installed: pip install mlflow-skinny, or mlflow") from e
+    try:
+        mlflow.search_experiments(max_results=1)
+    except Exception as e:  # of its own, of the system or of the network, by the kind of store
+        raise RuntimeError(
+            f"MLflow cannot use the store {mlflow.get_tracking_uri()}: {e}. Set another before this "
+            "call, with mlflow.set_tracking_uri: mlflow-skinny serves folders and servers only."
+        ) from e
     return _to_mlflow

@@ -9,6 +9,8 @@ import importlib
 import os
 import pickle
 import struct
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from unittest import SkipTest
@@ -710,6 +712,26 @@ def test_mlflow(x, tmp_path, monkeypatch):
         assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)] == [
             (e["epoch"], pytest.approx(scalars(e)[name])) for e in mine.history_
         ]
+
+
+def test_mlflows_store_is_tried_before_training(x, monkeypatch):
+    "A module in the place of MLflow, whose store refuses at first."
+    logged, refusals = [], [PermissionError("no such user")]
+
+    def search_experiments(max_results):
+        if refusals:
+            raise refusals.pop()
+
+    fake = types.SimpleNamespace(
+        get_tracking_uri=lambda: "sqlite:///mlflow.db",
+        search_experiments=search_experiments,
+        log_metrics=lambda metrics, step: logged.append((step, metrics)),
+    )
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    with pytest.raises(RuntimeError, match="sqlite:///mlflow.db: no such user. Set another"):
+        log_to_mlflow()
+    mine = small(callbacks=[log_to_mlflow()]).fit(x)
+    assert logged == [(e["epoch"], scalars(e)) for e in mine.history_]
 
 
 @pytest.mark.parametrize(

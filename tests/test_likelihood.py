@@ -359,6 +359,16 @@ def test_steps_that_are_too_long_are_noticed(monkeypatch):
     assert "acceptance" in str(bad) and "effective chains 1." in str(bad)
 
 
+def test_one_picture_is_told_without_a_standard_error():
+    d = linear((0.5, 0.2), (3, 6, 12), dtype="float32")
+    settings = dict(rng=Random(0), n_temperatures=20, progress=False)
+    one, two = bidirectional(d, 1, **settings), bidirectional(d, 2, **settings)
+    assert str(one.lower).startswith(f"{one.lower.log_p[0]:.2f} nats over 1 picture; ")
+    assert str(one).endswith(f"\ngap: {one.gap[0]:.2f} nats")
+    mean, stderr = mean_and_stderr(two.lower.log_p)
+    assert str(two.lower).startswith(f"{mean:.2f} ± {stderr:.2f} nats over 2 pictures; ")
+
+
 def test_no_step_is_adapted_in_the_chains_that_count(monkeypatch):
     """All of them use the schedule that the pilot wrote down, whatever it is; and the same seed
     gives the same bits.

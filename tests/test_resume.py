@@ -3,10 +3,12 @@
 `pytest --nightly -s tests/test_resume.py` tries many more.
 """
 
+import errno
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,9 +187,18 @@ def test_a_checkpoint_can_be_read_as_a_model(tmp_path):
     )
 
 
-def test_writing_takes_its_share_of_the_time_and_no_more(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "write, epoch_takes, expected",
+    [(1, 3, [0, 8, 15, 22, 29, 30]), (60, 100, [0, *range(4, 31, 3), 30])],
+)
+def test_writing_takes_its_share_of_the_time_and_no_more(
+    tmp_path, monkeypatch, write, epoch_takes, expected
+):
     """With writes of one second and epochs of three, a share of a twentieth means one write in
     seven epochs: 19 seconds lie between them. The first and the last are written anyway.
+
+    With writes of a minute the share would be 19 minutes: after five at most one is written, here
+    with epochs of 100 seconds every third one.
     """
     clock, written = [0.0], []
     monkeypatch.setattr(checkpoints, "_SHARE", 20)
@@ -195,17 +206,17 @@ def test_writing_takes_its_share_of_the_time_and_no_more(tmp_path, monkeypatch):
     real = checkpoints._write_checkpoint
 
     def slow(path, *a):
-        clock[0] += 1
+        clock[0] += write
         written.append(checkpoints._epoch(path))
         real(path, *a)
 
     monkeypatch.setattr(checkpoints, "_write_checkpoint", slow)
 
     def epoch(model, history):
-        clock[0] += 3
+        clock[0] += epoch_takes
 
     train(tmp_path, replace(RECIPE, epochs=30), on_epoch=epoch)
-    assert written == [0, 8, 15, 22, 29, 30]
+    assert written == expected
 
 
 def test_leftovers_of_a_killed_writer_are_swept_away_and_nothing_else(tmp_path):
@@ -711,4 +722,114 @@ def test_a_lock_that_a_kill_has_left_beside_a_finished_run_goes(tmp_path):
     run = runs_module.trained_run(BRIEF, device="cpu", out=tmp_path)
     (tmp_path / "runs" / f"{run.key}.lock").touch()
     runs_module.trained_run(BRIEF, device="cpu", out=tmp_path)
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [run.key]
+
+
+# ---- file systems that serve no locks and rename no folders --------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("code", ["ENOLCK", "ENOTSUP", "EOPNOTSUPP"])
+def test_where_nothing_can_be_locked_training_goes_on_with_a_line(
+    tmp_path, monkeypatch, capsys, quiet, code
+):
+    import fcntl
+
+    def refused(*a):
+        raise OSError(getattr(errno, code), "refused")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    assert same(train(tmp_path / "checkpoints"), train())
+    run = runs_module.trained_run(BRIEF, device="cpu", out=tmp_path)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("No lock on")]
+    assert len(said) == 3 and all("nothing keeps a second process out" in line for line in said)
+    assert said[0].startswith(f"No lock on {tmp_path / 'checkpoints' / 'lock'}: ")
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [run.key]
+
+
+def without_folders(monkeypatch):
+    "A file system that renames files and refuses to rename folders."
+    real = os.replace
+
+    def replace_file(source, target):
+        if Path(source).is_dir():
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_file)
+
+
+def test_where_no_folder_can_be_renamed_the_run_is_copied_with_a_line(
+    tmp_path, monkeypatch, capsys, quiet
+):
+    whole = runs_module.trained_run(BRIEF, device="cpu", out=tmp_path / "whole")
+    without_folders(monkeypatch)
+    run = runs_module.trained_run(BRIEF, device="cpu", out=tmp_path / "copied")
+    assert f"{run.folder}: its files are copied one by one; " in capsys.readouterr().err
+    assert same((run.model, run.history), (whole.model, whole.history))
+    left = sorted(str(p.relative_to(run.folder.parent)) for p in run.folder.parent.rglob("*"))
+    assert left == [run.key, f"{run.key}/model.safetensors", f"{run.key}/run.json"]
+
+
+@pytest.mark.parametrize("later", ["refused", "served"])
+def test_a_copy_cut_off_anywhere_is_taken_up_again(tmp_path, monkeypatch, quiet, later):
+    "Before the first file, between the two, and after both; renaming may be served by then."
+    real = shutil.copyfile
+    for n in (0, 1, 2):
+        out, copied = tmp_path / str(n), []
+
+        def copy(source, target):
+            if len(copied) == n:
+                raise Killed
+            copied.append(real(source, target))
+
+        def cut(*a):
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            without_folders(patch)
+            patch.setattr(shutil, "copyfile", copy)
+            patch.setattr(shutil, "rmtree", cut)
+            with pytest.raises(Killed):
+                runs_module.trained_run(BRIEF, device="cpu", out=out)
+        with monkeypatch.context() as patch:
+            if later == "refused":
+                without_folders(patch)
+            run = runs_module.trained_run(BRIEF, device="cpu", out=out)
+        left = sorted(str(p.relative_to(out / "runs")) for p in (out / "runs").rglob("*"))
+        assert left == [run.key, f"{run.key}/model.safetensors", f"{run.key}/run.json"], n
+
+
+# ---- what would be in the way of a finished run --------------------------------------------------
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+@pytest.mark.parametrize("kind", ["lost run.json", "file", "link"])
+def test_what_is_in_the_way_of_a_finished_run_is_told_before_the_training(
+    tmp_path, monkeypatch, quiet, kind, unfinished
+):
+    run = runs_module.trained_run(BRIEF, device="cpu", out=tmp_path)
+    (run.folder / "run.json").unlink()
+    kept = (run.folder / "model.safetensors").read_bytes()
+    away = run.folder.rename(tmp_path / "away")
+    if kind == "file":
+        run.folder.write_text("mine")
+    elif kind == "link":
+        run.folder.symlink_to(away)
+    else:
+        away.rename(run.folder)
+    if unfinished:  # as the training before left it, which was lost in its last step
+        (tmp_path / "runs" / f"{run.key}.unfinished" / "made").mkdir(parents=True)
+        (tmp_path / "runs" / f"{run.key}.unfinished" / "made" / "run.json").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(runs_module, "fit", lambda *a, **kw: pytest.fail("it was trained first"))
+        with pytest.raises(figures.ReproduceError, match="Move that folder away"):
+            runs_module.trained_run(BRIEF, device="cpu", out=tmp_path)
+    if kind == "file":
+        assert run.folder.read_text() == "mine"
+    else:
+        assert (run.folder / "model.safetensors").read_bytes() == kept
+    run.folder.rename(tmp_path / "moved")
+    again = runs_module.trained_run(BRIEF, device="cpu", out=tmp_path)
+    assert same((again.model, again.history), (run.model, run.history))
     assert [p.name for p in (tmp_path / "runs").iterdir()] == [run.key]

@@ -3,6 +3,7 @@ share the work, and a table that says where its numbers are from.
 """
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -333,6 +334,20 @@ def test_two_processes_share_the_work(tmp_path):
 
 
 # ---- tables --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+def test_where_nothing_can_be_locked_a_study_goes_on_with_a_line(tmp_path, monkeypatch, capsys):
+    import fcntl
+
+    def refused(*a):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    records = study(SETTINGS, (0,), total, tmp_path, work=HERE)
+    assert [r["total"] for r in records] == [3, 435]
+    assert capsys.readouterr().err.count("nothing keeps a second process out") == 2
+    assert not list(tmp_path.glob("*.lock"))
 
 
 def test_single_numbers_become_columns():

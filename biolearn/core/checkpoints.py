@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .arrays import Array, Backend, check_array, to_numpy
-from .files import check_path, write_whole
+from .files import check_path, take_lock, write_whole
 from .layers import Dense, LayerPair
 from .model import Model, check_model, weights_of
 from .priors import TopPrior
@@ -362,22 +362,18 @@ def open_checkpoints(
     check_path(folder, "checkpoint")
     if not str(folder):
         raise ValueError("checkpoint must name a folder of its own, got an empty name.")
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(
         folder / "lock"
     )  # the system lets go of it when its process ends, however it ends
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
+    if not take_lock(lock):
         raise CheckpointError(
-            (
-                f"{folder}: another process is training there. Wait until it has ended, "
-                "or use a folder of its own."
-            )
-        ) from None
+            f"{folder}: another process is training there. Wait until it has ended, "
+            "or use a folder of its own."
+        )
     # they decide about round-off
     made_by = (
         f"threads: {threads.n}, compiled kernels: "

@@ -333,6 +333,14 @@ def _pilot(decoder, x, betas, n_leapfrog, rng, z=None, n=32):
     return _anneal(decoder, few(x), z, _Schedule(betas, None, n_leapfrog), rng)[3]
 
 # %% ../../nbs/20_likelihood.ipynb #91c6e970
+def _mean_text(values):
+    "The mean of `values` in nats; with its standard error, which one value alone does not have."
+    if len(values) == 1:
+        return f"{values[0]:.2f} nats"
+    mean, stderr = mean_and_stderr(values)
+    return f"{mean:.2f} ± {stderr:.2f} nats"
+
+
 @dataclass(frozen=True)
 class Annealed:
     """log p(x) in nats by annealing, for n pictures; NumPy arrays, but for `z`.
@@ -360,9 +368,9 @@ class Annealed:
     z: Any
 
     def __str__(self) -> str:
-        mean, stderr = mean_and_stderr(self.log_p)
         return (
-            f"{mean:.2f} ± {stderr:.2f} nats over {len(self.log_p)} pictures; "
+            f"{_mean_text(self.log_p)} over {len(self.log_p)} "
+            f"{'picture' if len(self.log_p) == 1 else 'pictures'}; "
             f"effective chains {np.median(self.ess):.1f} of {self.n_chains}; "
             f"acceptance {self.acceptance.mean():.0%}, lowest {self.acceptance.min():.0%}"
         )
@@ -474,8 +482,7 @@ class Sandwich:
         return self.upper.log_p - self.lower.log_p
 
     def __str__(self) -> str:
-        mean, stderr = mean_and_stderr(self.gap)
-        return f"below: {self.lower}\nabove: {self.upper}\ngap: {mean:.2f} ± {stderr:.2f} nats"
+        return f"below: {self.lower}\nabove: {self.upper}\ngap: {_mean_text(self.gap)}"
 
 # %% ../../nbs/20_likelihood.ipynb #5c61ac01
 def bidirectional(

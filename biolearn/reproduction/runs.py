@@ -7,7 +7,6 @@ __all__ = ['NAMED_VERSIONS', 'ReproduceError', 'checkout', 'local_path', 'output
            'peak_memory', 'versions', 'with_mixture', 'locked', 'trained_run']
 
 # %% ../../nbs/44_runs.ipynb #9e9cd731
-import errno
 import hashlib
 import importlib.metadata
 import json
@@ -32,6 +31,9 @@ from biolearn.core.files import (
     as_plain,
     check_path,
     flush_folder,
+    in_parts,
+    move_folder,
+    take_lock,
     to_json,
     write_text,
 )
@@ -226,30 +228,10 @@ def _train(profile, dataset, rng, folder):
     made.mkdir(exist_ok=True)
     save_model(made / "model.safetensors", model)
     write_text(made / "run.json", to_json(about, "run.json"))
-    os.replace(made, folder)
+    move_folder(made, folder)
     flush_folder(folder.parent)
 
 # %% ../../nbs/44_runs.ipynb #1a15b4c8
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
-
-
-def _acquire(lock, busy, wait):
-    "Acquire `lock`; while another process has it, wait with the words `busy`, or raise them."
-    from filelock import Timeout
-
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        if not wait:
-            raise ReproduceError(busy) from None
-        print(busy, file=sys.stderr)
-        lock.acquire()
-    except (NotImplementedError, OSError) as e:
-        if isinstance(e, OSError) and e.errno not in _NO_LOCKS:
-            raise
-        print(f"No lock on {lock.lock_file}: its file system serves none.", file=sys.stderr)
-
-
 @contextmanager
 def locked(path: str | Path, busy: str, *, wait: bool) -> Iterator[None]:
     """Hold the lock at `path` in the block.
@@ -266,7 +248,11 @@ def locked(path: str | Path, busy: str, *, wait: bool) -> Iterator[None]:
     path, done = Path(path), not wait
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    _acquire(lock, busy, wait)
+    if not take_lock(lock):
+        if not wait:
+            raise ReproduceError(busy)
+        print(busy, file=sys.stderr)
+        lock.acquire()
     try:
         yield
         done = True
@@ -276,15 +262,30 @@ def locked(path: str | Path, busy: str, *, wait: bool) -> Iterator[None]:
         lock.release()
 
 # %% ../../nbs/44_runs.ipynb #9559181e
+def _check_free(folder):
+    "Raise ReproduceError if what lies in the place of `folder` would keep a finished run out."
+    if (
+        os.path.lexists(folder)
+        and not in_parts(folder)
+        and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()))
+    ):
+        raise ReproduceError(
+            f"{folder} holds no run.json, so nothing tells what made it. Nothing was trained or "
+            "changed. Move that folder away, and the model is trained again."
+        )
+
+
 def _finish(profile, dataset, rng, folder):
     "Have the finished run in `folder`: train it unless it is there, and leave nothing else behind."
     finished, unfinished = folder / "run.json", _unfinished(folder)
     lock = folder.with_name(f"{folder.name}.lock")
     if finished.is_file() and not unfinished.exists() and not lock.exists():
         return
-    busy = f"Another process is training {folder.name}: waiting for its model."
-    with locked(lock, busy, wait=True):
+    with locked(
+        lock, f"Another process is training {folder.name}: waiting for its model.", wait=True
+    ):
         if not finished.is_file():
+            _check_free(folder)
             _train(profile, dataset, rng, folder)
         if unfinished.exists():
             shutil.rmtree(unfinished)

@@ -27,7 +27,7 @@ from typing import Any
 
 from ..core.arrays import check_number
 from ..core.checkpoints import ALGORITHM, differences
-from ..core.files import as_plain, to_json, write_text, write_whole
+from ..core.files import as_plain, take_lock, to_json, write_text, write_whole
 from .report import git_revision
 
 # %% ../../nbs/48_study.ipynb #cb0a68fa
@@ -87,18 +87,14 @@ def is_result_of(record: dict[str, Any], trial: Trial, version: int = 1) -> bool
 @contextmanager
 def _claim(path):
     "Yields whether this process now has the trial of the file at `path` to itself."
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     lock = FileLock(f"{path}.lock")
+    free = take_lock(lock)
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
+        yield free
     finally:
-        if os.name != "nt":
+        if free and os.name != "nt":
             Path(lock.lock_file).unlink(missing_ok=True)  # Windows keeps a file that is open
         lock.release()
 
