@@ -936,7 +936,8 @@ def frail(tmp_path):
     address = json.loads(told.read_text())["address"]
     place = ("--local-directory", tmp_path / "dask")
     worker = dask("worker", address, "--nthreads", "1", "--no-nanny", *place)
-    S._connect(address).close()  # the worker is there
+    with S._connect(address) as client:
+        client.run(S._machine)  # the worker is there, and has imported what it will be asked for
     yield address, {"scheduler": scheduler, "worker": worker}
     for process in (worker, scheduler):
         process.send_signal(signal.SIGCONT)
