@@ -2,6 +2,7 @@
 a network is used as it was trained.
 """
 
+import errno
 import json
 import os
 import subprocess
@@ -107,6 +108,117 @@ def test_an_interrupted_training_goes_on_in_its_folder_and_removes_only_its_own(
     assert left.pop("notes.txt") == b"learning rate was fine" and set(left) == {
         "made-by-biolearn-train.txt"
     }
+
+
+@pytest.fixture
+def cut_off(here, command, monkeypatch):
+    "A training that was stopped between the model's last step and the clearing up."
+
+    def stopped(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(networks, "_release_folder", stopped)
+        assert command(*TRAIN, *SAVE)[0] == 130
+    assert (here / "m.safetensors").is_file() and any((here / "m.checkpoint").glob("epoch-*"))
+
+
+@pytest.mark.parametrize("cleared", ["nothing", "checkpoints"])
+def test_a_model_that_was_finished_before_a_kill_is_done(
+    cut_off, cleared, here, command, untrained
+):
+    kept = (here / "m.safetensors").read_bytes()
+    for file in (here / "m.checkpoint").glob("epoch-*") if cleared == "checkpoints" else ():
+        file.unlink()
+    code, printed, errors = command(*TRAIN, *SAVE)
+    assert code == 0 and printed == "m.safetensors\n" and "2 epochs; log p(x,h)" in errors
+    assert sorted(p.name for p in here.iterdir()) == ["m.safetensors", "mine.npy"]
+    assert (here / "m.safetensors").read_bytes() == kept
+    code, _, errors = command(*TRAIN, *SAVE)
+    assert code == 1 and "exists already" in errors
+
+
+@pytest.mark.parametrize(
+    "other",
+    [["--seed", "1"], ["--epochs", "3"], ["--hidden", "12,6"], ["--ink", "bright"], "pictures"],
+)
+def test_a_finished_model_of_something_else_is_not_taken_for_it(
+    cut_off, other, here, command, untrained
+):
+    if other == "pictures":
+        np.save("mine.npy", DIGITS[::-1])
+    before = everything(here)
+    code, printed, errors = command(*TRAIN, *SAVE, *(other if other != "pictures" else ()))
+    assert code == 1 and not printed and "m.safetensors exists already" in errors
+    assert everything(here) == before
+
+
+def test_a_foreign_file_beside_an_interrupted_training_stays(cut_off, here, command, untrained):
+    (here / "m.safetensors").write_text("my thesis")
+    before = everything(here)
+    code, _, errors = command(*TRAIN, *SAVE)
+    assert code == 1 and "m.safetensors is not a saved biolearn model" in errors
+    assert everything(here) == before
+
+
+def test_what_a_kill_leaves_of_a_folder_in_the_making_goes_with_the_next_call(
+    here, command, monkeypatch
+):
+    def stopped(made, folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(networks, "move_folder", stopped)
+        assert command(*TRAIN, *SAVE)[0] == 130
+    (left,) = here.glob(".m.checkpoint-*")
+    for name, kept in (
+        (".m.checkpoint-mine", "notes.txt"),
+        (".m.checkpoint-full", "epoch-00001.safetensors"),
+    ):
+        (here / name).mkdir()
+        (here / name / kept).write_text("years of work")
+    (here / ".m.checkpoint-full" / networks._MARKER).touch()
+    (here / ".m.checkpoint-file").touch()
+    assert command(*TRAIN, *SAVE)[0] == 0 and not left.exists()
+    assert sorted(p.name for p in here.iterdir()) == [
+        ".m.checkpoint-file",
+        ".m.checkpoint-full",
+        ".m.checkpoint-mine",
+        "m.safetensors",
+        "mine.npy",
+    ]
+    assert len(everything(here / ".m.checkpoint-full")) == 2
+
+
+def test_a_folder_that_a_neighbour_took_for_a_leftover_is_made_again(here, command, monkeypatch):
+    real, taken = networks.move_folder, []
+
+    def late(made, folder):
+        if not taken:
+            taken.append(made)
+            networks._release_folder(made)
+        real(made, folder)
+
+    monkeypatch.setattr(networks, "move_folder", late)
+    assert command(*TRAIN, *SAVE)[0] == 0 and taken
+    assert sorted(p.name for p in here.iterdir()) == ["m.safetensors", "mine.npy"]
+
+
+def test_where_no_folder_can_be_renamed_training_goes_on_with_a_line(here, command, monkeypatch):
+    def refused(rename):
+        def rename_file(source, target):
+            if Path(source).is_dir():
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            rename(source, target)
+
+        return rename_file
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, refused(getattr(os, name)))
+    code, printed, errors = command(*TRAIN, *SAVE)
+    assert code == 0 and printed == "m.safetensors\n"
+    assert "m.checkpoint: its files are copied one by one; " in errors
+    assert sorted(p.name for p in here.iterdir()) == ["m.safetensors", "mine.npy"]
 
 
 # ---- targets: refused before, never overwritten after --------------------------------------------

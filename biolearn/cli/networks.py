@@ -7,6 +7,8 @@ __all__ = ['INFO', 'TRAIN', 'SAMPLE', 'INPAINT', 'EVALUATE']
 
 # %% ../../nbs/18_networks.ipynb #ec9f3007
 import argparse
+import glob
+import hashlib
 import math
 import os
 import platform
@@ -50,7 +52,14 @@ from biolearn.cli.pictures import (
 from ..core.arrays import check_array, check_number, gpu_problem, to_numpy, use_device
 from ..core.checkpoints import load_model, read_notes, save_model
 from ..core.data import DATASETS, load_dataset, mnist_folder
-from ..core.files import UsageError, as_plain, expand_home, suffix_of, to_json
+from biolearn.core.files import (
+    UsageError,
+    as_plain,
+    expand_home,
+    move_folder,
+    suffix_of,
+    to_json,
+)
 from ..core.generation import GENERATE, generate, inpaint_steps
 from ..core.learning import fit
 from ..core.model import init_model
@@ -402,8 +411,7 @@ def _check_claimable(folder: Path) -> None:
     """Raise FileExistsError if something is in the place of `folder` that `_claim_folder` did not
     make.
     """
-    ours = folder.is_dir() and not folder.is_symlink() and (folder / _MARKER).is_file()
-    if os.path.lexists(folder) and not ours:
+    if os.path.lexists(folder) and (folder.is_symlink() or not (folder / _MARKER).is_file()):
         raise FileExistsError(
             f"{folder} is in the way: the state of the training goes there, and this was not made "
             "by `biolearn train`; move it away, or choose another name for the model"
@@ -411,13 +419,23 @@ def _check_claimable(folder: Path) -> None:
 
 
 def _claim_folder(folder: Path) -> None:
-    "Make `folder`, with a marker in it from its first moment, or go on with one that has it."
+    """Make `folder`, with a marker in it from its first moment, or go on with one that has it.
+
+    What a kill has left of an earlier try, a folder with the marker alone, is removed.
+    """
     _check_claimable(folder)
+    prefix = f".{folder.name[:40]}-"
+    for left in folder.parent.glob(f"{glob.escape(prefix)}*"):
+        if os.path.isfile(left / _MARKER) and os.listdir(left) == [_MARKER]:
+            _release_folder(left)
     if folder.exists():
         return
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name[:40]}-"))
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
     (made / _MARKER).write_text("The state of a training by `biolearn train`, until it is done.\n")
-    os.rename(made, folder)
+    try:
+        move_folder(made, folder)
+    except FileNotFoundError:  # a neighbour took it for a leftover
+        _claim_folder(folder)
 
 
 def _release_folder(folder: Path) -> None:
@@ -433,9 +451,9 @@ def _release_folder(folder: Path) -> None:
 
 # %% ../../nbs/18_networks.ipynb #359c1ec2
 def _train(asked):
-    target = target_file(asked.save, (".safetensors",), asked.force) if asked.save else None
     if asked.data:
-        return _train_on(asked, target)
+        return _train_on(asked)
+    target = target_file(asked.save, (".safetensors",), asked.force) if asked.save else None
     profile = _profile_asked(asked, get_profile(asked.profile or "quick"))
     with _threads(profile):
         run = trained_run(profile, seed=asked.seed, device=asked.device, out=asked.out)
@@ -456,28 +474,47 @@ def _notes(profile, dataset, seed, data):
         seed=seed,
     )
 
-
-def _train_on(asked, target):
-    "Train on the user's own data and save to `target`."
-    if target is None:
+# %% ../../nbs/18_networks.ipynb #7c3e5a02
+def _train_on(asked):
+    "Train on the user's own data and save to the file that was asked for."
+    if not asked.save:
         raise UsageError("--data needs --save FILE, the name for the model")
-    checkpoint = target.path.with_suffix(".checkpoint")
+    checkpoint = Path(f"{os.path.splitext(expand_home(asked.save))[0]}.checkpoint")
+    seems_done = all(map(os.path.isfile, (checkpoint / _MARKER, expand_home(asked.save))))
+    target = target_file(asked.save, (".safetensors",), asked.force or seems_done)
     _check_claimable(checkpoint)
     _check_name(asked.data)
     data = load_pictures(asked.data, ink=asked.ink, tell=note)
-    nearest = _nearest_profile(data.train.shape[1])
-    profile = _profile_asked(asked, get_profile(asked.profile or nearest))
-    note(f"recipe of the profile {profile.name}")
-    rng = Random(asked.seed, use_device(asked.device))
-    model, history = _taught(profile, data, rng, checkpoint)
-    with target.writing(f", and need not train again: its state is in {checkpoint}") as part:
-        known = asked.data if asked.data in DATASETS else str(expand_home(asked.data).resolve())
-        notes = _notes(profile, data, asked.seed, known)
-        save_model(part, model, ink=asked.ink, last=history[-1], **notes)
+    width = data.train.shape[1]
+    profile = _profile_asked(asked, get_profile(asked.profile or _nearest_profile(width)))
+    known = asked.data if asked.data in DATASETS else str(expand_home(asked.data).resolve())
+    notes = _notes(profile, data, asked.seed, known) | {
+        "ink": asked.ink,
+        "layers": profile.sizes(width),
+        "sha256": hashlib.sha256(data.train.ravel()).hexdigest(),
+    }
+    if seems_done and not asked.force:
+        history = [_last_epoch(target.path, notes)]
+    else:
+        note(f"recipe of the profile {profile.name}")
+        rng = Random(asked.seed, use_device(asked.device))
+        model, history = _taught(profile, data, rng, checkpoint)
+        with target.writing(f", and need not train again: its state is in {checkpoint}") as part:
+            save_model(part, model, last=history[-1], **notes)
     _release_folder(checkpoint)
     return _told(history, target)
 
 
+def _last_epoch(path, notes):
+    "What the finished model at `path` tells of its last epoch; raises if it has not these `notes`."
+    load_model(path)  # ValueError unless it is whole
+    told = read_notes(path)
+    last = told.pop("last", None)
+    if told != as_plain(notes):
+        target_file(path, (".safetensors",), force=False)  # raises: another model is in the way
+    return last
+
+# %% ../../nbs/18_networks.ipynb #7c3e5a04
 def _check_name(data):
     "Raise UsageError for a name of both a data set and something here."
     if data not in DATASETS:

@@ -368,9 +368,9 @@ class Annealed:
     z: Any
 
     def __str__(self) -> str:
-        n = len(self.log_p)
         return (
-            f"{_mean_text(self.log_p)} over {n} picture{'s' * (n > 1)}; "
+            f"{_mean_text(self.log_p)} over {len(self.log_p)} "
+            f"{'picture' if len(self.log_p) == 1 else 'pictures'}; "
             f"effective chains {np.median(self.ess):.1f} of {self.n_chains}; "
             f"acceptance {self.acceptance.mean():.0%}, lowest {self.acceptance.min():.0%}"
         )

@@ -232,15 +232,6 @@ def _train(profile, dataset, rng, folder):
     flush_folder(folder.parent)
 
 # %% ../../nbs/44_runs.ipynb #1a15b4c8
-def _acquire(lock, busy, wait):
-    "Acquire `lock`; while another process has it, wait with the words `busy`, or raise them."
-    if not take_lock(lock):
-        if not wait:
-            raise ReproduceError(busy)
-        print(busy, file=sys.stderr)
-        lock.acquire()
-
-
 @contextmanager
 def locked(path: str | Path, busy: str, *, wait: bool) -> Iterator[None]:
     """Hold the lock at `path` in the block.
@@ -257,7 +248,11 @@ def locked(path: str | Path, busy: str, *, wait: bool) -> Iterator[None]:
     path, done = Path(path), not wait
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    _acquire(lock, busy, wait)
+    if not take_lock(lock):
+        if not wait:
+            raise ReproduceError(busy)
+        print(busy, file=sys.stderr)
+        lock.acquire()
     try:
         yield
         done = True
@@ -269,8 +264,11 @@ def locked(path: str | Path, busy: str, *, wait: bool) -> Iterator[None]:
 # %% ../../nbs/44_runs.ipynb #9559181e
 def _check_free(folder):
     "Raise ReproduceError if what lies in the place of `folder` would keep a finished run out."
-    empty = folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
-    if os.path.lexists(folder) and not empty and not in_parts(folder):
+    if (
+        os.path.lexists(folder)
+        and not in_parts(folder)
+        and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()))
+    ):
         raise ReproduceError(
             f"{folder} holds no run.json, so nothing tells what made it. Nothing was trained or "
             "changed. Move that folder away, and the model is trained again."
@@ -283,8 +281,9 @@ def _finish(profile, dataset, rng, folder):
     lock = folder.with_name(f"{folder.name}.lock")
     if finished.is_file() and not unfinished.exists() and not lock.exists():
         return
-    busy = f"Another process is training {folder.name}: waiting for its model."
-    with locked(lock, busy, wait=True):
+    with locked(
+        lock, f"Another process is training {folder.name}: waiting for its model.", wait=True
+    ):
         if not finished.is_file():
             _check_free(folder)
             _train(profile, dataset, rng, folder)
