@@ -171,7 +171,10 @@ def test_what_a_kill_leaves_of_a_folder_in_the_making_goes_with_the_next_call(
         m.setattr(networks, "move_folder", stopped)
         assert command(*TRAIN, *SAVE)[0] == 130
     (left,) = here.glob(".m.checkpoint-*")
-    for name, kept in ((".m.checkpoint-mine", "notes.txt"), (".m.checkpoint-full", left.name)):
+    for name, kept in (
+        (".m.checkpoint-mine", "notes.txt"),
+        (".m.checkpoint-full", "epoch-00001.safetensors"),
+    ):
         (here / name).mkdir()
         (here / name / kept).write_text("years of work")
     (here / ".m.checkpoint-full" / networks._MARKER).touch()

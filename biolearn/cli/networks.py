@@ -474,7 +474,7 @@ def _notes(profile, dataset, seed, data):
         seed=seed,
     )
 
-
+# %% ../../nbs/18_networks.ipynb #7c3e5a02
 def _train_on(asked):
     "Train on the user's own data and save to the file that was asked for."
     if not asked.save:
@@ -514,7 +514,7 @@ def _last_epoch(path, notes):
         target_file(path, (".safetensors",), force=False)  # raises: another model is in the way
     return last
 
-
+# %% ../../nbs/18_networks.ipynb #7c3e5a04
 def _check_name(data):
     "Raise UsageError for a name of both a data set and something here."
     if data not in DATASETS:
