@@ -32,7 +32,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(numpy|types|collections|pathlib|matplotlib|argparse)\..*"),
     ("py:class", r"biolearn\.(\w+\.)*_\w+"),
-    ("py:class", r"Figure|(tuple|dict|list)\[.*"),
+    ("py:class", r"Figure|(Posix|Windows)Path|(tuple|dict|list)\[.*"),
 ]
 
 nb_execution_mode = "off"  # the notebooks keep their outputs; make test runs them
