@@ -59,7 +59,7 @@ TARGETS = {  # the most that a measure may be
 }
 FIRST = 20  # places that are listed of a measure that does not hold; all of them with --show
 CEILINGS: dict[str, float] = {  # measures whose target is not reached yet: today's number
-    "statements": 8382,
+    "statements": 8381,
     "loops over settings and seeds that write files": 4,
     "functions with more than seven parameters": 4,
 }

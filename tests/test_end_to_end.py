@@ -11,26 +11,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from whole_runs import ENV, biolearn, check_verdicts
 
 from biolearn.reproduction.figures import notebook_folder
 from biolearn.reproduction.profiles import PROFILES
 
 pytestmark = pytest.mark.end_to_end
-ROOT = Path(__file__).resolve().parent.parent
-ENV = os.environ | {"PYTHONPATH": str(ROOT)}
-
-
-def biolearn(*argv):
-    "Run the `biolearn` command in a process of its own."
-    code = "import sys; from biolearn.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.run(
-        [sys.executable, "-c", code, *argv],
-        env=ENV,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +67,7 @@ def test_every_notebook_drew_its_figure(manifest, quick):
 
 
 def test_every_verdict_is_one_that_neither_a_seed_nor_a_processor_turns_over(manifest):
-    "figures/margins.json, by experiments/margins.py: a mean margin of three standard deviations."
-    stored = json.loads((ROOT / "figures" / "margins.json").read_text(encoding="utf-8"))
-    margins, given = stored["quick"]["claims"], 0
-    for picture, entry in manifest["pictures"].items():
-        for claim in entry["claims"]:
-            if claim["holds"] is None:
-                continue
-            found, given = margins[picture][claim["name"]], given + 1
-            robust = found.get("exact") or abs(found["mean"]) >= 3 * found["spread"]
-            assert robust and found["kept"], (claim["name"], found)
-            assert claim["holds"] == (found.get("mean", 1) > 0), (claim["name"], found)
-    assert given >= 20
+    assert check_verdicts(manifest) >= 20
 
 
 def test_samples_are_varied_and_recognisable(manifest, quick):

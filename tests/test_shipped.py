@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from whole_runs import biolearn as run_biolearn
 
 import biolearn
 from biolearn.cli.pictures import braille, braille_sheet
@@ -236,18 +237,6 @@ def test_the_settings_of_the_labels_are_those_of_the_experiment(monkeypatch):
 # ---- from the terminal ---------------------------------------------------------------------------
 
 
-def command(*argv, cwd):
-    code = "import sys; from biolearn.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.run(
-        [sys.executable, "-c", code, *argv],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 def test_the_first_sample_needs_no_training(tmp_path, monkeypatch):
     from biolearn.cli import networks
     from biolearn.cli.main import main
@@ -303,24 +292,24 @@ def test_what_was_asked_for_is_not_replaced_by_what_came_along(tmp_path):
         ["--out", "here"],
         ["--profile", "paper"],
     ):
-        done = command("sample", "--seed", "77", *argv, cwd=tmp_path)
+        done = run_biolearn("sample", "--seed", "77", *argv, cwd=tmp_path)
         assert done.returncode == 1 and "--model (paper and mixture came with" in done.stderr
     assert not list(tmp_path.glob("*.png"))
 
 
 def test_a_network_in_the_package_has_a_name(tmp_path):
-    done = command("sample", "--model", "mixture", "-n", "4", "--to", "m.npy", cwd=tmp_path)
+    done = run_biolearn("sample", "--model", "mixture", "-n", "4", "--to", "m.npy", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "m.npy").shape == (4, 784)
-    done = command("sample", "--model", "supervised", cwd=tmp_path)
+    done = run_biolearn("sample", "--model", "supervised", cwd=tmp_path)
     assert done.returncode == 1 and "no top prior" in done.stderr and "labels" in done.stderr
     (tmp_path / "paper").write_text("mine")
-    done = command("sample", "--model", "paper", cwd=tmp_path)
+    done = run_biolearn("sample", "--model", "paper", cwd=tmp_path)
     assert done.returncode == 1 and "paper is not a saved biolearn model" in done.stderr
 
 
 def test_the_shipped_profile_is_for_figures_alone(tmp_path):
     assert "shipped" in PROFILES
     for name in ("train", "experiments", "sample"):
-        done = command(name, "--profile", "shipped", cwd=tmp_path)
+        done = run_biolearn(name, "--profile", "shipped", cwd=tmp_path)
         assert done.returncode == 2 and "invalid choice" in done.stderr

@@ -65,7 +65,7 @@ from ..core.learning import fit
 from ..core.model import init_model
 from ..core.rng import Random
 from ..core.shipped import shipped_networks, shipped_path
-from ..reproduction.profiles import PROFILES, SHIPPED, Profile, get_profile
+from ..reproduction.profiles import PROFILES, TRAINED, Profile, get_profile
 from biolearn.reproduction.runs import (
     output_path,
     run_key,
@@ -148,9 +148,6 @@ def _profile_told(known, path, n_0):
     return profile
 
 # %% ../../nbs/18_networks.ipynb #822d1c23
-_TRAINABLE = tuple(name for name in PROFILES if name not in SHIPPED)
-
-
 def _find_network(asked: argparse.Namespace) -> _Network:
     """The `_Network` that the options `model`, or else `profile`, `seed`, `device` and `out`, ask
     for; where none is asked for and none was trained, the one of the paper that came with the
@@ -216,7 +213,7 @@ def _network_arguments(parser):
     )
     group.add_argument(
         "--profile",
-        choices=_TRAINABLE,
+        choices=TRAINED,
         help="quick: 8x8 digits; paper: MNIST (default: quick, or if nothing was trained the "
         "network of the paper that came with the package)",
     )
@@ -250,7 +247,7 @@ def _device():
 
 def _networks():
     "How many networks were trained for each profile, in the default folders."
-    runs = {name: output_path("", name).glob("runs/*/run.json") for name in _TRAINABLE}
+    runs = {name: output_path("", name).glob("runs/*/run.json") for name in TRAINED}
     return {name: len(list(found)) for name, found in runs.items()}
 
 
@@ -338,7 +335,7 @@ def _train_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace that file if it is there")
     parser.add_argument(
         "--profile",
-        choices=_TRAINABLE,
+        choices=TRAINED,
         help="whose recipe and widths: quick or paper (default: quick; with --data, by the size of the pictures)",
     )
     parser.add_argument(

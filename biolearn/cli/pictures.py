@@ -471,7 +471,7 @@ def braille(picture: np.ndarray[Any, Any], threshold: float = 1 / 3) -> list[str
     padded = np.zeros((rows, columns), int)
     padded[: ink.shape[0], : ink.shape[1]] = ink
     blocks = padded.reshape(rows // 4, 4, columns // 2, 2)
-    signs = 0x2800 + np.einsum("risj,ij->rs", blocks.transpose(0, 1, 2, 3), _DOTS)
+    signs = 0x2800 + np.einsum("risj,ij->rs", blocks, _DOTS)
     return ["".join(map(chr, line)) for line in signs]
 
 

@@ -25,7 +25,7 @@ from ..core.files import UsageError
 from ..core.shipped import shipped_networks
 from ..reproduction.ablations import VARIANTS, Extent, run_controls, run_experiments
 from ..reproduction.figures import CELL_LIMIT, UnknownNotebook, reproduce
-from ..reproduction.profiles import PROFILES, SHIPPED
+from ..reproduction.profiles import PROFILES, TRAINED
 from ..reproduction.report import claims_text, summary
 from ..reproduction.runs import output_folder
 from ..reproduction.study import Work
@@ -42,10 +42,9 @@ from ..reproduction.verdicts import METRICS, results_path, targets_text, write_r
 from ..reproduction.verify import verify_trained
 
 # %% ../../nbs/51_commands.ipynb #951676b0
-def _profile_option(parser, what, usual="quick"):
-    trained = tuple(name for name in PROFILES if name == usual or name not in SHIPPED)
+def _profile_option(parser, what, choices=TRAINED, usual="quick"):
     parser.add_argument(
-        "--profile", choices=trained, default=usual, help=f"{what} (default: %(default)s)"
+        "--profile", choices=choices, default=usual, help=f"{what} (default: %(default)s)"
     )
 
 
@@ -94,6 +93,7 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "shipped: the paper's figures from the network in the package; quick: 8x8 digits, every "
         "figure; paper: MNIST at the scale of the paper",
+        choices=tuple(PROFILES),
         usual="shipped",
     )
     parser.add_argument(
