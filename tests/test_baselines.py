@@ -36,7 +36,7 @@ from biolearn.evaluation.baselines import (
 )
 from biolearn.evaluation.likelihood import Decoder
 from biolearn.reproduction.study import StudyError, Trial
-from biolearn.theory.variational import exact_posterior, init_linear_gaussian
+from biolearn.theory.tractable import exact_posterior, init_linear_gaussian
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:

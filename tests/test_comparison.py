@@ -362,7 +362,7 @@ def test_the_runner_refuses_a_folder_of_another_seed(tmp_path):
 
 def test_langevin_settles_in_the_posterior_mean():
     from biolearn.evaluation.baselines import PredictiveCoding
-    from biolearn.theory.variational import exact_posterior, init_linear_gaussian
+    from biolearn.theory.tractable import exact_posterior, init_linear_gaussian
     from experiments.comparison import settled
 
     toy = init_linear_gaussian(5, 2, rng=Random(0), sigma=0.5, scale=0.8)

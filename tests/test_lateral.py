@@ -13,7 +13,7 @@ from biolearn.core.arrays import Backend, to_numpy
 from biolearn.core.rng import Random
 from biolearn.extensions import lateral as L
 from biolearn.reproduction.runs import checkout
-from biolearn.theory.variational import langevin_covariance
+from biolearn.theory.tractable import langevin_covariance
 
 
 def prior(P, b=0.0, mean=0.5, scale=0.3, dtype=np.float32):

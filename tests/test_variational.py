@@ -16,33 +16,24 @@ from scipy.stats import multivariate_normal, norm
 
 from biolearn.core.arrays import Backend, logsumexp, to_numpy
 from biolearn.core.rng import Random
-from biolearn.theory.variational import (
+from biolearn.theory.tractable import (
     BinaryNet,
     LinearGaussian,
-    Walk,
-    algorithm1,
     binary_states,
     bound_terms,
     criterion_j,
-    em,
-    exact_e_step,
     exact_posterior,
     factorised_q,
     grad_j,
     grad_theta,
     init_binary,
     init_linear_gaussian,
-    langevin,
     langevin_covariance,
-    langevin_e_step,
     learn_binary,
     log_p_joint,
     log_p_states,
     log_p_x,
     log_q,
-    m_step,
-    map_e_step,
-    map_inference,
     mean_field,
     posterior_states,
     ppca,
@@ -51,6 +42,17 @@ from biolearn.theory.variational import (
     sample_binary,
     sample_linear_gaussian,
     subspace_angle,
+)
+from biolearn.theory.variational import (
+    Walk,
+    algorithm1,
+    em,
+    exact_e_step,
+    langevin,
+    langevin_e_step,
+    m_step,
+    map_e_step,
+    map_inference,
 )
 
 seeds = st.integers(0, 2**31 - 1)

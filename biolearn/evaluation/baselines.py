@@ -43,7 +43,7 @@ from .completion import impute_nearest
 from .likelihood import Decoder
 from .parzen import nearest_and_sums
 from .statistics import row_blocks, sklearn_seed
-from ..theory.variational import ppca
+from ..theory.tractable import ppca
 
 # %% ../../nbs/23_baselines.ipynb #972258cc
 CONTROLS = (
