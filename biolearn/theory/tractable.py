@@ -367,7 +367,7 @@ def exact_posterior(model: LinearGaussian, x: Array, alpha: float = 0.0) -> tupl
     """Mean (batch, n_h) and covariance (n_h, n_h) of the Gaussian exp(J): for alpha = 0 the
     posterior p(h|x).
 
-    For alpha > 0 the mean is where Algorithm 1 settles: the average of the posterior's and q's
+    For alpha > 0 the mean is where inference ends: the average of the posterior's and q's
     means, weighted by precision.
     """
     from_p = (x - model.b) @ model.W / model.sigma**2

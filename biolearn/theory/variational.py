@@ -35,7 +35,7 @@ class Walk:
     alpha : float
         Weight of log q(h|x) in J.
     noise : float
-        0 is MAP, 1 Langevin's recipe, between them a colder chain.
+        0 is MAP, 1 Langevin's recipe, between them a colder walk.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def langevin(model: LinearGaussian, x: Array, h: Array, walk: Walk, *, rng: Rand
     Parameters
     ----------
     x, h : (batch, n_x), (batch, n_h)
-        The pictures, and the causes to start from; every row is a chain of its own.
+        The pictures, and the causes to start from; every row is a walk of its own.
     walk : Walk
         Its noise is 1 for samples of exp(J).
     """
