@@ -172,9 +172,10 @@ def init_pair(
         Draws the weights, on its backend.
     """
     gain = 4.0 if unit_above == "sigmoid" else 1.0
-    f = init_dense(n_below, n_above, unit_above, rng=rng.stream("f"), gain=gain)
-    g = init_dense(n_above, n_below, unit_below, rng=rng.stream("g"))
-    return LayerPair(f, g)
+    return LayerPair(
+        f=init_dense(n_below, n_above, unit_above, rng=rng.stream("f"), gain=gain),
+        g=init_dense(n_above, n_below, unit_below, rng=rng.stream("g")),
+    )
 
 # %% ../../nbs/04_layers.ipynb #fef1535f
 def corrupt(h: Array, noise: float | str | Array, *, rng: Random) -> Array:
