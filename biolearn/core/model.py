@@ -159,12 +159,9 @@ def weights_of(model: Model) -> dict[str, Array]:
 def copy_model(model: Model) -> Model:
     "`model` with weight arrays of its own."
 
-    def copy(dense):
-        xp = array_namespace(dense.W)
-        return Dense(xp.asarray(dense.W, copy=True), xp.asarray(dense.b, copy=True), dense.unit)
-
-    pairs = tuple(LayerPair(copy(pair.f), copy(pair.g)) for pair in model.pairs)
-    return Model(pairs, model.prior)
+    copy = lambda a: array_namespace(a).asarray(a, copy=True)
+    maps = [Dense(copy(d.W), copy(d.b), d.unit) for d in maps_of(model).values()]
+    return Model(tuple(map(LayerPair, maps[::2], maps[1::2])), model.prior)
 
 # %% ../../nbs/05_model.ipynb #38ad4989
 def log_gaussian(h: Array, mean: Array, constants: bool = False) -> Array:
