@@ -53,7 +53,7 @@ class Unit:
     def overwrite(self, a: Array, spare: Array) -> None:
         """Replace `a` by `rate(a)` (NumPy and CuPy); `spare` has the shape of `a`.
 
-        For inner loops: the forms stand under "The same, faster".
+        For inner loops; the page defines these forms under "The same, faster".
         """
         _OVERWRITE[self.rate](a, spare)
 
