@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'style', 'new_figure', 'freeze_layout', 'save_figure', 'digit_sheet', 'sheet_pair', 'growing_sheet',
-           'inference_curve', 'inpainting_strips', 'parzen_bars', 'training_curves', 'LiveCurves', 'receptive_fields',
-           'Animation', 'inference_walk', 'latent_walk']
+           'inference_curve', 'inpainting_strips', 'parzen_bars', 'training_curves', 'name_lines', 'LiveCurves',
+           'receptive_fields', 'Animation', 'inference_walk', 'latent_walk']
 
 # %% ../nbs/10_plotting.ipynb #93f09030
 import functools
@@ -350,7 +350,11 @@ def growing_sheet(samples: Mapping[int, Array], image_shape: Sequence[int]) -> "
 
 # %% ../nbs/10_plotting.ipynb #f348eabc
 def inference_curve(
-    trace: Array, *, singles: int | Sequence[int] = 4, title: str | None = None
+    trace: Array,
+    *,
+    singles: int | Sequence[int] = 4,
+    published: tuple[float, float] | None = None,
+    title: str | None = None,
 ) -> "Figure":
     """log p(x, h) over the steps of INFERENCE, as in Figure 4: the mean with a band of one standard
     error, and some single examples, dashed.
@@ -361,6 +365,8 @@ def inference_curve(
         In nats, constants dropped; row 0 is before the first step. At least two examples.
     singles : int or list of int
         How many examples to draw, the first ones, or which.
+    published : (float, float), optional
+        Where a published mean starts and ends: a second panel shows both means on one scale.
 
     Raises
     ------
@@ -372,22 +378,24 @@ def inference_curve(
         raise ValueError("trace has one example: a standard error needs at least two.")
     chosen = range(min(singles, trace.shape[1])) if isinstance(singles, int) else list(singles)
     with style():
-        fig = new_figure(4.6, 3.3)
-        ax = fig.add_subplot()
+        fig = new_figure(6.5 if published else 4.6, 3.3)
+        ax, *more = fig.subplots(1, 2, width_ratios=(3, 2)) if published else (fig.add_subplot(),)
         _single_lines(ax, trace[:, chosen])
         _mean_and_band(ax, trace)
-        ax.set(xlabel="inference step", ylabel="log p(x, h) (nats, constants dropped)")
-        ax.set_title(title or "")
+        ax.set(xlabel="step of inference", ylabel="log p(x, h) (nats, constants dropped)")
+        ax.set_title(title or "", loc="left")
         _whole_numbers(ax)
-        _legend_below(fig, ax, 3)
+        for other in more:
+            _published_panel(other, trace.mean(axis=1), published)
         return freeze_layout(fig)
 
 # %% ../nbs/10_plotting.ipynb #50bc79bc
 def _single_lines(ax, trace):
-    "A dashed grey line for each column of `trace`; the first of them has the label."
-    for k, example in enumerate(trace.T):
-        label = "single examples" if k == 0 else None
-        ax.plot(np.arange(len(trace)), example, "--", color="#8C8C8C", lw=0.9, label=label)
+    "A dashed grey line for each column of `trace`; the highest of them is named."
+    for example in trace.T:
+        ax.plot(np.arange(len(trace)), example, "--", color="#8C8C8C", lw=0.9)
+    if trace.size:
+        _name_below(ax, trace[:, np.argmax(trace[-1])], "single examples", "#6B6B6B")
 
 
 def _mean_and_band(ax, trace):
@@ -395,17 +403,31 @@ def _mean_and_band(ax, trace):
     steps = np.arange(len(trace))
     mean = trace.mean(axis=1)
     error = trace.std(axis=1, ddof=1) / np.sqrt(trace.shape[1])
-    band = dict(color=COLORS["sky"], alpha=0.6, lw=0, label="± standard error")
-    ax.fill_between(steps, mean - error, mean + error, **band)
-    name = f"mean of {trace.shape[1]:,} examples"
-    ax.plot(steps, mean, "o-", color=COLORS["blue"], ms=3, label=name)
+    ax.fill_between(steps, mean - error, mean + error, color=COLORS["sky"], alpha=0.6, lw=0)
+    ax.plot(steps, mean, "o-", color=COLORS["blue"], ms=3)
+    _name_below(ax, mean, f"mean of {trace.shape[1]:,} ± standard error", COLORS["blue"])
 
 
-def _legend_below(fig, ax, columns):
-    "A legend under the axes, where it cannot hide a line; in the order mean first."
-    shown = (part[::-1] for part in ax.get_legend_handles_labels())
-    look = dict(ncols=columns, handlelength=1.8, columnspacing=1.2)
-    fig.legend(*shown, loc="outside lower center", **look)
+def _name_below(ax, line, words, color):
+    "Words below the right half of a rising `line`, in its colour."
+    at = 2 * len(line) // 3
+    look = dict(ha="center", va="top", color=color, zorder=5)
+    ground = dict(fc="white", ec="none", alpha=0.8, pad=0.5)
+    ax.annotate(words, (at, line[at]), (0, -9), textcoords="offset points", bbox=ground, **look)
+
+# %% ../nbs/10_plotting.ipynb #5cbda6da
+def _published_panel(ax, mean, published):
+    "From where to where our mean and a published one rise, side by side, down from 0."
+    ends = {"here": (mean[0], mean[-1], "blue"), "published": (*published, "black")}
+    for x, (name, (start, end, color)) in enumerate(ends.items()):
+        arrow = dict(arrowstyle="-|>", color=COLORS[color], lw=1.6, shrinkA=0, shrinkB=0)
+        ax.annotate("", (x, end), (x, start), arrowprops=arrow)
+        words = f"{start:.3g} → {end:.3g}".replace("-", "−")
+        ax.annotate(words, (x, start), (0, -4), textcoords="offset points", ha="center", va="top")
+    low = min(start for start, _, _ in ends.values())
+    ax.set(xlim=(-0.6, 1.6), ylim=(1.15 * low, 0), xticks=(0, 1), xticklabels=list(ends))
+    ax.set_title("the means on one scale", loc="left")
+    ax.set_ylabel("nats")
 
 # %% ../nbs/10_plotting.ipynb #d995cd30
 def inpainting_strips(
@@ -598,10 +620,10 @@ def training_curves(history: Sequence[dict[str, Any]], *, title: str | None = No
         fig = new_figure(6.5, 4.6)
         (top_left, top_right), (low_left, low_right) = fig.subplots(2, 2, sharex=True)
         for ax, letter in ((top_left, "g"), (top_right, "f")):
+            if columns[f"loss_{letter}"].min() > 0:
+                _log_scale(ax)
             _layers(ax, epoch, columns[f"loss_{letter}"], letter)
             ax.set_ylabel(f"local error of {letter} (squared)")
-            if columns[f"loss_{letter}"].min() > 0:
-                ax.set_yscale("log")
         _log_p(low_left, epoch, columns)
         _layers(low_right, epoch, columns["rms"], "h", first=0)
         low_right.set_ylabel("root mean square of h")
@@ -637,16 +659,69 @@ def _layers(ax, epoch, values, letter, first=1):
     for k, column in enumerate(values.T, start=first):
         look = dict(ms=3, color=_line_color(k - 1), label=f"{letter}{k}")
         ax.plot(epoch, column, _dots(epoch) + "-", **look)
-    ax.legend()
+    name_lines(ax)
 
 
 def _log_p(ax, epoch, columns):
     "log p(x, h) at the start and at the end of INFERENCE."
-    for key, line, color in (("start", "--", "sky"), ("end", "-", "blue")):
-        look = dict(ms=3, color=COLORS[color], label=f"{key} of INFERENCE")
+    for key, line, color in (
+        ("start", "--", "sky"),
+        ("end", "-", "blue"),
+    ):
+        look = dict(ms=3, color=COLORS[color], label=key)
         ax.plot(epoch, columns[f"log_p_{key}"], _dots(epoch) + line, **look)
-    ax.set_ylabel("log p(x, h) (nats)")
-    ax.legend()
+    name_lines(ax)
+    ax.set_ylabel("log p(x, h), start and\nend of inference (nats)")
+
+# %% ../nbs/10_plotting.ipynb #3cc034c3
+def name_lines(ax: Any, gap: float = 0.08) -> None:
+    """Write the label of each line of `ax` to the right of its last point, in its colour, in place
+    of a legend; names are kept `gap` of the height of the axes apart.
+    """
+    lines = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
+    ends = [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in lines]
+    ax.get_ylim()  # brings the limits up to date, on which the next line depends
+    to_axes = ax.transAxes.inverted().transform
+    heights = [to_axes(ax.transData.transform(end))[1] for end in ends]
+    for line, height in zip(lines, _spread(heights, gap)):
+        look = dict(va="center", color=line.get_color(), annotation_clip=False)
+        at = dict(xycoords="axes fraction", textcoords="offset points")
+        ax.annotate(line.get_label(), (1, height), (3, 0), **at, **look)
+
+
+def _spread(heights, gap):
+    "Heights that are at least `gap` apart, in the same order, each group about its own mean."
+    order = np.argsort(heights, kind="stable")
+    groups: list[list[float]] = []
+    for height in np.asarray(heights)[order]:
+        groups.append([height])
+        while len(groups) > 1 and _top(groups[-2], gap) + gap > _bottom(groups[-1], gap):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    placed = [_bottom(group, gap) + gap * k for group in groups for k in range(len(group))]
+    spread = np.empty(len(heights))
+    spread[order] = placed
+    return spread
+
+
+def _bottom(group, gap):
+    "The height of the lowest name of a group that is centred about its mean, within 0 and 1."
+    half = gap * (len(group) - 1) / 2
+    return np.clip(np.mean(group), half, max(half, 1 - half)) - half
+
+
+def _top(group, gap):
+    "The height of its highest name."
+    return _bottom(group, gap) + gap * (len(group) - 1)
+
+# %% ../nbs/10_plotting.ipynb #a3ebd3e1
+def _log_scale(ax):
+    "A logarithmic axis with plain numbers: 1, 2, 5, 10, ..."
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(FuncFormatter("{:g}".format))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 # %% ../nbs/10_plotting.ipynb #7ff7465b
 @dataclass(eq=False)

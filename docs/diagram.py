@@ -1,15 +1,17 @@
 """Draws the diagrams of the book, from a small vocabulary: `python docs/diagram.py [FOLDER]` writes
 them to nbs/diagrams, or to FOLDER.
 
-A network is a `stack`: layers, from the pixels up, with the maps f (up, left) and g (down, right)
-between them. A layer is clamped, moves, or rests; a map rests, learns, or is faint where a drawing
-is not about it. A wave is a noisy copy of the layer where it stands, a diamond the error of what it
-points at. Nothing here is told by colour alone, and each drawing brings its ground, light or dark
-as the reader's system is. Only the standard library is needed.
+A network is a `Stack`: layers, from the pixels up, with the maps f (up, left) and g (down, right)
+between them. A layer is clamped, half clamped, moves, or rests; a map rests or learns; either is
+faint where a drawing is not about it. A wave is noise, a diamond the error of the layer that a map
+predicts, three ticks are spikes, a loop is a set of synapses within a layer. Colour never carries a
+meaning alone, and each drawing brings its background, light or dark as the reader's system is. Only
+the standard library is needed.
 """
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -54,15 +56,31 @@ def text(x: float, y: float, words: str, kind: str = "ink") -> str:
 def layer(x: float, y: float, width: float, name: str, state: str = "rests") -> list[str]:
     """A layer centred at (x, y).
 
-    `state`: 'clamped' is filled, 'moves' has an arrow to both sides, 'rests' has neither.
+    `state`: 'clamped' is filled, 'half' is filled on the left, 'moves' has an arrow to both sides,
+    'noisy' a wave, 'faint' is pale, 'rests' has nothing more.
     """
-    filled = state == "clamped"
+    clamped = state == "clamped"
+    left, top = x - width / 2, y - BAR / 2
     drawn = [
-        f'<rect class="{"clamped" if filled else "layer"}" x="{x - width / 2:g}" '
-        f'y="{y - BAR / 2:g}" width="{width:g}" height="{BAR}" rx="8" stroke-width="2"/>',
-        text(x, y + 5, name, "inside bold" if filled else "ink bold"),
+        f'<rect class="{"clamped" if clamped else "layer"}" x="{left:g}" '
+        f'y="{top:g}" width="{width:g}" height="{BAR}" rx="8" stroke-width="2"/>'
     ]
-    return drawn + (moves(x + width / 2 + 20, y) if state == "moves" else [])
+    if state == "half":
+        drawn.append(
+            f'<rect class="clamped" x="{left:g}" y="{top:g}" width="{width / 3:g}" '
+            f'height="{BAR}" rx="8"/>'
+        )
+    drawn.append(text(x, y + 5, name, "inside bold" if clamped else "ink bold"))
+    if state == "faint":
+        return [faint(drawn)]
+    if state == "noisy":
+        return [*drawn, noisy(x + width / 2 + 22, y, "line")]
+    return drawn + (moves(x + width / 2 + 20, y) if state in ("moves", "half") else [])
+
+
+def faint(drawn: list[str]) -> str:
+    "The same, pale."
+    return f'<g class="faint">{"".join(drawn)}</g>'
 
 
 def moves(x: float, y: float) -> list[str]:
@@ -84,11 +102,25 @@ def error(x: float, y: float, kind: str) -> str:
     return f'<path class="{kind} hollow" stroke-width="2" d="M{x:g} {y - 7:g}l7 7l-7 7l-7 -7z"/>'
 
 
+def spikes(x: float, y: float, kind: str) -> str:
+    "Three ticks centred at (x, y): spikes."
+    ticks = "".join(f"M{x - 9:g} {y + step:g}h18" for step in (-6, 0, 6))
+    return f'<path class="{kind} open" stroke-width="2" d="{ticks}"/>'
+
+
+def loop(x: float, y: float) -> list[str]:
+    "A loop to the right of the point (x, y), the end of a layer: synapses within it."
+    return [
+        f'<path class="line" stroke-width="2" d="M{x:g} {y - 8:g}c34 -14 34 30 8 16"/>',
+        f'<path class="ink" d="M{x:g} {y + 8:g}l11 -6v11z"/>',
+    ]
+
+
 def arrow(kind: str, x: float, start: float, end: float, look: str = "rests") -> list[str]:
     """A map from the height `start` to `end`.
 
     `kind`: 'f' or 'g'. `look`: 'rests' is a thin line, 'learns' a thick one from a noisy copy to an
-    error, 'faint' a pale one.
+    error, 'spikes' is crossed by three ticks, 'faint' is pale.
     """
     way = 1 if end > start else -1
     learns = look == "learns"
@@ -100,7 +132,9 @@ def arrow(kind: str, x: float, start: float, end: float, look: str = "rests") ->
     ]
     if learns:
         drawn += [noisy(x, start + way * 8, kind), error(x, end - way * 8, kind)]
-    return [f'<g class="faint">{"".join(drawn)}</g>'] if look == "faint" else drawn
+    if look == "spikes":
+        drawn.append(spikes(x, (start + end) / 2, kind))
+    return [faint(drawn)] if look == "faint" else drawn
 
 
 @dataclass(frozen=True)
@@ -152,9 +186,11 @@ def drawing(width: int, height: int, title: str, parts: list[str]) -> str:
 
 # ---- the drawings --------------------------------------------------------------------------------
 
+MAPS = ("f1", "g1", "f2", "g2")
+REST = ("rests", "rests", "rests")
 INFERENCE = Stack(("clamped", "moves", "moves"), {})
-TRAIN = Stack(("rests", "rests", "rests"), dict.fromkeys(("f1", "g1", "f2", "g2"), "learns"))
-GENERATE = Stack(("rests", "rests", "rests"), {"f1": "faint", "f2": "faint"})
+TRAIN = Stack(REST, dict.fromkeys(MAPS, "learns"))
+GENERATE = Stack(REST, {"f1": "faint", "f2": "faint"})
 
 
 def panel(x: float, stack: Stack, title: str, lines: tuple[str, ...]) -> list[str]:
@@ -203,14 +239,93 @@ def algorithm() -> str:
     return drawing(480, 424, title, parts)
 
 
-def generate() -> str:
-    "The way down, small."
-    title = "The same network, with the maps up made faint: a draw of h2 becomes h1, then x."
-    parts = [text(110, 22, "drawn from p(h₂)", "ink small"), *GENERATE.draw(110, 32)]
-    return drawing(220, 306, title, parts)
+def small(stack: Stack, note: str, title: str, *more: str) -> str:
+    "A stack for the top of a page: `note` stands above it, `more` is drawn over it."
+    parts = [text(125, 22, note, "ink small"), *stack.draw(125, 34), *more]
+    return drawing(250, 308, title, parts)
 
 
-DRAWINGS = {"algorithm.svg": algorithm, "generate.svg": generate}
+def pair(look: str) -> dict[str, str]:
+    "How the maps of the lower pair look; those of the upper one are faint."
+    return {"f1": look, "g1": look, "f2": "faint", "g2": "faint"}
+
+
+SMALL = {  # name: the stack, what stands above it, what it shows
+    "synapse": (
+        Stack(("rests", "rests", "faint"), {**pair("faint"), "f1": "learns"}),
+        "one synapse learns",
+        "A network of layers x, h1 and h2; only the map f1 from x to h1 is dark, and it learns.",
+    ),
+    "em": (
+        Stack(("clamped", "moves", "moves"), {"f1": "faint", "f2": "faint", "g1": "learns"}),
+        "E-step: h moves; M-step: g learns",
+        "The network with x clamped: h1 and h2 move, and the map g1 down to x learns.",
+    ),
+    "pair": (
+        Stack(("rests", "rests", "faint"), pair("learns")),
+        "one pair of maps learns",
+        "The network with its upper layer faint: the maps f1 and g1 between x and h1 learn.",
+    ),
+    "model": (
+        Stack(REST, {}),
+        "the whole network",
+        "The network: layers x, h1 and h2, maps f1 and f2 up, g1 and g2 down.",
+    ),
+    "inference": (
+        INFERENCE,
+        "states move, weights rest",
+        "The network with x clamped; h1 and h2 move, and the maps rest.",
+    ),
+    "learning": (
+        TRAIN,
+        "weights change, states rest",
+        "The network with its layers at rest; all four maps learn.",
+    ),
+    "generate": (
+        GENERATE,
+        "drawn from p(h₂)",
+        "The same network, with the maps up made faint: a draw of h2 becomes h1, then x.",
+    ),
+    "inpainting": (
+        Stack(("half", "moves", "moves"), {}),
+        "known pixels clamped",
+        "The network with a part of x clamped; the other pixels, h1 and h2 move.",
+    ),
+    "likelihood": (
+        Stack(("clamped", "noisy", "noisy"), {"f1": "faint", "f2": "faint"}),
+        "how probable is this x?",
+        "The network with x clamped and the maps up made faint; h1 and h2 are noisy.",
+    ),
+    "labels": (
+        Stack(("clamped", "moves", "clamped"), {}),
+        "the top layer is a label",
+        "The network with x and the top layer clamped: h1 moves between them.",
+    ),
+    "spikes": (
+        Stack(REST, dict.fromkeys(MAPS, "spikes")),
+        "activities travel as spikes",
+        "The network with spikes on every map.",
+    ),
+    "noise": (
+        Stack(("clamped", "noisy", "noisy"), {}),
+        "inference with noise",
+        "The network with x clamped and noise on h1 and h2.",
+    ),
+}
+
+
+def lateral() -> str:
+    "Synapses within the top layer."
+    stack, note = Stack(REST, {"f1": "faint", "f2": "faint"}), "neurons of h₂ are connected"
+    title = "The network with the maps up made faint, and a loop from the top layer to itself."
+    return small(stack, note, title, *loop(176, 51))
+
+
+DRAWINGS = {
+    "algorithm.svg": algorithm,
+    "lateral.svg": lateral,
+    **{f"{name}.svg": partial(small, *drawn) for name, drawn in SMALL.items()},
+}
 
 
 def main(folder: Path = FOLDER) -> None:

@@ -29,11 +29,15 @@ LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)]*)?(\))|(<img[^>]*\ssrc=\")([^\":]+)(
 BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?:[^)]*\)\]\(([^)]*)\)")
 BETWEEN = re.compile(r"\)\s+(?=\[!\[)")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")
-PARTS = {  # the parts of the book: the numbers of their pages, in the order of reading
-    "The idea": "zero 02 03 04 05 37 06 07 08",
-    "Does it work?": "09 12 13 56 25 20 21 22 23 24 41 42 43 49",
+PARTS = {  # the parts of the book: the pages by what stands before the first _ of their names, in order
+    "The idea": "zero 02 03 04 05 06 07 08",
+    "The idea in depth": "62 63 66 37 12",
+    "Does it work?": "results 09 13 43 49 25 20 21 22 23 24 41 42",
     "Beyond the paper": "26 27 28 29 30 31 32",
-    "Engineering": "55 00 33 01 36 38 39 40 34 35 19 53 52 14 10 15 11 44 60 61 45 46 47 59 48 57 16 17 58 18 50 51",
+    "Engineering": (
+        "55 00 33 01 36 38 39 40 34 35 19 53 52 64 65 14 10 15 11 44 60 61 45 46 47 59 "
+        "48 56 57 16 17 58 18 50 51"
+    ),
 }
 
 
@@ -46,8 +50,8 @@ class StaleFigures(StageError):
 
 
 def library():
-    "The pages of the library: those with a number, and page zero before them."
-    return [NBS / "zero.ipynb", *sorted(NBS.glob("[0-9]*.ipynb"))]
+    "The pages that the book is made of: those with a number, page zero before them, the results."
+    return [NBS / "zero.ipynb", *sorted(NBS.glob("[0-9]*.ipynb")), NBS / "results.ipynb"]
 
 
 def number(path):
@@ -405,10 +409,15 @@ def contents():
     lists = [
         toctree(part, [entry(path) for path in paths]) for part, paths in parts(library()).items()
     ]
-    lists.append(toctree("Look", ["figures/index"]))
-    terms = (path.stem for path in companions())
-    lists.append(toctree("Look up", ["paper", *terms, "api/index", "reproducibility"]))
-    return "\n\n".join(lists)
+    look_up = ["paper", "notation", "api/index", "reproducibility"]
+    return "\n\n".join(
+        [
+            toctree("Start", ["start", "contents"]),
+            *lists,
+            toctree("Look", ["figures/index"]),
+            toctree("Look up", look_up),
+        ]
+    )
 
 
 def api_index(api):

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import replace
 
 import numpy as np
+from numpy.lib.introspect import opt_func_info
 
 from biolearn.core.arrays import Backend
 from biolearn.core.data import load_digits
@@ -155,10 +156,15 @@ def described(values):
 
 
 def machine():
-    "The kind of machine, by the last bits of its products and functions."
+    """The kind of machine, by the last bits of its products and functions, and by the log1p of
+    NumPy: where a processor has AVX-512 it rounds otherwise, and softplus is made of it.
+    """
     rng = np.random.default_rng(0)
     a, b = rng.random((100, 64), dtype="f4"), rng.random((64, 300), dtype="f4")
-    return checksum([a @ b, np.exp(a), np.tanh(b), (a @ b) @ b.T])
+    (kinds,) = opt_func_info(func_name="^log1p$").values()
+    plain = kinds["ff"]["current"].startswith("baseline")
+    bits = checksum([a @ b, np.exp(a), np.tanh(b), (a @ b) @ b.T])
+    return f"{bits} {'plain' if plain else 'vector'} log1p"
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ import biolearn
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-sys.path.insert(0, str(DOCS))
+sys.path[:0] = [str(DOCS), str(ROOT / ".ci")]
 import check_pages
 import mentions
+import reading
 import reference
 import stage
 
@@ -93,17 +94,26 @@ def test_complaints():
 def test_every_page_is_in_one_part_of_the_book():
     made = stage.parts(stage.library())
     assert sorted(path for paths in made.values() for path in paths) == sorted(stage.library())
-    assert list(made) == ["The idea", "Does it work?", "Beyond the paper", "Engineering"]
-    assert [stage.number(path) for path in made["The idea"]][:4] == ["zero", "02", "03", "04"]
+    assert list(made) == [
+        "The idea",
+        "The idea in depth",
+        "Does it work?",
+        "Beyond the paper",
+        "Engineering",
+    ]
+    idea = [stage.number(path) for path in made["The idea"]]
+    assert idea == ["zero", "02", "03", "04", "05", "06", "07", "08"]
     contents = stage.contents()
     assert [contents.count(f"<{path.stem}>") for path in stage.library()] == [1] * len(
         stage.library()
     )
 
 
-def test_the_index_lists_the_pages_in_the_same_parts_and_order():
-    told = stage.read(stage.NBS / "index.ipynb").cells[-1].source
-    found = re.findall(r"^\*\*(.*?)\*\*$|^\| \[[^]]*\]\((zero|\d\d_\w+)\.ipynb\)", told, re.M)
+CONTENTS = "\n".join(cell.source for cell in stage.read(stage.NBS / "contents.ipynb").cells)
+
+
+def test_the_pages_are_listed_in_the_same_parts_and_order():
+    found = re.findall(r"^## (.*)$|^\| \[[^]]*\]\((\w+)\.ipynb\)", CONTENTS, re.M)
     listed = {}
     for part, page in found:
         if part:
@@ -113,6 +123,22 @@ def test_the_index_lists_the_pages_in_the_same_parts_and_order():
     assert listed == {
         part: [path.stem for path in paths] for part, paths in stage.parts(stage.library()).items()
     }
+
+
+def test_the_minutes_of_each_page_are_those_that_are_measured():
+    for name, minutes in re.findall(r"^\| \[.*?\]\((\w+\.ipynb)\) \| (\d+) \|", CONTENTS, re.M):
+        measured = reading.minutes(list(reading.visible_cells(stage.NBS / name)))
+        assert abs(int(minutes) - measured) <= max(1, measured / 10), name
+
+
+def test_the_paths_of_the_index_take_as_long_as_it_says():
+    index = "\n".join(cell.source for cell in stage.read(stage.NBS / "index.ipynb").cells)
+    (zero,) = re.findall(r"\*\*(\d+) minutes, the paper:", index)
+    (hours,) = re.findall(r"\*\*([\d.]+) hours, the idea:", index)
+    idea = stage.parts(stage.library())["The idea"]
+    minutes = [reading.minutes(list(reading.visible_cells(path))) for path in idea]
+    assert abs(int(zero) - minutes[0]) <= 1
+    assert abs(60 * float(hours) - sum(minutes)) <= 15
 
 
 def test_a_page_in_no_part_or_in_two_is_an_error(monkeypatch):

@@ -2,7 +2,8 @@
 
 tests/golden.json holds what the code of commit 0a15ec4, from before the package was divided, made of
 the seeds in golden.py: for two kinds of matrix kernels checksums of every bit, and for all machines
-a mean and a size. If they change on purpose, ALGORITHM in core.checkpoints is raised, so that no
+a mean and a size. (A third kind of machine, without AVX-512, was added by code whose bits on the
+first two were still those.) If they change on purpose, ALGORITHM in core.checkpoints is raised, so that no
 trained network and no checkpoint passes for one of the new kind.
 """
 

@@ -19,10 +19,8 @@ ROOT = checkout()
 NBS = ROOT / "nbs"
 LIBRARY = [NBS / "zero.ipynb", *sorted(NBS.glob("[0-9]*.ipynb"))]
 FIGURES = sorted((NBS / "figures").glob("*.ipynb"))
-PLAIN = [
-    NBS / "index.ipynb",
-    NBS / "notation.ipynb",
-]  # text only: nothing to run, nothing to practise
+TEXT = [NBS / f"{name}.ipynb" for name in ("results", "start", "contents", "notation")]
+PLAIN = [NBS / "index.ipynb", *TEXT]  # text only: nothing to run, nothing to practise
 SETTINGS = configparser.ConfigParser()
 SETTINGS.read(ROOT / "settings.ini", encoding="utf-8")
 USER, REPO, BRANCH, URL = (SETTINGS["DEFAULT"][k] for k in ("user", "repo", "branch", "git_url"))
@@ -82,7 +80,7 @@ def test_the_first_cell_opens_the_page(path):
     assert "**You need** " in first and f"[notation table]({up}notation.ipynb)" in first
 
 
-@pytest.mark.parametrize("path", PLAIN, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", TEXT, ids=lambda p: p.stem)
 def test_pages_of_text_open_elsewhere_too(path):
     assert badges(path) in prose(path)
 
@@ -152,10 +150,11 @@ def test_links_lead_to_files_that_exist(path):
         assert "://" in link or (path.parent / link).exists(), link
 
 
-def test_every_page_stands_in_the_index_and_the_index_is_reached():
-    index = prose(NBS / "index.ipynb")
-    for path in LIBRARY + [NBS / "notation.ipynb"]:
-        assert f"]({path.name})" in index, path.name
+def test_every_page_is_listed_and_the_index_leads_to_the_list():
+    contents, index = prose(NBS / "contents.ipynb"), prose(NBS / "index.ipynb")
+    for path in LIBRARY + [NBS / "results.ipynb", NBS / "start.ipynb", NBS / "notation.ipynb"]:
+        assert f"]({path.name})" in contents, path.name
+    assert "](contents.ipynb)" in index and "](start.ipynb)" in index
 
 
 # ---- the cell that installs at need --------------------------------------------------------------

@@ -261,7 +261,20 @@ def test_inference_curve_draws_mean_band_and_singles():
     assert np.allclose(
         np.sort(np.concatenate([TRACE.mean(axis=1) - error, TRACE.mean(axis=1) + error])), edges
     )
-    assert ax.get_xlabel() == "inference step" and "nats" in ax.get_ylabel()
+    assert ax.get_xlabel() == "step of inference" and "nats" in ax.get_ylabel()
+    assert [text.get_text() for text in ax.texts] == [
+        "single examples",
+        "mean of 8 ± standard error",
+    ]
+
+
+def test_a_published_mean_stands_next_to_ours_on_one_scale():
+    fig = pl.inference_curve(TRACE, published=(-55, -30))
+    arrows = [text for text in fig.axes[1].texts if text.arrow_patch is not None]
+    ends = [(arrow.xyann[1], arrow.xy[1]) for arrow in arrows]
+    mean = TRACE.mean(axis=1)
+    assert np.allclose(ends, [(mean[0], mean[-1]), (-55, -30)])
+    assert fig.axes[1].get_ylim()[0] < -55 and fig.axes[1].get_ylim()[1] == 0
 
 
 def test_inference_curve_of_few_examples():
@@ -332,10 +345,31 @@ def test_training_curves_draw_the_history():
         [[row[k] for row in HISTORY] for k in ("log_p_start", "log_p_end")],
     )
     assert fig.axes[0].get_yscale() == "log" and fig.axes[3].get_yscale() == "linear"
-    named = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in fig.axes]
+    named = [[text.get_text() for text in ax.texts] for ax in fig.axes]
     assert (
         named[0] == ["g1", "g2"] and named[1] == ["f1", "f2"] and named[3] == ["h0", "h1", "h2"]
     )  # rms counts from the pixels
+
+
+@pytest.mark.parametrize(
+    "ends, heights",
+    [
+        ([0, 1], [0, 1]),  # far apart: where the lines end
+        ([0.5, 0.5], [0.45, 0.55]),  # the first line has the lower name
+        ([0.52, 0.5, 0.0], [0.56, 0.46, 0.0]),
+        ([0.5, 0.45, 0.6], [0.5167, 0.4167, 0.6167]),  # a pair that then meets a third
+    ],
+)
+def test_names_stand_where_lines_end_and_never_on_one_another(ends, heights):
+    ax = Figure().add_subplot()
+    for end in ends:
+        ax.plot([0, 1], [0, end], label=f"to {end}")
+    ax.plot([0, 1], [0, 0])
+    ax.set_ylim(0, 1)
+    pl.name_lines(ax, gap=0.1)
+    assert [text.get_text() for text in ax.texts] == [f"to {end}" for end in ends]
+    assert np.allclose([text.xy[1] for text in ax.texts], heights, atol=1e-4)
+    assert [t.get_color() for t in ax.texts] == [line.get_color() for line in ax.lines[:-1]]
 
 
 @pytest.mark.parametrize("layers", [1, 3])

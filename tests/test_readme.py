@@ -1,5 +1,5 @@
-"""The README tells the truth: its code runs, its links exist, and its numbers are those of the
-committed figures.
+"""The README and the pages that it leads to tell the truth: their code runs, their links exist, and
+their numbers are those of the committed figures.
 """
 
 import json
@@ -14,6 +14,15 @@ from biolearn.core.rng import Random
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def text_of(page):
+    "All that a page of text says."
+    cells = json.loads((ROOT / "nbs" / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells)
+
+
+START, RESULTS = text_of("start"), text_of("results")
 PAPER = ROOT / "figures" / "paper"
 
 
@@ -35,7 +44,7 @@ def run(code, pictures):
 def test_the_code_is_short_and_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures = np.asarray(Random(0).uniform((20, 784)), dtype=np.float32)
-    shipped, three, eight = re.findall(r"```python\n(.*?)```", README, re.S)
+    shipped, three, eight = re.findall(r"```python\n(.*?)```", README + START, re.S)
     assert len(lines(shipped)) == len(lines(three)) == 3 and len(lines(eight)) <= 8
     assert run(shipped, pictures)["samples"].shape == (3, 784)
     assert run(three, pictures)["samples"].shape == (100, 784)
@@ -60,7 +69,7 @@ def test_links_lead_somewhere(link):
 
 
 def row(start):
-    (line,) = [line for line in README.splitlines() if line.startswith(f"| {start}")]
+    (line,) = [line for line in RESULTS.splitlines() if line.startswith(f"| {start}")]
     return line
 
 
@@ -120,10 +129,27 @@ def test_the_table_repeats_the_committed_values():
         )
 
 
+def test_the_table_of_parts_repeats_the_committed_values():
+    variants = json.loads((ROOT / "figures" / "results.json").read_text())["variants"]
+    for start, name in (
+        ("none", "paper"),
+        ("no inference", "no inference"),
+        ("no pull from", "alpha 0"),
+        ("gradient descent", "sgd"),
+    ):
+        found = variants[name]["metrics"]["GENERATE (nats)"]
+        stated = f"{found['mean']:.1f} ± {found['sd']:.1f}".replace("-", "−")
+        assert f"| {stated} |" in row(start)
+    assert variants["no noise"]["diverged"] == [0, 1, 2] and "all three" in row("no noise")
+    exact = variants["exact gradient"]
+    assert len(exact["diverged"]) == 2 and "two of three" in row("exact gradient")
+    assert f"| {exact['metrics']['GENERATE (nats)']['mean']:.0f} (one run)" in row("exact gradient")
+
+
 def test_the_table_of_peers_repeats_the_committed_values():
     found, lines = (
         values("table3_yardstick"),
-        README[README.index("| model | seeds |") :].split("\n\n")[0].splitlines()[2:],
+        RESULTS[RESULTS.index("| model | seeds |") :].split("\n\n")[0].splitlines()[2:],
     )
     mean = lambda model, key, form: (
         form.format(found[model][key]["mean"]) if key in found[model] else "–"

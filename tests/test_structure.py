@@ -195,14 +195,6 @@ def test_functions_with_too_many_branches_or_parameters(repository):
     assert complex_one.startswith("biolearn/bad.py:1") and long_one.startswith("biolearn/bad.py:22")
 
 
-def test_exported_cells_are_measured_without_empty_lines_and_directives(repository):
-    pytest.importorskip("ruff")
-    cells = ["#| default_exp m", "#| export\na = 1\n\nb = 2", "#| export\n" + "c = 3\n" * 30]
-    found = structure.measure(repository({"nbs/01_m.ipynb": cells, "biolearn/m.py": "a = 1\n"}))
-    assert found["median exported cell (lines)"][0] == 16
-    assert found["largest exported cell (lines)"] == (30, ["01_m.ipynb: 30 lines"])
-
-
 def write_page(root, name, *cells):
     """Write a notebook of `cells`: Markdown is what begins with a heading; code that ends in `;` has
     an output.
@@ -246,8 +238,88 @@ def test_the_way_to_the_first_training_follows_the_order_of_reading(tmp_path):
     assert found["before the first training (lines of code)"] == (3 + 4, place)
     assert found["before the first sample (cells)"] == (5, ["02_next.ipynb, cell 2"])
     assert found["before the first sample (lines of code)"][0] == 7 + 2
-    share, bare = found["code of the idea with an output (%)"]
-    assert share == 50 and bare == place
+
+
+@pytest.mark.parametrize(
+    "text, lines",
+    [
+        ("#| export\na = 1\n\nb = (\n    2,\n)  # two\n# three\n", 4),
+        ("import a\nfrom b import (\n    c,\n)\n\n\ndef f():\n    'Says.'\n    return c\n", 2),
+        ('class A:\n    """Says\n    more."""\n\n    b = """text\n    of two"""\n', 3),
+        ("%pip install b\nprint(1)\n", 2),
+    ],
+)
+def test_lines_of_code_are_neither_docstrings_nor_imports_nor_comments(text, lines):
+    assert reading.code_lines(text) == lines
+
+
+def test_cells_that_run_show_something_and_exported_ones_are_short(tmp_path):
+    write_book(tmp_path)
+    write_page(
+        tmp_path,
+        "01_last.ipynb",
+        "# Last",
+        "import a\n\n\ndef f(): ...",  # defines: nothing to show
+        "a = f()",
+        "print(1);",
+        "#| export\n" + "c = 3\n" * 30,
+        "#| export\nb = 2",
+    )
+    found = reading.measure_reading(tmp_path)
+    assert found["cells of the book that show nothing"] == (
+        2,
+        ["02_next.ipynb, cell 1", "01_last.ipynb, cell 2"],
+    )
+    assert found["cells of the idea that show nothing"][0] == 1
+    assert found["largest exported cell of the book (code)"] == (30, ["01_last.ipynb, cell 4: 30"])
+    assert found["median exported cell of the book (code)"][0] == 3  # of 30, 3 and 1
+    assert found["largest exported cell of the idea (code)"] == (3, [])
+
+
+TABLE = """# Notation
+
+| write | not | example |
+|---|---|---|
+| draw | paints, painted | a network draws |
+| next to | *beside* | |
+
+| write | or not | |
+|---|---|---|
+| any | word | |"""
+
+
+def test_words_that_notation_replaces_are_found_in_text_and_not_in_code(tmp_path):
+    write_book(tmp_path)
+    name = "replaced words that are still written"
+    assert reading.measure_reading(tmp_path)[name] == (0, [])
+    write_page(tmp_path, "notation.ipynb", TABLE)
+    write_page(tmp_path, "01_last.ipynb", "# Beside words, painted besides", "beside = painted")
+    (tmp_path / "nbs" / "figures").mkdir()
+    write_page(tmp_path, "figures/fig1_a.ipynb", "# It paints, any")
+    places = [
+        "01_last.ipynb, cell 0: Beside",
+        "01_last.ipynb, cell 0: painted",
+        "fig1_a.ipynb, cell 0: paints",
+    ]
+    assert reading.measure_reading(tmp_path)[name] == (3, places)
+
+
+def test_the_words_of_the_index_leave_out_code_pictures_and_addresses(tmp_path):
+    write_book(tmp_path)
+    text = "# Five words\n\n[read](a/b.md) **are** one-two\n<img alt='not'>\n```sh\nmake\n```"
+    write_page(tmp_path, "index.ipynb", text)
+    assert reading.measure_reading(tmp_path)["words of the index"] == (5, [])
+
+
+def test_minutes_are_measured_and_written_where_the_pages_are_listed(tmp_path):
+    write_book(tmp_path)
+    write_page(tmp_path, "02_next.ipynb", "# " + "word " * 399, "a = 1\n" * 60)
+    rows = "# Pages\n\n| [zero](zero.ipynb) | 0 | a |\n| [two](02_next.ipynb) | 77 | see 77 |"
+    write_page(tmp_path, "contents.ipynb", rows)
+    reading.write_minutes(tmp_path)
+    (cell,) = reading.visible_cells(tmp_path / "nbs" / "contents.ipynb")
+    lines = cell.text.splitlines()[2:]
+    assert lines == ["| [zero](zero.ipynb) | 1 | a |", "| [two](02_next.ipynb) | 5 | see 77 |"]
 
 
 def test_where_nothing_is_trained_all_is_passed_and_without_a_book_nothing_is_measured(tmp_path):
