@@ -2,7 +2,7 @@
 
 // What runs beside the page, so that the page never freezes. Each part of the page has at most one
 // job here: a new one takes the place of the old. A job is a generator; between two of its results
-// the worker looks for messages.
+// the worker looks for messages. The parts that a reader waits for come first.
 function workerMain(tools) {
   let model = null;
   const jobs = new Map(); // part of the page -> {id, results}
@@ -62,14 +62,16 @@ function workerMain(tools) {
     },
   };
 
+  const ORDER = ["complete", "fields", "explain", "dream", "walk"];
+
   function advance() {
-    for (const [part, job] of jobs) {
-      const { value, done } = job.results.next();
-      if (done) {
-        jobs.delete(part);
-      } else {
-        postMessage({ part, id: job.id, ...value });
-      }
+    const part = ORDER.find((name) => jobs.has(name));
+    const { id, results } = jobs.get(part);
+    const { value, done } = results.next();
+    if (done) {
+      jobs.delete(part);
+    } else {
+      postMessage({ part, id, ...value });
     }
     if (jobs.size > 0) {
       setTimeout(advance);
