@@ -5,6 +5,7 @@ after the other and posts back what they return. That works in Chromium and in F
 needs nothing that drives them.
 """
 
+import contextlib
 import functools
 import http.server
 import json
@@ -20,12 +21,14 @@ CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-quic"]
 FOLLOW = """<script>
-const post = (result) => fetch("/result", { method: "POST", body: JSON.stringify(result) });
+const server = "SERVER";
+const post = (result) =>
+  fetch(server + "result", { method: "POST", body: JSON.stringify(result) });
 addEventListener("error", (event) => post({ error: event.message }));
 addEventListener("load", async () => {
   const AsyncFunction = (async () => {}).constructor;
   for (;;) {
-    const task = await (await fetch("/task")).json();
+    const task = await (await fetch(server + "task")).json();
     try {
       const value = await new AsyncFunction("given", task.script)(task.given);
       await post({ value: value ?? null });
@@ -52,7 +55,7 @@ def firefox():
 
 
 def browsers():
-    "The browsers of this machine: {name: command line that wants a profile's folder and an address}."
+    "The browsers of this machine, {name: command line}; it wants a profile's folder and an address."
     found = {
         "chromium": chromium() and [chromium(), *FLAGS, "--user-data-dir={profile}", "{address}"],
         "firefox": firefox() and [firefox(), "--headless", "--profile", "{profile}", "{address}"],
@@ -68,10 +71,14 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             super().do_GET()
             return
         body = json.dumps(self.server.tasks.get()).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # the browser has gone
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+    def end_headers(self):
+        self.send_header("Access-Control-Allow-Origin", "*")  # also for a page opened as a file
+        super().end_headers()
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -113,20 +120,23 @@ class Page:
     folder : where the page is; a copy of it that follows this server is written there.
     page : its name.
     command : one of `browsers()`.
+    as_file : is the page opened as a file, or by HTTP?
     """
 
-    def __init__(self, folder, page, command):
+    def __init__(self, folder, page, command, as_file=False):
+        self.server, self.command, self.page = Server(folder), command, page
+        follow = FOLLOW.replace("SERVER", self.server.address(""))
         text = (Path(folder) / page).read_text(encoding="utf-8")
         head, title, rest = text.partition("<title>")
-        followed = Path(folder) / f"followed-{page}"
-        followed.write_text(head + FOLLOW + title + rest, encoding="utf-8")
-        self.server, self.command, self.page = Server(folder), command, followed.name
+        followed = Path(folder).resolve() / f"followed-{page}"
+        followed.write_text(head + follow + title + rest, encoding="utf-8")
+        self.address = followed.as_uri() if as_file else self.server.address(followed.name)
         self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
     def __enter__(self):
         self.server.__enter__()
-        address = self.server.address(self.page)
-        arguments = [p.format(profile=self.profile.name, address=address) for p in self.command]
+        places = {"profile": self.profile.name, "address": self.address}
+        arguments = [part.format(**places) for part in self.command]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.browser = subprocess.Popen(arguments, **quiet)
         return self
@@ -150,14 +160,3 @@ class Page:
         if "error" in answer:
             raise PageError(f"{self.page}: {answer['error']}")
         return answer["value"]
-
-
-def written_by_scripts(path, milliseconds=20_000):
-    """The text of the page at `path`, opened as a file in Chromium, after `milliseconds` of its own
-    time, which pass more quickly than ours.
-    """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [chromium(), *FLAGS, f"--user-data-dir={profile}", "--dump-dom"]
-        command += [f"--virtual-time-budget={milliseconds}", Path(path).as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout

@@ -35,7 +35,6 @@ const list = (array) => Array.from(array);
 """
 
 
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     "The page as it is built."
@@ -44,18 +43,22 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(
-    scope="module",
-    params=list(BROWSERS)
-    or [pytest.param("", marks=pytest.mark.skip(reason="no Chromium and no Firefox was found"))],
-)
-def page(request, folder):
+WITHOUT = pytest.param("", marks=pytest.mark.skip(reason="no Chromium and no Firefox was found"))
+
+
+@pytest.fixture(scope="module", params=list(BROWSERS) or [WITHOUT])
+def browser(request):
+    return BROWSERS[request.param]
+
+
+@pytest.fixture(scope="module")
+def page(browser, folder):
     "A page of the browser, with the functions of the page `play` and nothing else of it."
     sources = ("data.js", "network.js", "synapse.js")
     scripts = "".join(f'<script src="{name}"></script>' for name in sources)
     text = f"<!doctype html><meta charset=utf-8><title>test</title>{scripts}"
     (folder / "test.html").write_text(text + f"<script>{PREPARE}</script>", encoding="utf-8")
-    with headless.Page(folder, "test.html", BROWSERS[request.param]) as page:
+    with headless.Page(folder, "test.html", browser) as page:
         yield page
 
 
@@ -114,24 +117,24 @@ def complete(model, x, visible, start, rounds, inference):
     return x
 
 
-@pytest.mark.parametrize("alpha", [0.001, 0.3])
-def test_inpainting(page, model, ten, alpha):
+@pytest.mark.parametrize("alpha, rounds", [(0.001, 20), (0.3, 5)])
+def test_inpainting(page, model, ten, alpha, rounds):
     masks = half_masks((28, 28))
     names = ["left", "right", "top", "bottom"]
     visible = np.stack([masks[names[i % 4]] for i in range(10)])
     start = Random(0).stream("start").uniform((10, 784))
     script = """return given.x.map((x, i) => {
       const visible = given.visible[i].map(Number);
-      const settings = { alpha: given.alpha };
-      const rounds = [...tools.inpaintRounds(model, x, visible, given.start[i], settings)];
-      return [rounds[1], rounds.at(-1)].map(({ picture }) => list(picture));
+      const { alpha, rounds } = given;
+      const made = [...tools.inpaintRounds(model, x, visible, given.start[i], { alpha, rounds })];
+      return [made[1], made.at(-1)].map(({ picture }) => list(picture));
     });"""
-    given = {"x": ten, "visible": visible, "start": start, "alpha": alpha}
+    given = {"x": ten, "visible": visible, "start": start, "alpha": alpha, "rounds": rounds}
     answers = np.array(in_browser(page, script, **given))
-    for column, rounds in ((0, 1), (1, 20)):
-        theirs = complete(model, ten, visible, start, rounds, Inference(alpha=alpha))
+    for column, count in ((0, 1), (1, rounds)):
+        theirs = complete(model, ten, visible, start, count, Inference(alpha=alpha))
         worst = np.abs(answers[:, column] - theirs).max()
-        print(f"alpha = {alpha}: pictures after {rounds} rounds differ by {worst:.1e}")
+        print(f"alpha = {alpha}: pictures after {count} rounds differ by {worst:.1e}")
         assert worst < TOLERANCE
 
 
@@ -176,7 +179,7 @@ def test_the_synapse_reads_the_voltage_as_the_library_does(page):
     ]);
     const quiet = { ...synapse.TRIAL, noise: 0 };
     const random = tools.randomNumbers(0);
-    const pairs = Array.from({ length: 40000 }, () =>
+    const pairs = Array.from({ length: 10000 }, () =>
       synapse.onePair(synapse.randomSlope(quiet, random), quiet, random));
     const near = pairs.filter(({ deltaT }) => Math.abs(deltaT - 10) < 0.5);
     const mean = near.reduce((sum, { deltaW }) => sum + deltaW, 0) / near.length;
@@ -196,3 +199,69 @@ def test_the_synapse_reads_the_voltage_as_the_library_does(page):
     standard_error = 0.5 / np.sqrt(answers["near"])
     assert abs(answers["mean"] - expected_curve(np.array([10.0]), trial)[0]) < 4 * standard_error
     assert abs(answers["spread"] / trial.noise - 1) < 4 / np.sqrt(2 * 2000)
+
+
+# ---- the page itself -----------------------------------------------------------------------------
+
+USE = """
+const $ = (id) => document.getElementById(id);
+const wait = (test) => new Promise((resolve) => {
+  const look = () => (test() ? resolve() : setTimeout(look, 20));
+  look();
+});
+const words = (id) => $(id).textContent;
+const press = (id, key, shiftKey = false) =>
+  $(id).dispatchEvent(new KeyboardEvent("keydown", { key, shiftKey, cancelable: true }));
+await wait(() => words("draw-status") && words("dream-status") && words("explain-status"));
+"""
+
+
+def test_the_page_opened_as_a_file_can_be_used(browser, folder):
+    "Without a server: the worker starts, each part shows its result, the keyboard draws."
+    script = """
+    const before = words("draw-status");
+    const round = $("draw-round");
+    await wait(() => round.value === "20");
+    $("draw-status").textContent = "";
+    press("draw-input", "ArrowLeft");
+    press("draw-input", " ");
+    press("draw-input", "ArrowUp", true);
+    await wait(() => words("draw-status"));
+    const after = words("draw-status");
+    const dreams = new Set([words("dream-status")]);
+    document.querySelector("input[name=dream-prior][value=mixture]").click();
+    await wait(() => !dreams.has(words("dream-status")));
+    $("dream-step").value = 45;
+    $("dream-step").dispatchEvent(new Event("input"));
+    $("explain-dreamt").click();
+    $("explain-unit").value = 7;
+    $("explain-unit").dispatchEvent(new Event("change"));
+    const followed = words("explain-status");
+    $("synapse-many").click();
+    const requests = performance.getEntriesByType("resource").map((entry) => entry.name);
+    return { before, after, followed, requests, synapse: words("synapse-status") };"""
+    with headless.Page(folder, "index.html", browser, as_file=True) as page:
+        found = page.run(USE + script)
+        server = page.server.address("")
+    assert found["before"].startswith("20 rounds for 392 missing pixels took")
+    # the rubber has a radius of about two pixels: it takes some of the visible half
+    missing = int(found["after"].split()[3])
+    assert 392 + 5 <= missing <= 392 + 40
+    assert found["followed"].startswith("Unit 7: the pull goes from")
+    assert "random pairs of spikes" in found["synapse"]
+    asked = [name for name in found["requests"] if not name.startswith(("file:", "blob:", server))]
+    assert asked == [], "the page asks another server"
+
+
+def test_the_page_weighs_less_than_six_megabytes(tmp_path):
+    play.write(tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < play.MOST_BYTES
+
+
+def test_networks_that_differ_are_not_packed_as_one(monkeypatch):
+    def load(name):
+        return load_trained("supervised" if name == "mixture" else name)
+
+    monkeypatch.setattr(play, "load_trained", load)
+    with pytest.raises(play.PlayError, match="differ in f1.W"):
+        play.arrays()
