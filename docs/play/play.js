@@ -96,7 +96,10 @@
           ? `log p(x,h) from ${number(all[0], 1)} to ${number(all.at(-1), 1)} nats in ${last} rounds`
           : "log p(x,h): no round has been made",
       });
-      plot.line(all.map((log, step) => [step, log]), "line thin");
+      plot.line(
+        all.map((log, step) => [step, log]),
+        "line thin",
+      );
       logs.forEach((_, k) => {
         const step = (k + 1) * (nSteps + 1) - 1;
         plot.dot([step, all[step]], "dots", 3);
@@ -303,10 +306,19 @@
       });
       dream.logs.forEach((logs, k) => {
         const start = k * (logs.length - 1);
-        plot.line(logs.map((log, j) => [start + j, log]), "line");
+        plot.line(
+          logs.map((log, j) => [start + j, log]),
+          "line",
+        );
         plot.dot([start + logs.length - 1, logs.at(-1)], "dots", 3);
       });
-      plot.line([[place, y[0]], [place, Math.min(y[1], 0)]], "now");
+      plot.line(
+        [
+          [place, y[0]],
+          [place, Math.min(y[1], 0)],
+        ],
+        "now",
+      );
     }
 
     function stop() {
@@ -466,17 +478,40 @@
         yName: `activity of unit ${j}`,
         label: `Unit ${j} over ${steps} steps`,
       });
-      plot.line([[0, target], [steps, target]], "line target");
-      heard.forEach((value, step) => plot.line([[step, value], [step, target]], "pull"));
-      plot.line(heard.map((value, step) => [step, value]), "line");
-      plot.line(h1.map((value, step) => [step, value]), "line unit");
+      plot.line(
+        [
+          [0, target],
+          [steps, target],
+        ],
+        "line target",
+      );
+      heard.forEach((value, step) =>
+        plot.line(
+          [
+            [step, value],
+            [step, target],
+          ],
+          "pull",
+        ),
+      );
+      plot.line(
+        heard.map((value, step) => [step, value]),
+        "line",
+      );
+      plot.line(
+        h1.map((value, step) => [step, value]),
+        "line unit",
+      );
       const [first, last] = [target - heard[0], target - heard[steps]];
       byId("explain-status").textContent =
         `Unit ${j}: the pull goes from ${number(first, 3)} to ${number(last, 3)}, ` +
         `its activity from ${number(h1[0], 3)} to ${number(h1[steps], 3)}.`;
     }
 
-    for (const [id, name] of [["explain-drawn", "completed"], ["explain-dreamt", "dreamt"]]) {
+    for (const [id, name] of [
+      ["explain-drawn", "completed"],
+      ["explain-dreamt", "dreamt"],
+    ]) {
       byId(id).addEventListener("click", () => {
         if (shown[name]) {
           ui.uncheck(named);
@@ -561,9 +596,24 @@
         yName: "voltage (mV)",
         label: `Voltage of the second neuron with slope ${number(slope.value, 2)} mV/ms`,
       });
-      plot.line([[-halfWidth, threshold], [halfWidth, threshold]], "dashed");
-      plot.line([[0, low], [0, high]], "dotted");
-      plot.line(Array.from(V, (v, k) => [times[k], v]), "line thin");
+      plot.line(
+        [
+          [-halfWidth, threshold],
+          [halfWidth, threshold],
+        ],
+        "dashed",
+      );
+      plot.line(
+        [
+          [0, low],
+          [0, high],
+        ],
+        "dotted",
+      );
+      plot.line(
+        Array.from(V, (v, k) => [times[k], v]),
+        "line thin",
+      );
       if (!Number.isNaN(deltaT)) {
         plot.dot([deltaT, threshold], "spike", 5.5);
       }
@@ -580,8 +630,20 @@
           "Weight change against spike-time difference: positive and falling where the second " +
           "neuron spikes afterwards, negative where it spiked before",
       });
-      plot.line([[-REACH, 0], [REACH, 0]], "dotted");
-      plot.line([[0, -most], [0, most]], "dotted");
+      plot.line(
+        [
+          [-REACH, 0],
+          [REACH, 0],
+        ],
+        "dotted",
+      );
+      plot.line(
+        [
+          [0, -most],
+          [0, most],
+        ],
+        "dotted",
+      );
       for (const side of [-1, 1]) {
         const lags = Array.from({ length: 81 }, (_, k) => side * Math.max(k / 2, 0.01));
         const curve = lags.map((lag) => [lag, tools.expectedChange(lag, tools.TRIAL)]);
@@ -593,7 +655,13 @@
       for (const { centre, count, sum, squares } of bins.filter((bin) => bin.count >= FEWEST)) {
         const mean = sum / count;
         const spread = Math.sqrt(Math.max(squares / count - mean * mean, 0) / (count - 1));
-        plot.line([[centre, mean - spread], [centre, mean + spread]], "line");
+        plot.line(
+          [
+            [centre, mean - spread],
+            [centre, mean + spread],
+          ],
+          "line",
+        );
         plot.dot([centre, mean], "dots", 4.5);
       }
     }
