@@ -6,7 +6,6 @@
   const { SIDE, byId, number } = ui;
   const PIXELS = SIDE * SIDE;
   const ROUNDS = 20;
-  const DIGITS_OF_A_CLASS = 2;
   const FRAME = 60; // ms between two pictures
   const LARGEST_LOG = 1e5; // beyond it inference has diverged
   const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
@@ -20,14 +19,18 @@
   // What one part shows can be explained in another.
   const shown = { completed: null, dreamt: null };
 
+  // The digits of the page in their order: as many examples of each class.
   function digitsOf(pixels) {
-    const classes = Array.from({ length: pixels.length / PIXELS }, (_, i) => i);
-    return classes.map((i) => {
-      const [digit, example] = [Math.floor(i / DIGITS_OF_A_CLASS), (i % DIGITS_OF_A_CLASS) + 1];
+    const ofAClass = pixels.length / PIXELS / 10;
+    return Array.from({ length: 10 * ofAClass }, (_, i) => {
+      const [digit, example] = [Math.floor(i / ofAClass), (i % ofAClass) + 1];
       const picture = pixels.slice(i * PIXELS, (i + 1) * PIXELS);
-      return { label: `the digit ${digit}, example ${example}`, picture };
+      return { digit, example, picture, label: `the digit ${digit}, example ${example}` };
     });
   }
+
+  const placeOf = (digits, digit, example) =>
+    digits.findIndex((one) => one.digit === digit && one.example === example);
 
   // ---- draw or erase ----------------------------------------------------------------------------
 
@@ -241,7 +244,7 @@
       state.start = offered[index].picture;
       begin();
     };
-    const checked = 2 * DIGITS_OF_A_CLASS + 1; // the second 2
+    const checked = placeOf(digits, 2, 2);
     ui.choices(byId("draw-digits"), offered, {
       name: "draw-digit",
       draw: ui.drawInk,
@@ -389,7 +392,7 @@
 
   function walkPart(ask, digits) {
     const COUNT = 9;
-    const ends = { from: 3 * DIGITS_OF_A_CLASS + 1, to: 6 * DIGITS_OF_A_CLASS + 1 };
+    const ends = { from: placeOf(digits, 3, 2), to: placeOf(digits, 6, 2) };
     const strips = byId("walk-strips");
     const rows = ["Directed model", "Chain"].map((words) => {
       const title = document.createElement("p");
@@ -428,11 +431,12 @@
     const SHOWN = 6;
     const settings = { nSteps: 15, delta: 0.1, alpha: 0.001 };
     const unit = byId("explain-unit");
+    const first = placeOf(digits, 4, 1);
     let answer = null;
     const named = ui.choices(byId("explain-digits"), digits, {
       name: "explain-digit",
       draw: ui.drawInk,
-      checked: 4 * DIGITS_OF_A_CLASS,
+      checked: first,
       picked: (index) => explain(digits[index].picture),
     });
 
@@ -524,7 +528,7 @@
       ui.uncheck([...document.querySelectorAll("input[type=radio][name=explain-unit]")]);
       follow(j);
     });
-    explain(digits[4 * DIGITS_OF_A_CLASS].picture);
+    explain(digits[first].picture);
   }
 
   // ---- a synapse --------------------------------------------------------------------------------
@@ -681,7 +685,9 @@
         "The network is not there: data.js is written by `python docs/play.py FOLDER`.";
       return;
     }
-    const ask = ui.startWorker();
+    const ask = ui.startWorker((message) => {
+      byId("loading").textContent = `The computation has failed: ${message}`;
+    });
     ask("data", { packed: PLAY_DATA }, ({ digits: pixels }) => {
       byId("loading").textContent = "";
       const digits = digitsOf(pixels);

@@ -240,9 +240,10 @@ function uiTools() {
 
   // The worker is made of the functions' own text, since a page that was opened as a file may not
   // load one. ask(part, question, answer) replaces what that part has asked before.
-  function startWorker() {
+  function startWorker(failed) {
     const source = `"use strict";\n${networkTools}\n${workerMain}\nworkerMain(networkTools());`;
     const worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+    worker.onerror = (event) => failed(event.message);
     const asked = new Map();
     worker.onmessage = ({ data }) => {
       const last = asked.get(data.part);
