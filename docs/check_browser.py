@@ -7,11 +7,10 @@ order of headings, alternative texts). And the search finds what a reader looks 
 
 import functools
 import http.server
-import os
-import shutil
 import threading
 from pathlib import Path
 
+import headless
 import pytest
 
 sync_api = pytest.importorskip(
@@ -23,18 +22,7 @@ axe_module = pytest.importorskip(
 )
 
 BOOK = Path(__file__).parent.parent / "_docs" / "html"
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+CHROMIUM = headless.chromium()
 PAGES = sorted(p.relative_to(BOOK).as_posix() for p in BOOK.rglob("*.html"))
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
@@ -44,7 +32,7 @@ def browser():
     with sync_api.sync_playwright() as playwright:
         if CHROMIUM is None and not Path(playwright.chromium.executable_path).exists():
             pytest.skip("no Chromium was found: install one, or name it in CHROMIUM")
-        with playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser:
+        with playwright.chromium.launch(executable_path=CHROMIUM, args=headless.FLAGS) as browser:
             yield browser
 
 

@@ -18,8 +18,15 @@ import threading
 from pathlib import Path
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-quic"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 FOLLOW = """<script>
 const server = "SERVER";
 const post = (result) =>
@@ -56,11 +63,12 @@ def firefox():
 
 def browsers():
     "The browsers of this machine, {name: command line}; it wants a profile's folder and an address."
-    found = {
-        "chromium": chromium() and [chromium(), *FLAGS, "--user-data-dir={profile}", "{address}"],
-        "firefox": firefox() and [firefox(), "--headless", "--profile", "{profile}", "{address}"],
-    }
-    return {name: command for name, command in found.items() if command}
+    found, profile = {}, "--user-data-dir={profile}"
+    if chromium():
+        found["chromium"] = [chromium(), "--headless", *FLAGS, profile, "{address}"]
+    if firefox():
+        found["firefox"] = [firefox(), "--headless", "--profile", "{profile}", "{address}"]
+    return found
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

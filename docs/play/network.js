@@ -151,8 +151,8 @@ function networkTools({ simd = true } = {}) {
   }
 
   // The same loop in WebAssembly, with four numbers to an instruction: a completion takes a quarter
-  // of the time. Null where the browser has no such instructions. The memory of the module holds the sums, the addresses and the entries of
-  // the rows that are added, and then the weights.
+  // of the time. Null where the browser has no such instructions. The memory of the module holds
+  // the sums, the addresses and the entries of the rows that are added, and then the weights.
   function fourAtOnce() {
     const ROOM = 4096; // bytes for the numbers of 1,024 units, more than any layer has
     const code = webAssemblyThatAddsRows(ROOM, 2 * ROOM);
