@@ -155,7 +155,7 @@ class Page:
         self.server.__exit__(*error)
         self.profile.cleanup()
 
-    def run(self, script, given=None, timeout=60):
+    def run(self, script, given=None, timeout=120):
         """What `script`, the body of an asynchronous function of `given`, returns.
 
         PageError if the page has failed, or says nothing within `timeout` seconds.

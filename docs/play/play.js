@@ -74,7 +74,7 @@
     const frames = ui.paced(showRound, FRAME);
 
     function showInput() {
-      const marked = document.activeElement === canvas;
+      const marked = canvas.matches(":focus-visible"); // by the keyboard
       ui.drawInput(canvas, { ...state, marked });
     }
 

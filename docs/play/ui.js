@@ -82,7 +82,7 @@ function uiTools() {
 
   // ---- plots ------------------------------------------------------------------------------------
 
-  const PLOT = { width: 400, height: 260, left: 54, right: 12, top: 12, bottom: 46 };
+  const PLOT = { width: 400, height: 260, left: 64, right: 12, top: 12, bottom: 46 };
 
   function svg(name, attributes, text) {
     const node = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -134,7 +134,7 @@ function uiTools() {
     node.append(svg("path", { d: frame, class: "axis" }));
     const middle = (left + width - right) / 2;
     node.append(svg("text", { x: middle, y: height - 6, "text-anchor": "middle" }, xName));
-    const aside = { transform: `translate(13 ${(top + height - bottom) / 2}) rotate(-90)` };
+    const aside = { transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)` };
     node.append(svg("text", { ...aside, "text-anchor": "middle" }, yName));
 
     const at = ([a, b]) => [across(a), up(b)];
