@@ -125,7 +125,7 @@ function uiTools() {
       const line = `M${across(value)} ${height - bottom}v4`;
       node.append(svg("path", { d: line, class: "axis" }));
     }
-    for (const { value, text } of ticks(...y, 4)) {
+    for (const { value, text } of ticks(...y, 5)) {
       const place = { x: left - 7, y: up(value) + 4, "text-anchor": "end" };
       node.append(svg("text", place, text));
       node.append(svg("path", { d: `M${left} ${up(value)}H${width - right}`, class: "grid" }));
