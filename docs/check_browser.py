@@ -7,11 +7,10 @@ order of headings, alternative texts). And the search finds what a reader looks 
 
 import functools
 import http.server
-import os
-import shutil
 import threading
 from pathlib import Path
 
+import headless
 import pytest
 
 sync_api = pytest.importorskip(
@@ -23,18 +22,7 @@ axe_module = pytest.importorskip(
 )
 
 BOOK = Path(__file__).parent.parent / "_docs" / "html"
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+CHROMIUM = headless.chromium()
 PAGES = sorted(p.relative_to(BOOK).as_posix() for p in BOOK.rglob("*.html"))
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
@@ -44,7 +32,7 @@ def browser():
     with sync_api.sync_playwright() as playwright:
         if CHROMIUM is None and not Path(playwright.chromium.executable_path).exists():
             pytest.skip("no Chromium was found: install one, or name it in CHROMIUM")
-        with playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser:
+        with playwright.chromium.launch(executable_path=CHROMIUM, args=headless.FLAGS) as browser:
             yield browser
 
 
@@ -177,3 +165,69 @@ def test_an_equation_leads_to_its_code_and_back(page, address):
     page.click("#code-target_step + .in-reference a:has-text('target_step')")
     assert page.url.endswith("api/core.layers.html#biolearn.core.layers.target_step")
     assert page.faults == []
+
+
+@pytest.fixture
+def play(page, address):
+    "The page on which a network runs, when every part of it shows its first result; with `requests`."
+    if "play/index.html" not in PAGES:
+        pytest.skip("the book is not built: make book")
+    page.requests = []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(address + "play/index.html")
+    page.wait_for_selector("#draw[data-seconds]", timeout=30_000)
+    page.wait_for_selector("#dream[data-seconds]", timeout=30_000)
+    page.wait_for_function("() => document.getElementById('explain-status').textContent")
+    return page
+
+
+def test_play_needs_no_other_server_and_is_quick(play, address):
+    foreign = [url for url in play.requests if not url.startswith((address, "blob:"))]
+    assert foreign == [] and play.faults == []
+    first = play.evaluate("Number(document.documentElement.dataset.firstPicture)")
+    whole, dream = (play.evaluate(f"Number({part}.dataset.seconds)") for part in ("draw", "dream"))
+    print(f"first picture {first:.2f} s, completion {whole:.2f} s, GENERATE {dream:.2f} s")
+    assert first < 2 and whole < 3 and dream < 0.5
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_play_can_be_read_once_it_shows_results(play, scheme):
+    play.emulate_media(color_scheme=scheme)
+    for size in (DESK, PHONE):
+        play.set_viewport_size(size)
+        assert play.evaluate(STICKS_OUT) == [], f"{size['width']} px"
+        assert accessibility(play) == [], f"{size['width']} px"
+
+
+def test_play_can_be_used_with_the_keyboard_alone(play):
+    "Every control can be reached by the Tab key; the pen, the sliders and the choices obey."
+    reached = set()
+    for _ in range(60):
+        play.keyboard.press("Tab")
+        reached.add(play.evaluate("document.activeElement.id || document.activeElement.name"))
+    wanted = play.evaluate(
+        "[...document.querySelectorAll('button, select, canvas[tabindex], input')]"
+        ".filter(e => e.checkVisibility()).map(e => e.type === 'radio' ? e.name : e.id)"
+    )
+    assert set(wanted) <= reached
+    play.focus("#draw-input")
+    before = play.text_content("#draw-status")
+    play.keyboard.press("Shift+ArrowLeft")
+    changed = "before => document.getElementById('draw-status').textContent !== before"
+    play.wait_for_function(changed, arg=before)
+    play.focus("#dream-step")
+    play.keyboard.press("Home")
+    assert play.text_content("#dream-step-shown") == "0"
+    play.keyboard.press("ArrowRight")
+    assert play.text_content("#dream-step-shown") == "1"
+    assert play.faults == []
+
+
+def test_play_shows_results_at_once_to_who_wants_no_motion(browser, address):
+    if "play/index.html" not in PAGES:
+        pytest.skip("the book is not built: make book")
+    page = browser.new_page(viewport=PHONE, reduced_motion="reduce")
+    page.goto(address + "play/index.html")
+    page.wait_for_selector("#dream[data-seconds]", timeout=30_000)
+    assert page.text_content("#dream-step-shown") == "45"
+    page.close()

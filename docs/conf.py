@@ -24,6 +24,7 @@ extensions = [
     "cells",
     "reference",
     "accessible",
+    "play",
 ]
 html_math_renderer = "mathml"
 nitpicky = True

@@ -102,10 +102,20 @@ class Linker:
         self.folder, self.address, self.wanted = folder, address, wanted
 
     def __call__(self, text):
+        text = self.to_play(text)
         # A badge is a picture from another server; its words say as much.
         text = BADGE.sub(r"[\1](\2)", BETWEEN.sub(") · ", text))
         text = re.sub(r"\]\(#([^)]*)\)", lambda m: f"](#{slug(m[1])})", text)
         return LINK.sub(self.one, text)
+
+    def to_play(self, text):
+        """Links to the page `play` of the published book lead to that of this one.
+
+        It is no source of the book (play.py writes it beside the pages), so Sphinx must not look.
+        """
+        address = re.escape("{doc_host}{doc_baseurl}/play/".format(**settings()))
+        here = "../" * len(self.folder.relative_to(NBS).parts) + "play/index.html"
+        return re.sub(rf"\[([^]]*)\]\({address}\)", rf'<a href="{here}">\1</a>', text)
 
     def one(self, match):
         if match[1]:

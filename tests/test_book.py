@@ -166,6 +166,10 @@ def test_links_lead_to_pages_pictures_and_the_repository():
         == "[t](https://example.org/r/blob/main/experiments/trials.csv), [f](https://example.org/r/tree/main/figures/paper)"
     )
     assert linked("[e](../docs/paper.md#eq-8)")[0] == "[e](paper.md#eq-8)"
+    play = "a [page to play](https://biolearn.github.io/biolearn/play/) with"
+    assert linked(play)[0] == 'a <a href="play/index.html">page to play</a> with'
+    there = linked(play, ROOT / "nbs" / "figures")[0]
+    assert there == 'a <a href="../play/index.html">page to play</a> with'
     assert linked("[e](../../docs/paper.md)", ROOT / "nbs" / "figures")[0] == "[e](../paper.md)"
     assert linked(
         '<img src="../../figures/paper/fig3_samples.png" alt="x">', ROOT / "nbs" / "figures"
