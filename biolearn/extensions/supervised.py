@@ -314,7 +314,8 @@ class ClampedLabels(_LabelSettings):
     ) -> Iterator[list[Array]]:
         "The states of `inference`, and after them the one with the label clamped."
         x, y = _split(model, rows, self.hidden, rng)
-        yield from self.inference.steps(model, x, visible=visible, rng=rng)
+        for h in self.inference.steps(model, x, visible=visible, rng=rng):
+            yield h
         yield _clamp(self, model, h, y)
 
 # %% ../../nbs/26_supervised.ipynb #bdf81e9a
