@@ -40,8 +40,8 @@ from biolearn.extensions.supervised import (
 class RewardConfig:
     """How strongly each signal pulls, how fast the maps learn, and what carries the pull down.
 
-    `feedback`: g learns ('learnt'), stays as it was born ('fixed'), or hidden layers do not learn
-    ('none'). As a control, the exact gradient takes the place of g, by transposed weights
+    `feedback`: g learns ('learnt'), keeps its initial weights ('fixed'), or hidden layers do not
+    learn ('none'). As a control, the exact gradient takes the place of g, by transposed weights
     ('exact').
     """
 
@@ -171,24 +171,15 @@ class RewardTrainer:
     steps
         How many steps there will be: over them rate_f falls to 0, if `config.decay`.
     rng
-        Shakes the hidden layers, for the feedback.
+        Perturbs the hidden layers, for the feedback.
     """
 
     def __init__(self, model: Model, config: RewardConfig, *, steps: int, rng: Random) -> None:
         self.model, self.config = copy_model(model), config
         self.steps, self.done = steps, 0
         self.push = transported if config.feedback == "exact" else exchanged
-        pairs, optimizer = self.model.pairs, config.optimizer
-        self.states = [new_optimizer_state(pair.f, optimizer) for pair in pairs]
-        self.feedback = PerturbationFeedback(
-            self.model,
-            maps=[pair.g for pair in pairs[1:]],
-            rule="delta",
-            rate=config.rate_g,
-            sd=config.noise,
-            optimizer=optimizer,
-            rng=rng,
-        )
+        self.states = [new_optimizer_state(p.f, config.optimizer) for p in self.model.pairs]
+        self.feedback = _new_feedback(self.model, config, rng)
 
     def step(
         self, x: Array, actions: Array, rewards: Array, counts: Array | None = None
@@ -204,22 +195,36 @@ class RewardTrainer:
         counts
             (batch,): 1, or 0 for rows that do not count.
         """
-        model, config = self.model, self.config
-        h = encode(model, x)
-        pull = reward_pull(h[-1], actions, rewards, config, counts)
-        moved = nudged(model, h, pull, self.push)
-        if config.feedback == "learnt":
-            self.feedback.learn(model, h)
-        left = 1 - self.done / self.steps if config.decay else 1.0
-        self.done += 1
-        rate, t = left * config.rate_f, self.done
-        lowest = len(model.pairs) - 1 if config.feedback == "none" else 0
-        for k in range(lowest, len(model.pairs)):
-            ends = h[k], moved[k + 1]
-            local_step(
-                model.pairs[k].f, self.states[k], *ends, optimizer=config.optimizer, rate=rate, t=t
-            )
+        h = encode(self.model, x)
+        pull = reward_pull(h[-1], actions, rewards, self.config, counts)
+        moved = nudged(self.model, h, pull, self.push)
+        if self.config.feedback == "learnt":
+            self.feedback.learn(self.model, h)
+        _learn_forward(self, h, moved)
         return moved
+
+# %% ../../nbs/27_reinforcement.ipynb #6ad4ea76
+def _new_feedback(model, config, rng):
+    "Feedback that learns in the maps g_2, ..., g_M of `model`."
+    return PerturbationFeedback(
+        model,
+        maps=[pair.g for pair in model.pairs[1:]],
+        rule="delta",
+        rate=config.rate_g,
+        sd=config.noise,
+        optimizer=config.optimizer,
+        rng=rng,
+    )
+
+# %% ../../nbs/27_reinforcement.ipynb #6b250186
+def _learn_forward(trainer, h, moved):
+    "The M-step of f_1, ..., f_M, from the states `h` towards the `moved` ones."
+    config, pairs = trainer.config, trainer.model.pairs
+    rate = (1 - trainer.done / trainer.steps if config.decay else 1.0) * config.rate_f
+    trainer.done += 1
+    settings = {"optimizer": config.optimizer, "rate": rate, "t": trainer.done}
+    for k in range(len(pairs) - 1 if config.feedback == "none" else 0, len(pairs)):
+        local_step(pairs[k].f, trainer.states[k], h[k], moved[k + 1], **settings)
 
 # %% ../../nbs/27_reinforcement.ipynb #95cd9e81
 @dataclass(frozen=True)
@@ -247,6 +252,16 @@ class Bandit:
         xp = array_namespace(self.x)
         where = rng.uniform((self.batch_size,), "float64") * self.x.shape[0]
         return rng.backend.asarray(xp.floor(where), rng.backend.index_dtype)
+
+# %% ../../nbs/27_reinforcement.ipynb #01b7aa7f
+def _trials(trainer, bandit, order, dice):
+    "One batch of trials, and a step of learning from it; returns the mean reward."
+    xp, rows = array_namespace(bandit.x), bandit.draw(order)
+    x = xp.take(bandit.x, rows, axis=0)
+    actions = draw_actions(policy(encode(trainer.model, x)[-1]), rng=dice)
+    rewards = xp.astype(bandit.pay(rows, actions), x.dtype)
+    trainer.step(x, actions, rewards)
+    return xp.mean(rewards)
 
 # %% ../../nbs/27_reinforcement.ipynb #7c01ef09
 def fit_bandit(
@@ -281,19 +296,13 @@ def fit_bandit(
     """
     check_array(bandit.x, "x", width=model.sizes[0])
     check_number(trials, "trials", integer=True, low=1)
-    xp, size, rng = array_namespace(bandit.x), bandit.batch_size, as_random(rng, bandit.x)
+    size, rng = bandit.batch_size, as_random(rng, bandit.x)
     on_look = on_look or (lambda model, done, reward: (done, reward))
-    order, dice = rng.stream("order"), rng.stream("actions")
-    steps = -(-trials // size)
+    order, dice, steps = rng.stream("order"), rng.stream("actions"), -(-trials // size)
     trainer = RewardTrainer(model, config, steps=steps, rng=rng.stream("feedback"))
     looks, paid, since = [], 0.0, 0
     for t in range(1, steps + 1):
-        rows = bandit.draw(order)
-        x = xp.take(bandit.x, rows, axis=0)
-        actions = draw_actions(policy(encode(trainer.model, x)[-1]), rng=dice)
-        rewards = xp.astype(bandit.pay(rows, actions), x.dtype)
-        trainer.step(x, actions, rewards)
-        paid, since = paid + xp.mean(rewards), since + 1
+        paid, since = paid + _trials(trainer, bandit, order, dice), since + 1
         if t == steps or every and t * size // every > (t - 1) * size // every:
             looks.append(on_look(trainer.model, t * size, float(paid) / since))
             paid, since = 0.0, 0
@@ -398,7 +407,7 @@ class Actor:
         returns = [pay for _, pay in self.episodes[-n:]]
         return float(np.mean(returns)) if len(returns) == n else -np.inf
 
-
+# %% ../../nbs/27_reinforcement.ipynb #8a84284b
 class Experience(NamedTuple):
     """What happened in some steps of several environments, each (steps, n_envs, ...): observations,
     actions, predictions, prediction errors, which rows count, and where episodes go on.
@@ -430,8 +439,7 @@ class Rollout:
         self.envs, self.actor, self.dice = envs, actor, rng.stream("actions")
         self.o = _first_observations(envs, rng)
         self.over = np.zeros(len(self.o), bool)
-        self.paid = np.zeros(len(self.o))
-        self.steps = 0
+        self.paid, self.steps = np.zeros(len(self.o)), 0
 
     def advance(self, n_steps: int, discount: float) -> Experience:
         "`n_steps` of all environments; `discount` is that of the predictions."
@@ -449,12 +457,12 @@ class Rollout:
         return Experience(*(np.stack(column) for column in zip(*rows)))
 
     def _note(self, reward, counts, done):
-        "Add up the pay, and tell the actor of the episodes that are `done`."
+        "Add up the pay, and give the returns of the episodes that are `done` to the actor."
         self.steps += int(counts.sum())
         self.paid = (self.paid + reward) * counts
         self.actor.episodes += [(self.steps, float(pay)) for pay in self.paid[done & counts]]
 
-
+# %% ../../nbs/27_reinforcement.ipynb #b2b96b92
 def _first_observations(envs, rng):
     "What fresh environments show; their seed is drawn from `rng`."
     seed = int(rng.stream("world").uniform((1,), "float64")[0] * 2**31)
@@ -486,6 +494,16 @@ class TaskConfig:
         model = init_actor(n_0, self.hidden, n_actions, unit=self.unit, rng=rng)
         return Actor(model, RunningNormalizer(np.zeros(n_0), np.ones(n_0)))
 
+# %% ../../nbs/27_reinforcement.ipynb #03a27563
+def _learn_from(seen, trainer, normalizer):
+    "One step of learning from the `Experience` seen; then the input neurons adapt to it."
+    fade = trainer.config.discount * trainer.config.trace
+    rewards = seen.predicted + lambda_returns(seen.errors, seen.goes_on, fade)
+    flat = lambda a: a.astype(np.float32).reshape(-1)
+    rows = seen.o.reshape(-1, seen.o.shape[-1])
+    trainer.step(normalizer(rows), seen.actions.reshape(-1), flat(rewards), flat(seen.counts))
+    normalizer.learn(rows)
+
 # %% ../../nbs/27_reinforcement.ipynb #a2bd5dbd
 def fit_task(name: str, config: RewardConfig, task: TaskConfig, *, rng: int | Random) -> Actor:
     """An actor that has learnt Gymnasium's task `name`. Raises what `make_envs` does.
@@ -506,26 +524,14 @@ def fit_task(name: str, config: RewardConfig, task: TaskConfig, *, rng: int | Ra
         actor = task.new_actor(envs, rng=rng.stream("init"))
         total = max(1, task.steps // (task.n_envs * task.horizon))
         trainer = RewardTrainer(actor.model, config, steps=total, rng=rng.stream("feedback"))
-        actor.model = trainer.model
-        rollout = Rollout(envs, actor, rng)
+        actor.model, rollout = trainer.model, Rollout(envs, actor, rng)
         for _ in range(total):
-            seen = rollout.advance(task.horizon, config.discount)
-            _learn_from(seen, trainer, actor.normalizer)
+            _learn_from(rollout.advance(task.horizon, config.discount), trainer, actor.normalizer)
             if task.stop_at is not None and actor.recent() >= task.stop_at:
                 break
     finally:
         envs.close()
     return actor
-
-
-def _learn_from(seen, trainer, normalizer):
-    "One step of learning from the `Experience` seen; then the input neurons adapt to it."
-    fade = trainer.config.discount * trainer.config.trace
-    rewards = seen.predicted + lambda_returns(seen.errors, seen.goes_on, fade)
-    flat = lambda a: a.astype(np.float32).reshape(-1)
-    rows = seen.o.reshape(-1, seen.o.shape[-1])
-    trainer.step(normalizer(rows), seen.actions.reshape(-1), flat(rewards), flat(seen.counts))
-    normalizer.learn(rows)
 
 # %% ../../nbs/27_reinforcement.ipynb #ffba9f57
 def play(
