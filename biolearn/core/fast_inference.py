@@ -105,8 +105,11 @@ def last_state(
 
     `threads` share the rows of `x`; by default there are as many as NumPy's matrix products have.
     """
-    in_place = is_numpy_array(x) or is_cupy_array(x)
-    fast = in_place and inference.direction is None and x.dtype == model.pairs[0].f.W.dtype
+    fast = (
+        (is_numpy_array(x) or is_cupy_array(x))
+        and inference.direction is None
+        and x.dtype == model.pairs[0].f.W.dtype
+    )
 
     def of_rows(rows):
         seen = None if visible is None else visible[..., rows, :]
