@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Recipe', 'PaperSettings', 'TrainConfig', 'local_step', 'TrainState', 'new_train_state', 'em_step', 'train_step',
-           'TrainSession', 'measure_epoch', 'fit', 'settings_for', 'check_training']
+           'TrainSession', 'measure_epoch', 'settings_for', 'fit', 'check_training']
 
 # %% ../../nbs/07_learning.ipynb #52963d9d
 import math
@@ -39,7 +39,7 @@ from biolearn.core.fast_training import (
     top_states,
     training_advice,
 )
-from .inference import Direction, Inference, check_inference
+from .inference import Inference, check_inference
 from .layers import REACH, Dense, corrupt, exact_gradient, local_gradient
 from biolearn.core.model import (
     Model,
@@ -73,9 +73,6 @@ class PaperSettings:
     alpha: float = 0.001
 
 # %% ../../nbs/07_learning.ipynb #1606a00a
-_DIRECTIONS: dict[str, Direction | None] = {"target": None, "exact": exact_gradient}
-
-
 @dataclass(frozen=True)
 class TrainConfig(PaperSettings):
     """The settings of TRAIN (Algorithm 2).
@@ -119,7 +116,8 @@ class TrainConfig(PaperSettings):
     @property
     def inference(self) -> Inference:
         "The inference of training."
-        return Inference(self.n_steps, self.delta, self.alpha, _DIRECTIONS[self.direction])
+        direction = exact_gradient if self.direction == "exact" else None
+        return Inference(self.n_steps, self.delta, self.alpha, direction)
 
     @property
     def rates(self) -> list[float]:
@@ -420,6 +418,14 @@ def measure_epoch(
         "rms": [rms(layer) for layer in h],
     }
 
+# %% ../../nbs/07_learning.ipynb #49407c3d
+def settings_for(config: TrainConfig | None, model: Model) -> TrainConfig:
+    "The settings for `model`, by default the paper's; TypeError unless they are a `TrainConfig`."
+    check_model(model)
+    if config is not None and not isinstance(config, TrainConfig):
+        raise TypeError(f"config must be a TrainConfig, got {config!r}.")
+    return (config or TrainConfig()).for_model(model)
+
 # %% ../../nbs/07_learning.ipynb #dec16112
 def fit(  # noqa: PLR0913  # the face of training: what is not said keeps the paper's value
     model: Model,
@@ -508,7 +514,7 @@ def _check_config(config):
         check_number(rate, "learning rate", low=0)
     _check_noise(config)
     check_choice(config.optimizer, "optimizer", tuple(OPTIMIZERS))
-    check_choice(config.direction, "direction", tuple(_DIRECTIONS))
+    check_choice(config.direction, "direction", ("target", "exact"))
 
 
 def _per_layer(name, value):
@@ -540,14 +546,6 @@ def _check_noise(config):
         )
 
 # %% ../../nbs/07_learning.ipynb #96e9cc48
-def settings_for(config: TrainConfig | None, model: Model) -> TrainConfig:
-    "The settings for `model`, by default the paper's; TypeError unless they are a `TrainConfig`."
-    check_model(model)
-    if config is not None and not isinstance(config, TrainConfig):
-        raise TypeError(f"config must be a TrainConfig, got {config!r}.")
-    return (config or TrainConfig()).for_model(model)
-
-
 def check_training(model: Model, x: Array, inference: Inference) -> None:
     """Raise ValueError or TypeError unless `x` is data for `model`.
 
