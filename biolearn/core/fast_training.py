@@ -44,8 +44,8 @@ class _Numbers:
     def set(self, now, t):
         "The numbers of step `t`, whose settings are `now`."
         pairs = [adam_scales(rate, t) if self.adam else (rate, 0.0) for rate in now.rates]
-        noise = [0.0 if level == "spikes" else level for level in now.noise]
-        numbers = [n for pair in pairs for n in pair] + noise
+        numbers = [n for pair in pairs for n in pair]
+        numbers += [0.0 if level == "spikes" else level for level in now.noise]
         self.array.set(to_numpy(numbers).astype("float32"))
 
 # %% ../../nbs/65_fast_training.ipynb #346bba64
@@ -178,12 +178,9 @@ class ActivityWatch:
 # %% ../../nbs/65_fast_training.ipynb #3c001df0
 def _not_finite(measured, arrays):
     "The names of measurements, and of arrays on any device, that hold an infinity or NaN."
-    bad = [name for name, value in measured.items() if not np.all(np.isfinite(value))]
-    for name, a in arrays.items():
-        xp = array_namespace(a)
-        if not bool(xp.all(xp.isfinite(a))):
-            bad.append(name)
-    return bad
+    finite = lambda xp, a: bool(xp.all(xp.isfinite(a)))
+    bad = [name for name, value in measured.items() if not finite(np, value)]
+    return bad + [name for name, a in arrays.items() if not finite(array_namespace(a), a)]
 
 # %% ../../nbs/65_fast_training.ipynb #1d1c041d
 @contextmanager
@@ -217,5 +214,7 @@ def in_words(epoch: dict[str, Any]) -> str:
     losses = (
         f"{name}_{k} {loss:.3g}" for name in "fg" for k, loss in enumerate(epoch[f"loss_{name}"], 1)
     )
-    climb = f"{epoch['log_p_start']:.2f} → {epoch['log_p_end']:.2f}"
-    return f"epoch {epoch['epoch']}: loss {', '.join(losses)}; log p(x,h) {climb}"
+    return (
+        f"epoch {epoch['epoch']}: loss {', '.join(losses)}; "
+        f"log p(x,h) {epoch['log_p_start']:.2f} → {epoch['log_p_end']:.2f}"
+    )
