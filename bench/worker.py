@@ -136,7 +136,8 @@ def biolearn_trainer(weights, units, settings, backend=None, networks=1, rngs=No
     Returns the losses of the last step.
     """
     from biolearn.core.ensembles import stack_models
-    from biolearn.core.learning import TrainConfig, _Step, _stepper, new_train_state
+    from biolearn.core.fast_training import fast_step
+    from biolearn.core.learning import TrainConfig, em_step, new_train_state
     from biolearn.kernels.cuda import graph_stream
     from biolearn.kernels.threads import use_threads
 
@@ -149,8 +150,9 @@ def biolearn_trainer(weights, units, settings, backend=None, networks=1, rngs=No
     if rngs is None:
         rngs = [_stream(backend, networks).stream("noise", k) for k in range(len(units))]
     with use_threads(W) as threads:
-        work = _Step(state, config.optimizer, config.inference, rngs, threads)
-        step = _stepper(work, config, config.inference.recordable)
+        infer = config.inference
+        work = lambda state, x, now: em_step(state, x, now, infer, rngs, threads)
+        step = fast_step(work, state, config, infer.recordable)
 
     def steps(batches, scales=None):
         losses = []
@@ -158,7 +160,7 @@ def biolearn_trainer(weights, units, settings, backend=None, networks=1, rngs=No
             for i, x in enumerate(batches):
                 state.t += 1
                 done = 1 - scales[i] if scales else state.t * 1e-6
-                losses = step(x, config.at(done))[1]
+                losses = step(state, x, config.at(done))[1]
         return losses
 
     return state.model, steps

@@ -22,7 +22,8 @@ _FACE = {  # module: what it contributes, in the order in which one meets them
     "core.rng": ("Random",),
     "core.model": ("Model", "init_model", "encode", "decode", "log_p_joint"),
     "core.inference": ("Inference", "infer"),
-    "core.learning": ("TrainConfig", "fit", "DivergenceError"),
+    "core.learning": ("TrainConfig", "fit"),
+    "core.fast_training": ("DivergenceError",),
     "core.ensembles": ("fit_many",),
     "core.checkpoints": ("save_model", "load_model"),
     "core.shipped": ("load_trained",),
@@ -69,9 +70,10 @@ if TYPE_CHECKING:
     from biolearn.core.checkpoints import load_model, save_model
     from biolearn.core.data import from_arrays, load_dataset
     from biolearn.core.ensembles import fit_many
+    from biolearn.core.fast_training import DivergenceError
     from biolearn.core.generation import generate, half_masks, inpaint, sample_directed
     from biolearn.core.inference import Inference, infer
-    from biolearn.core.learning import DivergenceError, TrainConfig, fit
+    from biolearn.core.learning import TrainConfig, fit
     from biolearn.core.model import Model, decode, encode, init_model, log_p_joint
     from biolearn.core.rng import Random
     from biolearn.core.shipped import load_trained

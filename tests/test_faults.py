@@ -136,15 +136,15 @@ def test_units_without_bounds_take_any_finite_number():
 
 def spoil_at(monkeypatch, t, spoil):
     "From step `t` on, `spoil(model, optimizer states)` is called after each step."
-    launched = learning._launched
+    step = learning.em_step
 
-    def bad(step, *rest):
-        done = launched(step, *rest)
-        if step.state.t >= t:
-            spoil(step.state.model, step.state.optimizers)
+    def bad(state, *rest):
+        done = step(state, *rest)
+        if state.t >= t:
+            spoil(state.model, state.optimizers)
         return done
 
-    monkeypatch.setattr(learning, "_launched", bad)
+    monkeypatch.setattr(learning, "em_step", bad)
 
 
 def put(array, value):
@@ -328,8 +328,8 @@ def test_a_full_disk(tmp_path):
         tmp_path,
         "200k",
         """
-steps, real = [], learning._launched
-learning._launched = lambda *a, **kw: steps.append(1) or real(*a, **kw)
+steps, real = [], learning.em_step
+learning.em_step = lambda *a, **kw: steps.append(1) or real(*a, **kw)
 runs.output_folder(str(disk / "out")); (disk / "out" / "manifest.json").write_text("{}")
 checkpoints.save_model(disk / "m.safetensors", r.network())
 fill()

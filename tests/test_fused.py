@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 
 import biolearn.core.ensembles as ensembles
+import biolearn.core.fast_training as fast_training
 import biolearn.core.learning as learning
 import biolearn.core.optimizers as optimizers
 import biolearn.core.rng as rng
 import biolearn.kernels.cuda as cuda_module
 import biolearn.kernels.dispatch as dispatch
-from biolearn.core import inference, layers
+from biolearn.core import fast_inference, layers
 from biolearn.core.arrays import gpu_problem, to_numpy, use_device
 from biolearn.core.ensembles import stack_models
 from biolearn.core.inference import Inference
@@ -179,7 +180,7 @@ def test_rates_everywhere(unit, kernels):
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("known", [False, True])
 def test_climb_and_pull_on_halves_of_an_array(unit, known, shape, kernels):
-    """The arguments as `_settle` hands them over: halves of arrays, and of several networks' arrays
+    """The arguments as `last_state` hands them over: halves of arrays, and of several networks' arrays
     not in one piece.
     """
     both, reply = (normal(*shape[:-2], 2 * shape[-2], shape[-1], seed=s) for s in (0, 1))
@@ -286,7 +287,7 @@ def equal(a, b):
 @pytest.mark.parametrize("sizes, units", NETWORKS)
 @pytest.mark.parametrize("S", [None, 3])
 def test_training_steps_with_and_without(sizes, units, S, kernels, monkeypatch):
-    for module in (inference, layers, optimizers):
+    for module in (fast_inference, layers, optimizers):
         monkeypatch.setattr(module, "find_kernels", lambda *arrays: None)
     plain = train(sizes, units, S)
     used, StandIn.ElementwiseKernel.launches = set(), 0
@@ -298,7 +299,7 @@ def test_training_steps_with_and_without(sizes, units, S, kernels, monkeypatch):
             used.add(name)
             return getattr(kernels, name)
 
-    for module in (inference, layers, optimizers):
+    for module in (fast_inference, layers, optimizers):
         monkeypatch.setattr(
             module,
             "find_kernels",
@@ -418,11 +419,12 @@ def test_steps_that_read_their_numbers_from_arrays_are_the_same_steps(
     train = lambda: learning.fit(start, x, recipe, rng=Random(1), progress=False, inference=other)
     launched, told = train()
     # asked of the first map's weights, and of the noise
-    monkeypatch.setattr(learning, "is_cupy_array", lambda a: a.shape == (12, 9))
+    for module in (learning, fast_training):
+        monkeypatch.setattr(module, "is_cupy_array", lambda a: a.shape == (12, 9))
     monkeypatch.setattr(layers, "is_cupy_array", lambda a: isinstance(a, Table))
-    monkeypatch.setattr(learning, "array_namespace", lambda *a: Namespace())
+    monkeypatch.setattr(fast_training, "array_namespace", lambda *a: Namespace())
     monkeypatch.setattr(learning, "graph_stream", lambda a: nullcontext())
-    monkeypatch.setattr(learning, "CudaGraph", lambda job: jobs.append(job) or job)
+    monkeypatch.setattr(fast_training, "CudaGraph", lambda job: jobs.append(job) or job)
     monkeypatch.setattr(optimizers, "find_kernels", lambda *a: None)  # numba would not take a Table
     replayed, told_again = train()
     assert len(jobs) == (0 if steady is False else 2)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biolearn.core.arrays import to_numpy
-from biolearn.core.inference import Inference, infer
+from biolearn.core.inference import Inference, InferenceSettings, InferenceStep, infer
 from biolearn.core.layers import target_step
 from biolearn.core.model import Model, init_model, log_p_joint
 from biolearn.core.rng import Random
@@ -101,6 +101,15 @@ def test_needs_nothing_but_the_two_maps():
     np.testing.assert_allclose(
         [*Inference().steps(model, x)][-1][1], h1, rtol=1e-6
     )  # infer is tested to be the same
+
+
+def test_the_flags_and_the_move_of_a_layer_can_be_had_alone():
+    "What another inference may build on: the settings, and one step of one layer."
+    assert not InferenceSettings().draws and issubclass(Inference, InferenceStep)
+    model, x = init_model(*NETWORKS[0], rng=Random(0)), Random(1).uniform((2, 5))
+    h = [x, model.f(1, x)]
+    move = InferenceStep(delta=0.2).step(model, 1, h, [x, model.g(1, h[1])], x, h[1])
+    np.testing.assert_allclose(move, 0.2 * target_step(model.pairs[0], x, h[1]), atol=1e-7)
 
 
 def test_steps_are_those_of_infer_and_never_change_what_was_handed_out():

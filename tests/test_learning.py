@@ -3,7 +3,7 @@
 import functools
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -356,8 +356,8 @@ def test_losses_fall():
 
 def test_losses_are_means_over_the_batches_of_an_epoch(monkeypatch):
     model, recipe = network(2, epochs=1, batch_size=8)
-    seen, step = [], learning._Step.__call__
-    monkeypatch.setattr(learning._Step, "__call__", lambda *a: seen.append(step(*a)) or seen[-1])
+    seen, step = [], learning.em_step
+    monkeypatch.setattr(learning, "em_step", lambda *a: seen.append(step(*a)) or seen[-1])
     _, history = fit(model, Random(1).uniform((20, 6)), recipe, rng=Random(2), progress=False)
     assert len(seen) == 3
     for d, name in enumerate(("loss_f", "loss_g")):
@@ -377,10 +377,8 @@ def test_divergence_is_noticed_before_nan(monkeypatch):
         rate_g=(1e-4, 1e-4),
         decay=False,
     )
-    steps, step = [], learning._Step.__call__
-    monkeypatch.setattr(
-        learning._Step, "__call__", lambda self, *a: steps.append(a[-1]) or step(self, *a)
-    )
+    steps, step = [], learning.em_step
+    monkeypatch.setattr(learning, "em_step", lambda *a: steps.append(a[0].t) or step(*a))
     with (
         np.errstate(over="raise", invalid="raise"),
         pytest.raises(DivergenceError, match=r"layer h_1 .* in epoch \d+.*noise on x.*rate_f"),
@@ -506,6 +504,12 @@ def test_what_is_left_out_is_the_papers_for_any_depth(M):
     assert own.rate_f == (0.1,) * M and own.rate_g == config.rate_g
     with pytest.raises(ValueError, match=f"noise needs {M + 2} entries"):
         config.for_layers(M + 1)
+
+
+def test_the_settings_that_the_paper_gives_come_first():
+    given = {"epochs": 20, "batch_size": 100, "n_steps": 15, "delta": 0.1, "alpha": 0.001}
+    assert asdict(learning.PaperSettings()) == given
+    assert list(asdict(TrainConfig()))[:5] == list(given)
 
 
 def test_nothing_said_trains_the_papers_way():

@@ -119,16 +119,16 @@ def test_stopped_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     """What the lost half of an epoch did to weights, books and random streams must not be seen
     again.
     """
-    whole, launched = train(), learning._launched
+    whole, step = train(), learning.em_step
     for t in (1, 2, 4, 8, 14):
 
-        def interrupted(step, *rest):
-            if step.state.t == t:
+        def interrupted(state, *rest):
+            if state.t == t:
                 raise Killed
-            return launched(step, *rest)
+            return step(state, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(learning, "_launched", interrupted)
+            patch.setattr(learning, "em_step", interrupted)
             with pytest.raises(Killed):
                 train(tmp_path / str(t))
         assert same(train(tmp_path / str(t)), whole)
@@ -140,7 +140,7 @@ def test_stopped_while_the_prior_is_fitted_nothing_is_trained_again(tmp_path, mo
         patch.setattr(learning, "fit_top_prior", lambda *a: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             train(tmp_path)
-    monkeypatch.setattr(learning, "_launched", None)
+    monkeypatch.setattr(learning, "em_step", None)
     assert same(train(tmp_path), whole) and same(train(tmp_path), whole)
 
 
