@@ -60,22 +60,27 @@ class Claim:
     def __post_init__(self) -> None:
         for name in ("paper", "measured", "holds", "margin"):
             object.__setattr__(self, name, as_plain(getattr(self, name)))
-        if self.holds is not None and not isinstance(self.holds, bool):
-            raise TypeError(
-                f"claim {self.name!r}: holds must be True, False or None, got {self.holds!r}."
-            )
-        for name in ("measured", "margin"):
-            number = getattr(self, name)
-            if isinstance(number, float) and not math.isfinite(number):
-                raise ValueError(
-                    f"claim {self.name!r}: {name} {number}, which is not a finite number."
-                )
-        if self.holds is not None and self.margin and self.holds != (self.margin > 0):
+        _check_claim(self)
+
+# %% ../../nbs/45_claims.ipynb #657dff47
+def _check_claim(claim):
+    "Raise TypeError or ValueError for a verdict or a number that cannot be."
+    if claim.holds is not None and not isinstance(claim.holds, bool):
+        raise TypeError(
+            f"claim {claim.name!r}: holds must be True, False or None, got {claim.holds!r}."
+        )
+    for name in ("measured", "margin"):
+        number = getattr(claim, name)
+        if isinstance(number, float) and not math.isfinite(number):
             raise ValueError(
-                f"claim {self.name!r}: holds is {self.holds}, but its margin is {self.margin}."
+                f"claim {claim.name!r}: {name} {number}, which is not a finite number."
             )
+    if claim.holds is not None and claim.margin and claim.holds != (claim.margin > 0):
+        raise ValueError(
+            f"claim {claim.name!r}: holds is {claim.holds}, but its margin is {claim.margin}."
+        )
 
-
+# %% ../../nbs/45_claims.ipynb #81718a0c
 NOT_AT_THIS_SCALE = "no verdict at this scale"  # one or two small networks decide nothing
 HANGS_ON_THE_SEED = "no verdict at this scale: another seed may turn it over"
 

@@ -46,70 +46,70 @@ class Profile:
     def __post_init__(self) -> None:
         for name in ("hidden", "units"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._check_values()
-        self._check_lengths()
-
-    def _check_values(self):
-        "Raise ValueError or TypeError for a value that cannot be."
-        for width in self.hidden:
-            check_number(width, "hidden", integer=True, low=1)
-        check_number(self.n_samples, "n_samples", integer=True, low=1)
-        for name in ("threads", "components", "rounds"):
-            check_number(getattr(self, name), name, integer=True, low=0)
-        check_number(self.sigma, "sigma", low=1e-6)
-        check_choice(self.dataset, "dataset", DATASETS)
-        for unit in self.units:
-            check_choice(unit, "units", tuple(UNITS))
-
-    def _check_lengths(self):
-        "Raise ValueError where the layers are not as many as what is said of them."
-        M, recipe = len(self.hidden), self.recipe
-        for name, found, n in (
-            ("units", self.units, M + 1),
-            ("noise", recipe.noise, M + 1),
-            ("noise_end", recipe.noise_end, M + 1),
-            ("rate_f", recipe.rate_f, M),
-            ("rate_g", recipe.rate_g, M),
-        ):
-            if found is not None and len(found) != n:
-                raise ValueError(f"{name} needs {n} entries for {M} hidden layers, got {found!r}.")
+        _check_values(self)
+        _check_lengths(self)
 
     def sizes(self, n_0: int) -> tuple[int, ...]:
         "The widths of all layers, for an input of `n_0` pixels."
         return (n_0, *self.hidden)
 
+# %% ../../nbs/11_profiles.ipynb #7918be19
+def _check_values(profile):
+    "Raise ValueError or TypeError for a value that cannot be."
+    for width in profile.hidden:
+        check_number(width, "hidden", integer=True, low=1)
+    check_number(profile.n_samples, "n_samples", integer=True, low=1)
+    for name in ("threads", "components", "rounds"):
+        check_number(getattr(profile, name), name, integer=True, low=0)
+    check_number(profile.sigma, "sigma", low=1e-6)
+    check_choice(profile.dataset, "dataset", DATASETS)
+    for unit in profile.units:
+        check_choice(unit, "units", tuple(UNITS))
+
+
+def _check_lengths(profile):
+    "Raise ValueError where the layers are not as many as what is said of them."
+    M, recipe = len(profile.hidden), profile.recipe
+    for name, found, n in (
+        ("units", profile.units, M + 1),
+        ("noise", recipe.noise, M + 1),
+        ("noise_end", recipe.noise_end, M + 1),
+        ("rate_f", recipe.rate_f, M),
+        ("rate_g", recipe.rate_g, M),
+    ):
+        if found is not None and len(found) != n:
+            raise ValueError(f"{name} needs {n} entries for {M} hidden layers, got {found!r}.")
+
 # %% ../../nbs/11_profiles.ipynb #0890cf61
-PROFILES = {
-    p.name: p
-    for p in (
-        Profile(
-            "quick",
-            dataset="digits",
-            hidden=(200, 50),
-            units=("sigmoid", "softplus", "sigmoid"),
-            recipe=TrainConfig(
-                epochs=300,
-                batch_size=50,
-                noise=(0.22, 0.1, "spikes"),
-                noise_end=(0.2, 0.1, "spikes"),
-                rate_f=(2e-4, 6e-4),
-                rate_g=(3e-3, 3e-3),
-            ),
-            n_samples=2_000,
-            threads=1,
-        ),
-        Profile(
-            "paper",
-            dataset="mnist",
-            hidden=(1000, 100),
-            units=("sigmoid", "softplus", "sigmoid"),
-            recipe=TrainConfig().for_layers(2),
-            n_samples=10_000,
-        ),
-    )
-}
-PROFILES["mixture"] = replace(PROFILES["paper"], name="mixture", components=1000, rounds=0)
-PROFILES["shipped"] = replace(PROFILES["paper"], name="shipped", dataset="mnist-small", threads=1)
+_QUICK = Profile(
+    "quick",
+    dataset="digits",
+    hidden=(200, 50),
+    units=("sigmoid", "softplus", "sigmoid"),
+    recipe=TrainConfig(
+        epochs=300,
+        batch_size=50,
+        noise=(0.22, 0.1, "spikes"),
+        noise_end=(0.2, 0.1, "spikes"),
+        rate_f=(2e-4, 6e-4),
+        rate_g=(3e-3, 3e-3),
+    ),
+    n_samples=2_000,
+    threads=1,
+)
+
+# %% ../../nbs/11_profiles.ipynb #18f3bedd
+_PAPER = Profile(
+    "paper",
+    dataset="mnist",
+    hidden=(1000, 100),
+    units=("sigmoid", "softplus", "sigmoid"),
+    recipe=TrainConfig().for_layers(2),
+    n_samples=10_000,
+)
+PROFILES = {p.name: p for p in (_QUICK, _PAPER)}
+PROFILES["mixture"] = replace(_PAPER, name="mixture", components=1000, rounds=0)
+PROFILES["shipped"] = replace(_PAPER, name="shipped", dataset="mnist-small", threads=1)
 SHIPPED = {"shipped": "paper"}  # profiles whose network comes with the package, and which it is
 TRAINED = tuple(name for name in PROFILES if name not in SHIPPED)
 
@@ -166,7 +166,7 @@ def _check_overrides(profile, overrides):
                 f"overrides: {name} must be {kind}, such as {there[name]!r}, got {value!r}."
             )
 
-
+# %% ../../nbs/11_profiles.ipynb #6da2a23a
 def _overridden(profile, overrides):
     "`profile` with `overrides`; lists, which is what JSON makes of tuples, become tuples again."
     if not isinstance(overrides, dict):

@@ -109,7 +109,7 @@ class _Study:
     threads: int | None
     revision: dict[str, Any] | None
 
-
+# %% ../../nbs/48_study.ipynb #af34e07d
 @dataclass(frozen=True)
 class _Task:
     "A trial to be performed, and the file for its result."
@@ -175,7 +175,7 @@ def cores() -> int:
 
     return joblib.cpu_count()
 
-
+# %% ../../nbs/48_study.ipynb #97dd7a66
 @dataclass(frozen=True)
 class Work:
     """How the trials of a study are performed.
@@ -209,7 +209,7 @@ class Work:
         "How many of `n` trials are performed at a time."
         return max(1, min(n, self.workers or cores() // (self.threads or cores())))
 
-
+# %% ../../nbs/48_study.ipynb #c3b60162
 def _serve(master):
     "Leave Ctrl-C to the process `master`, which ends this one; and end if it is killed itself."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -222,7 +222,7 @@ def _end_with(master):
         time.sleep(0.5)
     os._exit(1)
 
-
+# %% ../../nbs/48_study.ipynb #1e54bd20
 class _Processes:
     "`n` processes of their own, each with one trial at a time."
 
@@ -256,7 +256,7 @@ class _Processes:
         for process in list(self.all):
             process.shutdown(kill_workers=True)
 
-
+# %% ../../nbs/48_study.ipynb #b928e06b
 def _performed(tasks, workers):
     "Yields (task, record) of `tasks` as they finish; closed early, it stops what is running."
     if workers == 1:
@@ -299,7 +299,7 @@ def numbers(x: Any, path: str = "") -> Iterator[tuple[str, float]]:
     elif isinstance(x, (int, float)) and not isinstance(x, bool):
         yield path, x
 
-
+# %% ../../nbs/48_study.ipynb #d47377b6
 def study_rows(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     "The table of a study, a dict with the same columns for each record."
     rows = [_row(record) for record in records]
@@ -322,7 +322,7 @@ def _row(record):
         "error": record.get("error"),
     }
 
-
+# %% ../../nbs/48_study.ipynb #0c359ab0
 def write_csv(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     "Write `rows`, dicts with the same columns, to `path` in one step."
     with write_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -341,7 +341,7 @@ def _tasks(settings, seeds, folder, shared):
             raise ValueError(f"{other} and {trial} would have the same file: name them apart.")
     return [_Task(trial, folder / trial.file_name, shared) for trial in trials]
 
-
+# %% ../../nbs/48_study.ipynb #3c503a74
 @contextmanager
 def _bar(total, work):
     "A bar over `total` trials: yields say(task, record), which tells of a finished one."
@@ -369,6 +369,29 @@ def _bar(total, work):
                 tqdm.write(line, file=sys.stdout if work.tell else sys.stderr)
 
         yield say
+
+# %% ../../nbs/48_study.ipynb #71711b1d
+def _without_record(tasks, records):
+    "Those of `tasks` that have no record yet; says of each whose file does not count why not."
+    todo = [task for task in tasks if task.path not in records]
+    for task in todo:
+        if task.path.exists():
+            again = "is damaged, or older than the measure or the algorithm: it is made again"
+            print(f"{task.path} {again}.", file=sys.stderr)
+    return todo
+
+
+def _complete(records, tasks, work):
+    "Perform those of `tasks` that `records` lacks, under a bar, and put their records there."
+    todo = _without_record(tasks, records)
+    with _bar(len(tasks), work) as say:
+        for task in tasks:
+            if task.path in records:
+                say(task, records[task.path])
+        with closing(_all_performed(todo, work.at_a_time(len(todo)))) as finished:
+            for task, record in finished:
+                records[task.path] = record
+                say(task, record)
 
 # %% ../../nbs/48_study.ipynb #266de638
 def study(
@@ -421,19 +444,7 @@ def study(
     shared = _Study(measure, fits, version, work.threads, git_revision())
     tasks = _tasks(settings, seeds, folder, shared)
     records = {task.path: record for task in tasks if (record := task.there())}
-    todo = [task for task in tasks if task.path not in records]
-    for task in todo:
-        if task.path.exists():
-            again = "is damaged, or older than the measure or the algorithm: it is made again"
-            print(f"{task.path} {again}.", file=sys.stderr)
-    with _bar(len(tasks), work) as say:
-        for task in tasks:
-            if task.path in records:
-                say(task, records[task.path])
-        with closing(_all_performed(todo, work.at_a_time(len(todo)))) as finished:
-            for task, record in finished:
-                records[task.path] = record
-                say(task, record)
+    _complete(records, tasks, work)
     if os.name != "nt":
         for path in records:  # a process killed after it had written a file has left its lock
             Path(f"{path}.lock").unlink(missing_ok=True)

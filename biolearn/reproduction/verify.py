@@ -84,7 +84,7 @@ def train_again(name: str, device: str = "auto", out: str | Path = "") -> Model:
     )
     return replace(model, prior=None)  # labels are read, not drawn
 
-
+# %% ../../nbs/61_verify.ipynb #f0eb27bb
 def _arrays(model):
     "The arrays of a model and of its prior by name, on the host."
     prior = vars(model.prior) if model.prior else {}
@@ -127,7 +127,7 @@ class Verification:
         verdict = "equal in every score" if self.holds else "NOT equal"
         return "\n".join([f"{self.name}: other bits, {verdict}.", *rows])
 
-
+# %% ../../nbs/61_verify.ipynb #2f2e0cc1
 def verify_trained(
     name: str = "paper", *, device: str = "auto", out: str | Path = ""
 ) -> Verification:
