@@ -59,7 +59,7 @@ from biolearn.reproduction.runs import (
 
 # %% ../../nbs/46_figures.ipynb #c2e5453f
 PARAMETERS = ("profile", "seed", "device", "out", "overrides")  # of every figure notebook
-# what the paper shows, and a training to watch: what is drawn where nobody says what to draw
+# the paper's own figures and a training to watch: drawn where no notebooks are named
 FIRST_LOOK = ("00_train", "01_growing", "fig1", "fig2", "fig3", "fig4", "fig5", "table1")
 
 
@@ -289,7 +289,7 @@ def _progress(n):
 
 @contextmanager
 def _heartbeat(bar, every=60.0):
-    "Refresh the bar now and then in the block, so that also a silent cell shows its time."
+    "Refresh the bar now and then in the block, so that a silent cell shows its time, too."
     done = threading.Event()
 
     def beat():
@@ -486,7 +486,7 @@ def _refuse(names, out, records):
 # %% ../../nbs/46_figures.ipynb #4b25044f
 def check_place(out: Path, stems: Sequence[str], manifest: bool = False) -> None:
     """Raise ReproduceError, naming them, if the notebooks `stems` would replace files in the folder
-    `out` that no run of figures has written. Beside a `manifest` of ours any report is ours.
+    `out` that no run of figures has written. Next to a `manifest` of ours any report is ours.
     """
     names = [file.format(stem) for stem in stems for file in _MADE]
     _refuse(
@@ -707,7 +707,7 @@ def reproduce(  # noqa: PLR0913  # the face of the figures: a command has its op
         network FIRST_LOOK
     device : as in `use_device`
     seed : that of everything random
-    out : the folder to write to, as in `output_folder`; nobody else may be writing figures there
+    out : the folder to write to, as in `output_folder`; no other command may write there
     overrides : as in `get_profile`
     notebooks : a folder of other notebooks than the package's own
     remeasure : measure again what figures would draw from stored measurements; hours
