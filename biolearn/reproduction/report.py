@@ -363,7 +363,7 @@ def _markdown_picture(manifest, name, beside=False):
 
 # %% ../../nbs/47_report.ipynb #650ec75a
 def _markdown_table(manifest, of_paper):
-    "The table of the verdicts in Markdown, each claim behind its place: a list of one or none."
+    "The table of the verdicts in Markdown, each claim after its place: a list of one or none."
     claims = [
         replace(claim, name=f"{claim.source or _title(name)}: {claim.name}")
         for name, claim in _verdicts(manifest, of_paper)
