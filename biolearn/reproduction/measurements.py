@@ -216,7 +216,7 @@ def provenance(made_by: dict[str, Any] | None) -> str:
 
 # %% ../../nbs/59_measurements.ipynb #1a6ead3b
 def _made_by(source, path):
-    "What `record` is told of measurements at `path`: stored, or made here."
+    "What `record` gets about measurements at `path`: stored, or made here."
     entry = _index().get(source.path)
     if entry and entry["sha256"] == fingerprint(path):
         named = {name: entry[name] for name in ("commit", "date")}
