@@ -110,7 +110,7 @@ def sample_quality(
     rng: Random,
     sigma: float = 0.2,
 ) -> dict[str, tuple[float, float]]:
-    """How good a set of samples is, beside the test digits: {name: (value, standard error)}.
+    """How good a set of samples is, compared with the test digits: {name: (value, standard error)}.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def measure_spikes(
     dict
         Parzen scores of 'GENERATE', of 'GENERATE, last painting without noise' (with a window) and
         'directed'; the mean 'rise' of log p(x, h) in 20 steps of INFERENCE above the feedforward
-        guess without spikes, the fraction of digits 'rising', and the squared 'error' per pixel of
+        pass without spikes, the fraction of digits 'rising', and the squared 'error' per pixel of
         the picture that h_1 decodes to.
     """
     inference = Inference() if window is None else SpikingInference(window=window)
@@ -327,7 +327,7 @@ def _other_tops(codes, size, *, rng):
 def _draw_tops(
     codes: Array, size: LateralSize, *, rng: Random
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Draws of the top layer from every prior that is decoded once, and what is to be told of the
+    """Draws of the top layer from every prior that is decoded once, and what there is to say of the
     lateral one: ({name: (n, n_M)}, told), for the codes (n_codes, n_M) of training digits.
     """
     start, n = time.perf_counter(), size.samples
@@ -367,12 +367,12 @@ def measure_lateral(
     rng: Random,
 ) -> dict[str, Any]:
     """Every number of all sets of pictures: {'found': {set: {number: (value, standard error)}},
-    'told': what there is to tell of the lateral prior}.
+    'told': what there is to say of the lateral prior}.
 
     Parameters
     ----------
     codes
-        Where the top layer settles for training digits (n_codes, n_M).
+        The top layer after inference on training digits (n_codes, n_M).
     features
         A classifier's, for the Fréchet distances.
     chain
@@ -478,8 +478,8 @@ def _decoding_error(model, h, x):
 def measure_ways(
     model: Model, data: Dataset, ways: Mapping[str, Inference], size: Size, *, rng: Random
 ) -> dict[str, dict[str, Any]]:
-    """Several ways to settle, on the same digits and from the same directed samples: {way:
-    numbers}, and 'feedforward' for the guess before any of them.
+    """Several ways to run inference, on the same digits and from the same directed samples: {way:
+    numbers}, and 'feedforward' for the pass before any of them.
 
     The numbers are log p(x, h) and its rise (nats), the squared error of the decoded h_1, how far
     h_1 is from rest (500 steps in lock step) and from lock step, GENERATE's Parzen score, the
@@ -536,7 +536,7 @@ def learn_labels(
     layers
         Sizes of the hidden layers of rectifying neurons.
     config
-        Of the training; nothing settles but what the labels move.
+        Of the training; in inference only the labels move a layer.
     babbling
         `rate` and `sd` of the feedback that is learnt by shaking.
     rng
@@ -578,7 +578,7 @@ def put_labels_on_top(
     Parameters
     ----------
     codes, y
-        Where the top layer settles (n, n_M), and `one_hot` labels (n, 10); rows of zeros teach
+        The top layer after inference (n, n_M), and `one_hot` labels (n, 10); rows of zeros teach
         nothing.
     config
         Of the training of the pair.
@@ -619,7 +619,7 @@ def recognised(pictures: Sequence[Array], classify: Callable[[Array], Array]) ->
 # %% ../../nbs/57_measures.ipynb #b38aa786
 @dataclass(frozen=True)
 class BanditSize:
-    "Of the actor and its life: hidden units, trials, trials at a time, and between two looks."
+    "Of the actor and its training: hidden units, trials, trials at a time, and between two looks."
 
     hidden: tuple[int, ...]
     trials: int
@@ -630,7 +630,7 @@ class BanditSize:
 def measure_bandit(
     data: Dataset, method: str, config: RewardConfig, size: BanditSize, *, rng: Random
 ) -> tuple[Model, list[list[float]]]:
-    """An actor that names digits and is told only yes or no: (model, curve).
+    """An actor that names digits and learns only yes or no: (model, curve).
 
     Parameters
     ----------
