@@ -386,9 +386,11 @@ def measure_lateral(
     }
     *_, repaired = inference_chain(model, pictures["lateral"], rounds=3, inference=chain)
     pictures["lateral, GENERATE"] = repaired
-    to, found = features(np.clip(pictures["chain"], 0, 1)), {}
-    for name, x in pictures.items():
-        found[name] = _set_quality(x, to, data, features, rng=rng.stream("measure", name))
+    to = features(np.clip(pictures["chain"], 0, 1))
+    found = {
+        name: _set_quality(x, to, data, features, rng=rng.stream("measure", name))
+        for name, x in pictures.items()
+    }
     return {"found": found, "told": told}
 
 # %% ../../nbs/57_measures.ipynb #49d934f4

@@ -371,19 +371,13 @@ def _bar(total, work):
         yield say
 
 # %% ../../nbs/48_study.ipynb #71711b1d
-def _without_record(tasks, records):
-    "Those of `tasks` that have no record yet; says of each whose file does not count why not."
+def _complete(records, tasks, work):
+    "Perform those of `tasks` that `records` lacks, under a bar, and put their records there."
     todo = [task for task in tasks if task.path not in records]
     for task in todo:
         if task.path.exists():
             again = "is damaged, or older than the measure or the algorithm: it is made again"
             print(f"{task.path} {again}.", file=sys.stderr)
-    return todo
-
-
-def _complete(records, tasks, work):
-    "Perform those of `tasks` that `records` lacks, under a bar, and put their records there."
-    todo = _without_record(tasks, records)
     with _bar(len(tasks), work) as say:
         for task in tasks:
             if task.path in records:
