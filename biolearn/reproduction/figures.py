@@ -59,7 +59,7 @@ from biolearn.reproduction.runs import (
 
 # %% ../../nbs/46_figures.ipynb #c2e5453f
 PARAMETERS = ("profile", "seed", "device", "out", "overrides")  # of every figure notebook
-# what the paper shows, and a training to watch: what is drawn where nobody says what to draw
+# the paper's own figures and a training to watch: drawn where no notebooks are named
 FIRST_LOOK = ("00_train", "01_growing", "fig1", "fig2", "fig3", "fig4", "fig5", "table1")
 
 
@@ -289,7 +289,7 @@ def _progress(n):
 
 @contextmanager
 def _heartbeat(bar, every=60.0):
-    "Refresh the bar now and then in the block, so that also a silent cell shows its time."
+    "Refresh the bar now and then in the block, so that a silent cell shows its time, too."
     done = threading.Event()
 
     def beat():
@@ -311,7 +311,7 @@ def _module_path():
     theirs = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join([here, *(os.path.abspath(path) for path in theirs if path)])
 
-
+# %% ../../nbs/46_figures.ipynb #3c15809b
 def kernel_environment(threads: int = 0, cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, str]:
     """Environment variables for the notebooks' kernels.
 
@@ -336,7 +336,7 @@ def kernel_environment(threads: int = 0, cpuinfo: str | Path = "/proc/cpuinfo") 
         env["BIOLEARN_DATA"] = str(Path(os.environ["BIOLEARN_DATA"]).expanduser().resolve())
     return env | {"PYTHONPATH": _module_path(), "PYTHONSAFEPATH": "1"}
 
-
+# %% ../../nbs/46_figures.ipynb #0847dbde
 @contextmanager
 def _environ(env):
     "Set environment variables for a while; the processes started in the block inherit them."
@@ -370,7 +370,7 @@ def _kernel_home() -> Iterator[tuple[Path, Any]]:
         connection = str(folder / "kernel.json")
         yield folder, Config(KernelManager={"transport": "ipc", "connection_file": connection})
 
-
+# %% ../../nbs/46_figures.ipynb #7fd5a92b
 def _without_home(folder):
     "Variables that give Jupyter `folder` where the user has no home folder, as in many containers."
     return dict.fromkeys(
@@ -380,7 +380,7 @@ def _without_home(folder):
         str(folder),
     )
 
-
+# %% ../../nbs/46_figures.ipynb #3681f182
 def _kernel_arguments(folder, env):
     """Arguments for a kernel: be silent, work in `folder` without looking for modules there, with
     the variables `env`.
@@ -406,21 +406,27 @@ def _quiet_loop(loop, context):
         loop.default_exception_handler(context)
 
 
+def _quieten():
+    "Let neither asyncio nor papermill print what our own message says."
+    from jupyter_core.utils import ensure_event_loop
+
+    if ensure_event_loop().get_exception_handler() is None:
+        ensure_event_loop().set_exception_handler(_quiet_loop)
+    if not (log := logging.getLogger("papermill")).handlers:
+        log.addHandler(logging.NullHandler())
+
+# %% ../../nbs/46_figures.ipynb #693e61d8
 def _execute(path, executed, parameters, *, env, stderr, limit):
     """Run the notebook at `path` as `executed`, in the folder `notebooks` of its output folder.
 
     Raises NotebookFailed.
     """
     import papermill
-    from jupyter_core.utils import ensure_event_loop
     from nbclient.exceptions import CellTimeoutError
     from zmq import ZMQError
 
-    if ensure_event_loop().get_exception_handler() is None:
-        ensure_event_loop().set_exception_handler(_quiet_loop)
-    kept, log = executed.parent.parent / "notebooks", logging.getLogger("papermill")
-    if not log.handlers:
-        log.addHandler(logging.NullHandler())  # what it would warn of is in our own message
+    _quieten()
+    kept = executed.parent.parent / "notebooks"
     try:
         with _kernel_home() as (home, config), _environ(_without_home(home)):
             papermill.execute_notebook(
@@ -464,7 +470,7 @@ def _is_ours(path, recorded):
         return all(f'"{name}":' in text for name in ("papermill", *PARAMETERS))
     return path.name in recorded or is_report(path)
 
-
+# %% ../../nbs/46_figures.ipynb #37f058c1
 def _refuse(names, out, records):
     "Raise ReproduceError if there are files `names` in `out` that are none of a run's."
     recorded = _recorded(records)
@@ -477,10 +483,10 @@ def _refuse(names, out, records):
             "replace it. Move it away, or choose another folder (--out)."
         )
 
-
+# %% ../../nbs/46_figures.ipynb #4b25044f
 def check_place(out: Path, stems: Sequence[str], manifest: bool = False) -> None:
     """Raise ReproduceError, naming them, if the notebooks `stems` would replace files in the folder
-    `out` that no run of figures has written. Beside a `manifest` of ours any report is ours.
+    `out` that no run of figures has written. Next to a `manifest` of ours any report is ours.
     """
     names = [file.format(stem) for stem in stems for file in _MADE]
     _refuse(
@@ -509,7 +515,7 @@ def _staging(out, path):
             os.replace(executed, failed)
         shutil.rmtree(staging, ignore_errors=True)
 
-
+# %% ../../nbs/46_figures.ipynb #f8d8dcdf
 def _adopt(stem, stems, staging, out):
     "Move the records of a notebook from `staging` to `out`, and drop those it makes no longer."
     made = drawn_by(stem, stems, staging)
@@ -590,28 +596,29 @@ class _Figures:
         write_text(self.out / "report.html", report_html(manifest, self.out))
         return manifest
 
-    def run(self, paths: Sequence[Path], parameters: dict[str, Any], cell_limit: float) -> None:
-        "Run the notebooks at `paths` under one bar, with an account after each."
-        bar, interval = _progress(len(paths))
-        with bar, _heartbeat(bar):
-            for path in paths:
-                start = time.perf_counter()
-                bar.set_postfix_str("", refresh=False)
-                bar.set_description(path.stem)
-                run_notebook(
-                    path,
-                    parameters,
-                    self.out,
-                    stems=self.stems,
-                    key=self.about["key"],
-                    stderr=_LastLine(bar, interval),
-                    cell_limit=cell_limit,
-                )
-                self.seconds[path.stem] = time.perf_counter() - start
-                bar.update()
-                self.account(f"not finished: {len(self.seconds)} of {len(paths)} notebooks")
+# %% ../../nbs/46_figures.ipynb #b5f4eb8c
+def _run_all(figures, paths, parameters, cell_limit):
+    "Run the notebooks at `paths` under one bar, with an account after each."
+    bar, interval = _progress(len(paths))
+    with bar, _heartbeat(bar):
+        for path in paths:
+            start = time.perf_counter()
             bar.set_postfix_str("", refresh=False)
-            bar.set_description("figures")
+            bar.set_description(path.stem)
+            run_notebook(
+                path,
+                parameters,
+                figures.out,
+                stems=figures.stems,
+                key=figures.about["key"],
+                stderr=_LastLine(bar, interval),
+                cell_limit=cell_limit,
+            )
+            figures.seconds[path.stem] = time.perf_counter() - start
+            bar.update()
+            figures.account(f"not finished: {len(figures.seconds)} of {len(paths)} notebooks")
+        bar.set_postfix_str("", refresh=False)
+        bar.set_description("figures")
 
 # %% ../../nbs/46_figures.ipynb #d0999e24
 def _about(profile, seed, backend, overrides, env):
@@ -642,6 +649,41 @@ def _announce(about, n, out):
         file=sys.stderr,
     )
 
+# %% ../../nbs/46_figures.ipynb #8bb94beb
+_BUSY = (
+    "Another biolearn command is writing figures into {}. "
+    "Wait until it has ended, or choose another folder (--out)."
+)
+
+
+def _which(only, notebooks, profile):
+    "All notebooks, each checked, and those of them to run."
+    paths = find_notebooks(notebooks or notebook_folder())
+    if only is None and notebooks is None and profile.name in SHIPPED:
+        only = FIRST_LOOK
+    return paths, select(paths, only)
+
+# %% ../../nbs/46_figures.ipynb #607e04d6
+def _drawn(figures, chosen, env, cell_limit, remeasure):
+    "Run the notebooks `chosen`; returns the manifest, which is written however the run ends."
+    stems, out = [p.stem for p in chosen], figures.out
+    check_place(out, stems, figures.before is not None)
+    _announce(figures.about, len(chosen), out)
+    known = figures.about | {"out": str(out)}
+    parameters, failed = {name: known[name] for name in PARAMETERS}, "interrupted"
+    try:
+        if remeasure:
+            measure_again(stems, out)
+        with _environ(env):
+            _run_all(figures, chosen, parameters, cell_limit)
+        failed = None
+    except ReproduceError as e:
+        failed = str(e)
+        raise
+    finally:
+        manifest = figures.account(failed)
+    return manifest
+
 # %% ../../nbs/46_figures.ipynb #38ac6065
 def reproduce(  # noqa: PLR0913  # the face of the figures: a command has its options
     profile: str | Profile = "shipped",
@@ -665,7 +707,7 @@ def reproduce(  # noqa: PLR0913  # the face of the figures: a command has its op
         network FIRST_LOOK
     device : as in `use_device`
     seed : that of everything random
-    out : the folder to write to, as in `output_folder`; nobody else may be writing figures there
+    out : the folder to write to, as in `output_folder`; no other command may write there
     overrides : as in `get_profile`
     notebooks : a folder of other notebooks than the package's own
     remeasure : measure again what figures would draw from stored measurements; hours
@@ -687,36 +729,12 @@ def reproduce(  # noqa: PLR0913  # the face of the figures: a command has its op
     profile, overrides = get_profile(profile, overrides), as_plain(dict(overrides or {}))
     check_number(seed, "seed", integer=True, low=0)
     check_number(cell_limit, "cell_limit", low=1)
-    seed, backend = int(seed), use_device(device)
-    paths = find_notebooks(notebooks or notebook_folder())
-    if only is None and notebooks is None and profile.name in SHIPPED:
-        only = FIRST_LOOK
-    chosen = select(paths, only)
+    backend = use_device(device)
+    paths, chosen = _which(only, notebooks, profile)
     if notebooks is None:
         check_measurements([p.stem for p in chosen], profile, out, remeasure=remeasure)
     out, env = output_path(out, profile), kernel_environment(profile.threads)
-    parameters = dict(
-        profile=profile.name, seed=seed, device=backend.name, out=str(out), overrides=overrides
-    )
-    busy = (
-        f"Another biolearn command is writing figures into {out}. "
-        "Wait until it has ended, or choose another folder (--out)."
-    )
-    with locked(out / ".biolearn.lock", busy, wait=False):
-        about = _about(profile, seed, backend, overrides, env)
+    about = _about(profile, int(seed), backend, overrides, env)
+    with locked(out / ".biolearn.lock", _BUSY.format(out), wait=False):
         figures = _Figures(out, [p.stem for p in paths], about, read_manifest(out))
-        check_place(out, [p.stem for p in chosen], figures.before is not None)
-        _announce(about, len(chosen), out)
-        failed: str | None = "interrupted"
-        try:
-            if remeasure:
-                measure_again([p.stem for p in chosen], out)
-            with _environ(env):
-                figures.run(chosen, parameters, cell_limit)
-            failed = None
-        except ReproduceError as e:
-            failed = str(e)
-            raise
-        finally:
-            manifest = figures.account(failed)
-    return manifest
+        return _drawn(figures, chosen, env, cell_limit, remeasure)

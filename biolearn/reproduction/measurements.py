@@ -34,18 +34,21 @@ class Source:
     seeds: str
     commands: tuple[str, ...]
 
-
+# %% ../../nbs/59_measurements.ipynb #6e58ec62
 def _experiment(line):
     return f"python -m experiments.{line}"
 
 
 _ABLATIONS = "biolearn experiments --profile paper --out {out}"
 _BASELINES = ("kmeans", "gmm", "ppca", "vae", "vae-fixed", "dae", "mcpc")
-
-STORED = {
+STORED: dict[str, Source] = {
     "fig6_ablations": Source(
         "experiments", "0 to 4, ablations 0 to 2", (f"{_ABLATIONS} --variants all --seeds 0-2",)
-    ),
+    )
+}
+
+# %% ../../nbs/59_measurements.ipynb #8633f3b6
+STORED |= {
     "fig8_supervised": Source(
         "supervised.json",
         "0 to 4, names 7",
@@ -67,6 +70,10 @@ STORED = {
             ),
         ),
     ),
+}
+
+# %% ../../nbs/59_measurements.ipynb #cb04b9f5
+STORED |= {
     "fig10_spikes": Source(
         "biology/spikes.json",
         "7 and 8, small networks 0 and 1",
@@ -89,6 +96,10 @@ STORED = {
     "fig14_clock": Source(
         "biology/clock.json", "7 and 8", (_experiment("clock --seeds 7-8 --out {at}"),)
     ),
+}
+
+# %% ../../nbs/59_measurements.ipynb #5a731b5c
+STORED |= {
     "table2_seeds": Source(
         "experiments",
         "0 to 4, finite 5 to 19",
@@ -183,7 +194,7 @@ class Measured:
             )
         return found
 
-
+# %% ../../nbs/59_measurements.ipynb #1cb82495
 def provenance(made_by: dict[str, Any] | None) -> str:
     "One sentence on what made a record, by its `made_by`."
     if not made_by:
@@ -205,7 +216,7 @@ def provenance(made_by: dict[str, Any] | None) -> str:
 
 # %% ../../nbs/59_measurements.ipynb #1a6ead3b
 def _made_by(source, path):
-    "What `record` is told of measurements at `path`: stored, or made here."
+    "What `record` gets about measurements at `path`: stored, or made here."
     entry = _index().get(source.path)
     if entry and entry["sha256"] == fingerprint(path):
         named = {name: entry[name] for name in ("commit", "date")}

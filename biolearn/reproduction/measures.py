@@ -110,7 +110,7 @@ def sample_quality(
     rng: Random,
     sigma: float = 0.2,
 ) -> dict[str, tuple[float, float]]:
-    """How good a set of samples is, beside the test digits: {name: (value, standard error)}.
+    """How good a set of samples is, compared with the test digits: {name: (value, standard error)}.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def _spiking_block(model, inference, n, rng):
     *_, h = chain_states(heard, start, rounds=3, inference=chain, rng=rng)
     return start, h
 
-
+# %% ../../nbs/57_measures.ipynb #e4e02cb7
 def measure_spikes(
     model: Model, data: Dataset, window: float | None, size: Size, *, rng: Random
 ) -> dict[str, float]:
@@ -160,7 +160,7 @@ def measure_spikes(
     dict
         Parzen scores of 'GENERATE', of 'GENERATE, last painting without noise' (with a window) and
         'directed'; the mean 'rise' of log p(x, h) in 20 steps of INFERENCE above the feedforward
-        guess without spikes, the fraction of digits 'rising', and the squared 'error' per pixel of
+        pass without spikes, the fraction of digits 'rising', and the squared 'error' per pixel of
         the picture that h_1 decodes to.
     """
     inference = Inference() if window is None else SpikingInference(window=window)
@@ -224,6 +224,24 @@ def train_under_dale(
     )
     return model, history, signs
 
+# %% ../../nbs/57_measures.ipynb #9bd0457a
+def _half_error(model, digits, image_shape, rng):
+    "The error per pixel where each of `digits` lacks one half, another half of each in turn."
+    backend = rng.backend
+    halves = backend.xp.stack(list(half_masks(image_shape, backend).values()))
+    masks = halves[backend.asarray(np.arange(len(digits)) % 4, backend.index_dtype), ...]
+    completed = inpaint(model, digits, masks, rng=rng.stream("in-painting"))
+    return float(inpainting_error(digits, completed, masks).mean())
+
+
+def _silent(model):
+    "The fraction of the weights of each map that are nought: {'f_1': ..., 'g_1': ...}."
+    return {
+        f"{name}_{k}": float(to_numpy(getattr(pair, name).W == 0).mean())
+        for k, pair in enumerate(model.pairs, 1)
+        for name in "fg"
+    }
+
 # %% ../../nbs/57_measures.ipynb #59474496
 def measure_dale(
     model: Model,
@@ -252,25 +270,18 @@ def measure_dale(
     """
     score = lambda samples: parzen_score(samples, data, size.sigma)
     unseen = rng.backend.asarray(data.test)
-    x, some = unseen[: size.digits, :], unseen[:n_completed, :]
+    x = unseen[: size.digits, :]
     before = log_p_joint(model, encode(model, x))
     after = log_p_joint(model, infer(model, x, Inference(n_steps=20)))
-    halves = rng.backend.xp.stack(list(half_masks(data.image_shape, rng.backend).values()))
-    masks = halves[rng.backend.asarray(np.arange(n_completed) % 4, rng.backend.index_dtype), ...]
-    completed = inpaint(model, some, masks, rng=rng.stream("in-painting"))
     return {
         "GENERATE": score(generate(model, size.samples, rng=rng.stream("samples"))),
         "directed": score(sample_directed(model, size.samples, rng=rng.stream("samples"))),
-        "halves": float(inpainting_error(some, completed, masks).mean()),
+        "halves": _half_error(model, unseen[:n_completed, :], data.image_shape, rng),
         "rising": float(to_numpy(after > before).mean()),
         "log p before": float(before.mean()),
         "log p after": float(after.mean()),
         "wrong signs": wrong_signs(model, signs),
-        "silent": {
-            f"{name}_{k}": float(to_numpy(getattr(pair, name).W == 0).mean())
-            for k, pair in enumerate(model.pairs, 1)
-            for name in "fg"
-        },
+        "silent": _silent(model),
     }
 
 # %% ../../nbs/57_measures.ipynb #fea1f742
@@ -296,28 +307,36 @@ class LateralSize:
     samples: int
     components: int
 
+# %% ../../nbs/57_measures.ipynb #c639a335
+def _other_tops(codes, size, *, rng):
+    "Draws of the top layer without lateral synapses: {name: (n, n_M)}."
+    n = size.samples
+    mixture = fit_mixture_prior(codes, size.components, rng=rng.stream("mixture"))
+    alone = [
+        column[rng.stream("shuffle", j).permutation(len(codes))[:n]]
+        for j, column in enumerate(codes.T)
+    ]
+    return {
+        "independent": np.stack(alone, axis=1),  # every neuron's own rates, and nothing between
+        "gaussian": gaussian_draws(codes, n, rng=rng.stream("gaussian")),
+        "mixture": sample_prior(mixture, n, rng=rng.stream("mixture draws")),
+        "codes": codes[rng.stream("codes").permutation(len(codes))[:n]],
+    }
 
+# %% ../../nbs/57_measures.ipynb #a666bb5a
 def _draw_tops(
     codes: Array, size: LateralSize, *, rng: Random
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Draws of the top layer from every prior that is decoded once, and what is to be told of the
+    """Draws of the top layer from every prior that is decoded once, and what there is to say of the
     lateral one: ({name: (n, n_M)}, told), for the codes (n_codes, n_M) of training digits.
     """
     start, n = time.perf_counter(), size.samples
     lateral = fit_lateral(codes, size.learning, rng=rng.stream("learn"))
     seconds = time.perf_counter() - start
-    mixture = fit_mixture_prior(codes, size.components, rng=rng.stream("mixture"))
     walk: dict[str, Any] = dict(n_steps=size.n_steps, delta=size.delta)
-    alone = [
-        column[rng.stream("shuffle", j).permutation(len(codes))[:n]]
-        for j, column in enumerate(codes.T)
-    ]
     drawn = {
         "lateral": sample_lateral(lateral, n, rng=rng.stream("lateral"), **walk),
-        "independent": np.stack(alone, axis=1),  # every neuron's own rates, and nothing between
-        "gaussian": gaussian_draws(codes, n, rng=rng.stream("gaussian")),
-        "mixture": sample_prior(mixture, n, rng=rng.stream("mixture draws")),
-        "codes": codes[rng.stream("codes").permutation(len(codes))[:n]],
+        **_other_tops(codes, size, rng=rng),
     }
     heard = lateral.scale > 0
     told = {
@@ -327,6 +346,14 @@ def _draw_tops(
         "eigenvalues of P": np.linalg.eigvalsh(lateral.P[np.ix_(heard, heard)])[[0, -1]].tolist(),
     }
     return drawn, told
+
+# %% ../../nbs/57_measures.ipynb #d9ae40f6
+def _set_quality(x, to, data, features, *, rng):
+    "Every number of one set of pictures; `to` are the features of the chain's pictures."
+    found, inked = sample_quality(x, data, features, rng=rng), np.clip(x, 0, 1)
+    far = jackknife(frechet_distance, features(inked), to, rng=rng.stream("chain"))
+    report = class_report(features, inked, rng=rng.stream("classes"))
+    return found | {"Fréchet to the chain": far, "entropy": report["entropy"]}
 
 # %% ../../nbs/57_measures.ipynb #eac19ea1
 def measure_lateral(
@@ -340,12 +367,12 @@ def measure_lateral(
     rng: Random,
 ) -> dict[str, Any]:
     """Every number of all sets of pictures: {'found': {set: {number: (value, standard error)}},
-    'told': what there is to tell of the lateral prior}.
+    'told': what there is to say of the lateral prior}.
 
     Parameters
     ----------
     codes
-        Where the top layer settles for training digits (n_codes, n_M).
+        The top layer after inference on training digits (n_codes, n_M).
     features
         A classifier's, for the Fréchet distances.
     chain
@@ -359,15 +386,11 @@ def measure_lateral(
     }
     *_, repaired = inference_chain(model, pictures["lateral"], rounds=3, inference=chain)
     pictures["lateral, GENERATE"] = repaired
-    to, found = features(np.clip(pictures["chain"], 0, 1)), {}
-    for name, x in pictures.items():
-        stream = rng.stream("measure", name)
-        found[name] = sample_quality(x, data, features, rng=stream)
-        fake = features(np.clip(x, 0, 1))
-        far = jackknife(frechet_distance, fake, to, rng=stream.stream("chain"))
-        found[name]["Fréchet to the chain"] = far
-        report = class_report(features, np.clip(x, 0, 1), rng=stream.stream("classes"))
-        found[name]["entropy"] = report["entropy"]
+    to = features(np.clip(pictures["chain"], 0, 1))
+    found = {
+        name: _set_quality(x, to, data, features, rng=rng.stream("measure", name))
+        for name, x in pictures.items()
+    }
     return {"found": found, "told": told}
 
 # %% ../../nbs/57_measures.ipynb #49d934f4
@@ -453,12 +476,12 @@ def _decoding_error(model, h, x):
     "The squared error per pixel of what h_1 decodes to, with its standard error over pictures."
     return mean_and_stderr(((model.g(1, h[1]) - x) ** 2).mean(axis=1))
 
-
+# %% ../../nbs/57_measures.ipynb #fb7fd3ff
 def measure_ways(
     model: Model, data: Dataset, ways: Mapping[str, Inference], size: Size, *, rng: Random
 ) -> dict[str, dict[str, Any]]:
-    """Several ways to settle, on the same digits and from the same directed samples: {way:
-    numbers}, and 'feedforward' for the guess before any of them.
+    """Several ways to run inference, on the same digits and from the same directed samples: {way:
+    numbers}, and 'feedforward' for the pass before any of them.
 
     The numbers are log p(x, h) and its rise (nats), the squared error of the decoded h_1, how far
     h_1 is from rest (500 steps in lock step) and from lock step, GENERATE's Parzen score, the
@@ -495,7 +518,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "exact": lambda model, rng, **how: transported,
 }
 
-
+# %% ../../nbs/57_measures.ipynb #057cc756
 def learn_labels(
     data: Dataset,
     rule: str,
@@ -515,7 +538,7 @@ def learn_labels(
     layers
         Sizes of the hidden layers of rectifying neurons.
     config
-        Of the training; nothing settles but what the labels move.
+        Of the training; in inference only the labels move a layer.
     babbling
         `rate` and `sd` of the feedback that is learnt by shaking.
     rng
@@ -529,18 +552,14 @@ def learn_labels(
     start = init_model(sizes, units, rng=rng.stream("init"))
     push = RULES[rule](start, rng.stream("feedback"), **babbling)
     clamped = ClampedLabels(push, inference=Inference(n_steps=0), **labels)
+    x = rng.backend.xp.concat([rng.backend.asarray(data.train), y], axis=1)
+    shaken, stream = push.learn if rule == "babbled" else None, rng.stream("train")
     model, history = fit(
-        start,
-        rng.backend.xp.concat([rng.backend.asarray(data.train), y], axis=1),
-        config,
-        inference=clamped,
-        projection=push.learn if rule == "babbled" else None,
-        rng=rng.stream("train"),
-        progress=False,
+        start, x, config, inference=clamped, projection=shaken, rng=stream, progress=False
     )
     return model, history, clamped
 
-
+# %% ../../nbs/57_measures.ipynb #cc1bd6b4
 def error_rate(said: Array, truth: Array) -> float:
     "Per cent of wrong answers."
     return round(100 * float(np.mean(to_numpy(said) != truth)), 4)
@@ -561,7 +580,7 @@ def put_labels_on_top(
     Parameters
     ----------
     codes, y
-        Where the top layer settles (n, n_M), and `one_hot` labels (n, 10); rows of zeros teach
+        The top layer after inference (n, n_M), and `one_hot` labels (n, 10); rows of zeros teach
         nothing.
     config
         Of the training of the pair.
@@ -578,7 +597,7 @@ def put_labels_on_top(
     )
     return Model((*model.pairs, *pair.pairs), pair.prior)
 
-
+# %% ../../nbs/57_measures.ipynb #668f95ba
 def imagine_classes(
     model: Model, codes: Array, y: Array, n: int, *, rng: Random
 ) -> dict[int, list[Array]]:
@@ -594,7 +613,7 @@ def imagine_classes(
             made.append(chain[rounds])
     return pictures
 
-
+# %% ../../nbs/57_measures.ipynb #2d6563ad
 def recognised(pictures: Sequence[Array], classify: Callable[[Array], Array]) -> float:
     "The fraction of pictures that a classifier takes for their class: the c-th set for c."
     return float(np.mean([np.mean(classify(x) == c) for c, x in enumerate(pictures)]))
@@ -602,7 +621,7 @@ def recognised(pictures: Sequence[Array], classify: Callable[[Array], Array]) ->
 # %% ../../nbs/57_measures.ipynb #b38aa786
 @dataclass(frozen=True)
 class BanditSize:
-    "Of the actor and its life: hidden units, trials, trials at a time, and between two looks."
+    "Of the actor and its training: hidden units, trials, trials at a time, and between two looks."
 
     hidden: tuple[int, ...]
     trials: int
@@ -613,7 +632,7 @@ class BanditSize:
 def measure_bandit(
     data: Dataset, method: str, config: RewardConfig, size: BanditSize, *, rng: Random
 ) -> tuple[Model, list[list[float]]]:
-    """An actor that names digits and is told only yes or no: (model, curve).
+    """An actor that names digits and learns only yes or no: (model, curve).
 
     Parameters
     ----------

@@ -107,7 +107,7 @@ def _is_manifest(found):
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
 
-
+# %% ../../nbs/47_report.ipynb #af54a077
 def read_manifest(out: str | Path) -> dict[str, Any] | None:
     "The manifest in the folder `out`; None, with a word, where there is something else."
     path = Path(out) / MANIFEST
@@ -165,6 +165,17 @@ def _drawn_now(out, about, keys, seconds, stems):
     return notebooks, pictures
 
 
+def _together(kept, ran, stems):
+    "(notebooks, pictures) that were kept and that were drawn now, in the order of `stems`."
+    order = {stem: n for n, stem in enumerate(stems)}
+    place = lambda stem: order.get(stem, len(order))
+    notebooks, pictures = (old | new for old, new in zip(kept, ran))
+    return (
+        dict(sorted(notebooks.items(), key=lambda item: place(item[0]))),
+        dict(sorted(pictures.items(), key=lambda item: (place(item[1]["notebook"]), item[0]))),
+    )
+
+# %% ../../nbs/47_report.ipynb #b28d3d59
 def write_manifest(
     out: Path,
     *,
@@ -186,23 +197,15 @@ def write_manifest(
     before : the manifest that was in `out` when the run began
     """
     keys = about["keys"]
-    notebooks, pictures = _kept(before, keys, out, seconds)
-    ran, drawn = _drawn_now(out, about, keys, seconds, stems)
-    order = {stem: n for n, stem in enumerate(stems)}
-
-    def place(stem):
-        return order.get(stem, len(order))
-
-    pictures = sorted(
-        (pictures | drawn).items(), key=lambda item: (place(item[1]["notebook"]), item[0])
-    )
-    left_out = _left_out(out, dict(pictures), keys)
+    kept, ran = _kept(before, keys, out, seconds), _drawn_now(out, about, keys, seconds, stems)
+    notebooks, pictures = _together(kept, ran, stems)
+    left_out = _left_out(out, pictures, keys)
     made = {
         **{name: value for name, value in about.items() if name != "keys"},
         "ran_now": list(seconds),
         "failed": failed,
-        "notebooks": dict(sorted((notebooks | ran).items(), key=lambda item: place(item[0]))),
-        "pictures": dict(pictures),
+        "notebooks": notebooks,
+        "pictures": pictures,
         "left_out": list(left_out),
         "left_out_because": left_out,
     }
@@ -303,7 +306,7 @@ def is_report(path: Path) -> bool:
         re.search(rb"(\A# |<title>)biolearn: the [^\n<]*figures", path.read_bytes()[:1000])
     )
 
-
+# %% ../../nbs/47_report.ipynb #aa65eef7
 def _headline(manifest):
     "The sentences at the top of a report: whether the run failed, shipped networks, the summary."
     failed = (manifest["failed"] or "").splitlines()[:1]
@@ -321,7 +324,7 @@ def _about(manifest):
     versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
     return [*_what_was_run(manifest), f"Code: {code}.", f"Versions: {versions}."]
 
-
+# %% ../../nbs/47_report.ipynb #7a5af3bd
 def _shown(name, entry):
     """The file that shows the picture `name` in a report, the moving one where there is one: a list
     of one or none.
@@ -358,16 +361,16 @@ def _markdown_picture(manifest, name, beside=False):
         *(["\n".join(f"- {markdown_text(line)}" for line in said)] if said else []),
     ]
 
-
+# %% ../../nbs/47_report.ipynb #650ec75a
 def _markdown_table(manifest, of_paper):
-    "The table of the verdicts in Markdown, each claim behind its place: a list of one or none."
+    "The table of the verdicts in Markdown, each claim after its place: a list of one or none."
     claims = [
         replace(claim, name=f"{claim.source or _title(name)}: {claim.name}")
         for name, claim in _verdicts(manifest, of_paper)
     ]
     return [claims_markdown(claims)] if claims else []
 
-
+# %% ../../nbs/47_report.ipynb #560c18b2
 def report_markdown(manifest: dict[str, Any]) -> str:
     "The report as Markdown, with relative links to the pictures."
     first, others, beyond = _parts(manifest)
@@ -387,7 +390,7 @@ def report_markdown(manifest: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 # %% ../../nbs/47_report.ipynb #075b6fa7
-_REPORT_STYLE = """
+_ON_A_SCREEN = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8882; --good: #0a7d52; --bad: #c2410c; }
 @media (prefers-color-scheme: dark) { :root { --good: #4ade9f; --bad: #fb923c; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
@@ -406,6 +409,10 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0; 
 tr { border-bottom: 1px solid var(--line); } td:nth-child(-n+2) { white-space: nowrap; }
 summary { font-size: 1.5em; font-weight: 700; cursor: pointer; margin: 1rem 0; }
 .about { background: var(--soft); border-radius: .4rem; font-size: .9em; padding: .6rem .8rem; }
+"""
+
+# %% ../../nbs/47_report.ipynb #a50baa92
+_ON_A_PHONE_AND_ON_PAPER = """\
 @media (max-width: 42rem) {
   .beside { display: block; } thead { display: none; } tr { display: block; padding: .4rem 0; }
   td { display: inline; padding: 0; } td::after { content: " "; }
@@ -420,8 +427,9 @@ summary { font-size: 1.5em; font-weight: 700; cursor: pointer; margin: 1rem 0; }
   th, td { padding: .04cm .2cm .04cm 0; } .others { display: grid; grid-template-columns: 1fr 1fr; }
 }
 """
+_REPORT_STYLE = _ON_A_SCREEN + _ON_A_PHONE_AND_ON_PAPER
 
-
+# %% ../../nbs/47_report.ipynb #8ea59582
 def _html_row(name, claim):
     "One row of an HTML table of claims."
     where, what, paper, measured, holds, note = map(
@@ -456,7 +464,7 @@ def _html_claim(claim):
         f"<small>here: {measured}</small></li>"
     )
 
-
+# %% ../../nbs/47_report.ipynb #17b67610
 def _html_figure(manifest, name, out, beside=False):
     """One picture, embedded, with the paper's claims `beside` it or not, its caption, what was only
     measured, and what made it.
@@ -474,11 +482,23 @@ def _html_figure(manifest, name, out, beside=False):
     )
 
 # %% ../../nbs/47_report.ipynb #01be491b
+def _html_top(manifest):
+    "The beginning of the page, with its title and the sentences of the headline: lines."
+    title = html.escape(_heading(manifest))
+    *notes, total = (html.escape(line) for line in _headline(manifest))
+    kind = "failed" if manifest["failed"] else "from"
+    return [
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{_REPORT_STYLE}</style></head><body>",
+        f"<h1>{title}</h1>",
+        *(f'<p class="{kind}">{line}</p>' for line in notes),
+        f'<p class="sum"><strong>{total}</strong></p>',
+    ]
+
+# %% ../../nbs/47_report.ipynb #95218160
 def report_html(manifest: dict[str, Any], out: str | Path) -> str:
     "The report as one self-contained HTML page."
-    title = html.escape(_heading(manifest))
-    *told, total = (html.escape(line) for line in _headline(manifest))
-    kind = "failed" if manifest["failed"] else "from"
     first, others, beyond = (
         [_html_figure(manifest, name, Path(out), beside=n == 0) for name in names]
         for n, names in enumerate(_parts(manifest))
@@ -486,12 +506,7 @@ def report_html(manifest: dict[str, Any], out: str | Path) -> str:
     of_paper, more = (_verdicts(manifest, of_paper) for of_paper in (True, False))
     return "\n".join(
         (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{title}</title><style>{_REPORT_STYLE}</style></head><body>",
-            f"<h1>{title}</h1>",
-            *(f'<p class="{kind}">{line}</p>' for line in told),
-            f'<p class="sum"><strong>{total}</strong></p>',
+            *_html_top(manifest),
             *first,
             "<h2>The claims of the paper</h2>",
             _html_table(of_paper),

@@ -136,7 +136,7 @@ class Run:
 
     @property
     def made_by(self) -> dict[str, Any]:
-        "What `record` is told of this run: its key, and of a network that was not trained here."
+        "What `record` gets about this run: its key, and of a network that was not trained here."
         if self.profile.name not in SHIPPED:
             return {"key": self.key}
         name = SHIPPED[self.profile.name]
