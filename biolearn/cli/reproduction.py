@@ -362,6 +362,7 @@ def _describe_sweep(parser):
 # %% ../../nbs/51_commands.ipynb #2c619141
 def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
     "The options of `biolearn sweep`."
+    _describe_sweep(parser)
     _profile_option(parser, "the scale whose settings are changed")
     _sweep_sets(parser)
     parser.add_argument(
