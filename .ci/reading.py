@@ -174,7 +174,7 @@ def replaced_words(root: Path) -> list[str]:
 
 
 def private_words(root: Path) -> tuple[int, list[str]]:
-    "Where pages still use one of `replaced_words`."
+    "Where the text of pages, without names in code, still uses one of `replaced_words`."
     words = replaced_words(root)
     if not words:
         return 0, []
@@ -185,7 +185,7 @@ def private_words(root: Path) -> tuple[int, list[str]]:
         for page in pages
         for cell in visible_cells(page)
         if not cell.is_code
-        for match in pattern.finditer(cell.text)
+        for match in pattern.finditer(re.sub(r"`[^`]*`", "", cell.text))
     ]
     return len(places), places
 

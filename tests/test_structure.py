@@ -293,7 +293,7 @@ def test_words_that_notation_replaces_are_found_in_text_and_not_in_code(tmp_path
     name = "replaced words that are still written"
     assert reading.measure_reading(tmp_path)[name] == (0, [])
     write_page(tmp_path, "notation.ipynb", TABLE)
-    write_page(tmp_path, "01_last.ipynb", "# Beside words, painted besides", "beside = painted")
+    write_page(tmp_path, "01_last.ipynb", "# Beside `beside`, painted besides", "beside = painted")
     (tmp_path / "nbs" / "figures").mkdir()
     write_page(tmp_path, "figures/fig1_a.ipynb", "# It paints, any")
     places = [
