@@ -679,6 +679,8 @@ def name_lines(ax: Any, gap: float = 0.08) -> None:
     of a legend; names are kept `gap` of the height of the axes apart.
     """
     lines = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
+    if not lines:
+        return
     ends = [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in lines]
     ax.get_ylim()  # brings the limits up to date, on which the next line depends
     to_axes = ax.transAxes.inverted().transform
@@ -690,28 +692,16 @@ def name_lines(ax: Any, gap: float = 0.08) -> None:
 
 # %% ../nbs/10_plotting.ipynb #10a0c002
 def _spread(heights, gap):
-    "Heights that are at least `gap` apart, in the same order, each group about its own mean."
+    "The heights in [0, 1] that are nearest to `heights`, in their order and at least `gap` apart."
+    from sklearn.isotonic import isotonic_regression
+
     order = np.argsort(heights, kind="stable")
-    groups: list[list[float]] = []
-    for height in np.asarray(heights)[order]:
-        groups.append([height])
-        while len(groups) > 1 and _top(groups[-2], gap) + gap > _bottom(groups[-1], gap):
-            groups[-2:] = [groups[-2] + groups[-1]]
-    placed = [_bottom(group, gap) + gap * k for group in groups for k in range(len(group))]
+    steps = gap * np.arange(len(heights))
+    high = max(0.0, 1 - gap * (len(heights) - 1))
+    wanted = np.asarray(heights)[order] - steps  # what remains is to keep them from falling
     spread = np.empty(len(heights))
-    spread[order] = placed
+    spread[order] = isotonic_regression(wanted, y_min=0.0, y_max=high) + steps
     return spread
-
-
-def _bottom(group, gap):
-    "The height of the lowest name of a group that is centred about its mean, within 0 and 1."
-    half = gap * (len(group) - 1) / 2
-    return np.clip(np.mean(group), half, max(half, 1 - half)) - half
-
-
-def _top(group, gap):
-    "The height of its highest name."
-    return _bottom(group, gap) + gap * (len(group) - 1)
 
 # %% ../nbs/10_plotting.ipynb #a3ebd3e1
 def _log_scale(ax):
