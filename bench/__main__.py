@@ -3,9 +3,9 @@
     python -m bench                         everything, in under five minutes on two cores
     python -m bench --only cpu,parzen       some sections: cpu, gpu, parzen, startup, scaling, profile
     python -m bench --only gpu              the training step on a GPU: needs one, CuPy (the extras
-                                            cuda12, cuda13) and PyTorch made for CUDA; what is
-                                            missing is said
-    python -m bench --torch PYTHON          the interpreter that has PyTorch, if this one has not
+                                            cuda12, cuda13) and PyTorch built for CUDA; reports
+                                            what is missing
+    python -m bench --torch PYTHON          the interpreter that has PyTorch, if this one lacks it
                                             (or pip install -e .[bench])
     python -m bench --show                  print the tables of the last run
 
@@ -42,7 +42,7 @@ def parser():
         "--out",
         type=Path,
         default=report.RESULTS,
-        help="where the results go (default: bench/results.json); pictures into the folder pictures beside it",
+        help="where the results go (default: bench/results.json); pictures into the folder pictures next to it",
     )
     p.add_argument(
         "--torch", metavar="PYTHON", help="interpreter with PyTorch; also BENCH_TORCH_PYTHON"

@@ -86,33 +86,12 @@ else:
     __getattr__ = _offer
 
 # %% ../nbs/55_package.ipynb #c4e63620
+# fmt: off
 _all_ = [
-    "DeepDAE",
-    "DivergenceError",
-    "Inference",
-    "Model",
-    "Random",
-    "TrainConfig",
-    "choose_sigma",
-    "decode",
-    "digit_sheet",
-    "encode",
-    "fit",
-    "fit_many",
-    "from_arrays",
-    "generate",
-    "half_masks",
-    "infer",
-    "init_model",
-    "inpaint",
-    "load_dataset",
-    "load_model",
-    "load_trained",
-    "log_p_joint",
-    "parzen_log_likelihood",
-    "reproduce",
-    "sample_directed",
-    "save_model",
-    "trained_run",
+    "DeepDAE", "DivergenceError", "Inference", "Model", "Random", "TrainConfig", "choose_sigma",
+    "decode", "digit_sheet", "encode", "fit", "fit_many", "from_arrays", "generate", "half_masks",
+    "infer", "init_model", "inpaint", "load_dataset", "load_model", "load_trained", "log_p_joint",
+    "parzen_log_likelihood", "reproduce", "sample_directed", "save_model", "trained_run",
     "use_device",
 ]
+# fmt: on

@@ -11,7 +11,7 @@ import importlib
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -258,7 +258,32 @@ else:
         "What scikit-learn gives to an estimator."
 
 # %% ../nbs/15_estimator.ipynb #1c6032ca
-class _Settings(_Sklearn):
+@dataclass(eq=False, repr=False)
+class _Parameters(_Sklearn):
+    "What is set: the parameters of `DeepDAE`."
+
+    hidden: Sequence[int] = (1000, 100)
+    _: KW_ONLY
+    units: Sequence[str] | None = None
+    data_range: Any = "auto"
+    epochs: int = TrainConfig.epochs
+    batch_size: int = TrainConfig.batch_size
+    n_steps: int = TrainConfig.n_steps
+    delta: float = TrainConfig.delta
+    alpha: float = TrainConfig.alpha
+    noise: Sequence[Any] | None = None
+    noise_end: Sequence[Any] | None = None
+    rate_f: Sequence[float] | None = None
+    rate_g: Sequence[float] | None = None
+    optimizer: str = TrainConfig.optimizer
+    decay: bool = TrainConfig.decay
+    checkpoint: str | Path | None = None
+    callbacks: Sequence[Callback] | None = None
+    random_state: Any = None
+    verbose: int = 0
+
+# %% ../nbs/15_estimator.ipynb #15a0c002
+class _Settings(_Parameters):
     """What is set, and what `fit` finds: the attributes of `DeepDAE`, and what scikit-learn asks of
     them.
     """
@@ -270,48 +295,8 @@ class _Settings(_Sklearn):
     seed_: int
     n_features_in_: int
     _rows: int
+    _stream: _Stream
     feature_names_in_: Array
-
-    def __init__(  # noqa: PLR0913  # scikit-learn's way: every setting is a parameter
-        self,
-        hidden: Sequence[int] = (1000, 100),
-        *,
-        units: Sequence[str] | None = None,
-        data_range: Any = "auto",
-        epochs: int = TrainConfig.epochs,
-        batch_size: int = TrainConfig.batch_size,
-        n_steps: int = TrainConfig.n_steps,
-        delta: float = TrainConfig.delta,
-        alpha: float = TrainConfig.alpha,
-        noise: Sequence[Any] | None = None,
-        noise_end: Sequence[Any] | None = None,
-        rate_f: Sequence[float] | None = None,
-        rate_g: Sequence[float] | None = None,
-        optimizer: str = TrainConfig.optimizer,
-        decay: bool = TrainConfig.decay,
-        checkpoint: str | Path | None = None,
-        callbacks: Sequence[Callback] | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.units = units
-        self.data_range = data_range
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.n_steps = n_steps
-        self.delta = delta
-        self.alpha = alpha
-        self.noise = noise
-        self.noise_end = noise_end
-        self.rate_f = rate_f
-        self.rate_g = rate_g
-        self.optimizer = optimizer
-        self.decay = decay
-        self.checkpoint = checkpoint
-        self.callbacks = callbacks
-        self.random_state = random_state
-        self.verbose = verbose
 
     def _take(self, model: Model, history: History) -> None:
         "Take over what learning has brought."
@@ -419,6 +404,53 @@ def _go_on(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model]:
         )
     return _config(estimator).for_model(model), model
 
+# %% ../nbs/15_estimator.ipynb #15a0c004
+def _keep(estimator: "DeepDAE", model: Model, history: History) -> None:
+    "Take over what an epoch has brought, and call the callbacks."
+    estimator._take(model, history)
+    for callback in estimator.callbacks or ():
+        callback(estimator, estimator.history_)
+
+
+def _fit(estimator: _Fitted, X: Array) -> _Fitted:
+    "`DeepDAE.fit`: TRAIN on the rows of `X`, from new weights."
+    X = _checked(estimator, X, reset=True)
+    config, model, folder = _start(estimator, X)
+    try:
+        model, history = fit(
+            model,
+            estimator.data_range_.inside(X, "float32"),
+            config,
+            rng=_random(estimator, X).stream("train"),
+            progress=bool(estimator.verbose),
+            on_epoch=lambda model, history: _keep(estimator, copy_model(model), history),
+            checkpoint=folder,
+        )
+    finally:
+        for callback in estimator.callbacks or ():
+            getattr(callback, "close", lambda estimator: None)(estimator)
+    estimator._take(model, history)
+    estimator._rows = min(X.shape[0], _REMEMBERED)
+    return estimator
+
+# %% ../nbs/15_estimator.ipynb #15a0c006
+def _partial_fit(estimator: _Fitted, X: Array) -> _Fitted:
+    "`DeepDAE.partial_fit`: one pass of TRAIN over the rows of `X`."
+    new = not hasattr(estimator, "model_")
+    X = _checked(estimator, X, reset=new)
+    config, model = _start(estimator, X)[:2] if new else _go_on(estimator, X)
+    history: History = [] if new else estimator.history_
+    config, x, epoch = config.at(0), estimator.data_range_.inside(X, "float32"), len(history)
+    first = x[: min(config.batch_size, x.shape[0]), :]
+    stream = _stream_for(model, first, config, estimator._rows, estimator.__dict__.get("_stream"))
+    losses = _pass(stream, x, config, _random(estimator, X).stream("partial", epoch), epoch)
+    model = replace(copy_model(stream.state.model), prior=stream.prior)
+    measured = measure_epoch(model, first, config.inference, epoch, losses)
+    stream.watch.end(measured, stream.state.arrays(), epoch)
+    estimator._stream, estimator._rows = stream, stream.rows
+    _keep(estimator, model, [*history, measured])
+    return estimator
+
 # %% ../nbs/15_estimator.ipynb #ffd3ce46
 def _read(estimator: _Settings, X: Array, what: Callable[[Model, list[Array]], Array]) -> Array:
     """`what` of the model and the state after INFERENCE, for the rows of `X`; in double
@@ -435,6 +467,89 @@ def _read(estimator: _Settings, X: Array, what: Callable[[Model, list[Array]], A
         rows = estimator.data_range_.inside(X[i : min(i + 1000, X.shape[0]), :], "float64")
         parts.append(what(model, infer(model, rows, inference)))
     return xp.astype(xp.concat(parts), X.dtype)
+
+# %% ../nbs/15_estimator.ipynb #15a0c008
+def _decoded(estimator: _Settings, X: Array) -> Array:
+    "`DeepDAE.inverse_transform`: the means that g_M, ..., g_1 make of the codes `X`."
+    check_is_fitted(estimator)
+    X = X if _stays(X) else sklearn_utils.check_array(X, dtype=[np.float64, np.float32])
+    check_array(X, "X", width=estimator.model_.sizes[-1])
+    _check_device(estimator, X)
+    xp = array_namespace(X)
+    decoded = decode(_double(estimator.model_), xp.astype(X, xp.float64))[0]
+    return estimator.data_range_.outside(decoded, X.dtype)
+
+
+def _sampled(estimator: _Settings, n_samples: int, rounds: int, random_state: Any) -> Array:
+    "`DeepDAE.sample`: new rows, by GENERATE."
+    check_is_fitted(estimator)
+    rng = _random(estimator, estimator.model_.pairs[0].f.W, random_state).stream("samples")
+    chain = replace(GENERATE, n_steps=estimator.n_steps, delta=estimator.delta)
+    rows = generate(estimator.model_, n_samples, rounds=rounds, inference=chain, rng=rng)
+    return estimator.data_range_.outside(rows, rows.dtype)
+
+# %% ../nbs/15_estimator.ipynb #15a0c009
+def _filled(estimator: _Settings, X: Array, visible: Any, rounds: int, random_state: Any) -> Array:
+    "`DeepDAE.inpaint`: the rows of `X` with their unknown entries filled in."
+    check_is_fitted(estimator)
+    X = _checked(estimator, X, reset=False, allow_nan=True)
+    xp = array_namespace(X)
+    if visible is None:
+        visible = ~xp.isnan(X)
+    elif not _stays(X):
+        visible = np.asarray(visible)
+    rng = _random(estimator, X, random_state).stream("inpaint")
+    x = estimator.data_range_.inside(X, "float32")
+    inference = Inference(estimator.n_steps, estimator.delta, estimator.alpha)
+    filled = inpaint(estimator.model_, x, visible, rounds=rounds, inference=inference, rng=rng)
+    return xp.where(visible, X, estimator.data_range_.outside(filled, X.dtype))
+
+# %% ../nbs/15_estimator.ipynb #5c8be721
+_SAVED = ("seed_", "data_range_", "history_", "_rows")
+_NOT_SAVED = ("callbacks", "checkpoint")
+
+
+def _tuples(params: dict[str, Any]) -> dict[str, Any]:
+    "The entries of a dict back from JSON, which has no tuples."
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in params.items()
+    }
+
+# %% ../nbs/15_estimator.ipynb #15a0c010
+def _save(estimator: "DeepDAE", path: str | Path) -> None:
+    "`DeepDAE.save`: the model, with the settings and what `fit` found as notes."
+    check_is_fitted(estimator)
+    params = {k: v for k, v in estimator.get_params(deep=False).items() if k not in _NOT_SAVED}
+    if not isinstance(estimator.random_state, (int, np.integer)):
+        params["random_state"] = None
+    names = estimator.__dict__.get("feature_names_in_")
+    fitted = {name: getattr(estimator, name) for name in _SAVED}
+    feature_names = None if names is None else list(names)
+    notes = {"params": params, "fitted": fitted, "feature_names": feature_names}
+    save_model(path, estimator.model_, **as_plain(notes))
+
+# %% ../nbs/15_estimator.ipynb #15a0c011
+def _load(kind: type[_Fitted], path: str | Path, device: str) -> _Fitted:
+    "`DeepDAE.load`: the estimator of this `kind` that was saved at `path`."
+    model = load_model(path, use_device(device))
+    try:
+        notes = read_notes(path)
+        params = {k: v for k, v in _tuples(notes["params"]).items() if k not in _NOT_SAVED}
+        estimator, fitted = kind(**params), notes["fitted"]
+        names = notes["feature_names"]
+        estimator.seed_ = Random(fitted["seed_"]).seed
+        estimator.data_range_ = DataRange(*map(float, fitted["data_range_"]))
+        estimator._rows = int(fitted["_rows"])
+        estimator._take(model, list(fitted["history_"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise ValueError(
+            f"{path} holds a model, but no estimator of this version ({e}); "
+            "biolearn.core.checkpoints.load_model reads the model."
+        ) from e
+    estimator.n_features_in_ = model.sizes[0]
+    if names is not None:
+        estimator.feature_names_in_ = np.asarray(names, dtype=object)
+    return estimator
 
 # %% ../nbs/15_estimator.ipynb #0c73c5cc
 class DeepDAE(_Settings):
@@ -499,24 +614,7 @@ class DeepDAE(_Settings):
         ValueError or TypeError for what cannot be trained on, DivergenceError when training
         explodes, CheckpointError.
         """
-        X = _checked(self, X, reset=True)
-        config, model, folder = _start(self, X)
-        try:
-            model, history = fit(
-                model,
-                self.data_range_.inside(X, "float32"),
-                config,
-                rng=_random(self, X).stream("train"),
-                progress=bool(self.verbose),
-                on_epoch=lambda model, history: self._keep(copy_model(model), history),
-                checkpoint=folder,
-            )
-        finally:
-            for callback in self.callbacks or ():
-                getattr(callback, "close", lambda estimator: None)(self)
-        self._take(model, history)
-        self._rows = min(X.shape[0], _REMEMBERED)
-        return self
+        return _fit(self, X)
 
     def partial_fit(self: _Fitted, X: Array, y: Any = None) -> _Fitted:
         """One pass of TRAIN over the rows of `X` (n, n_features), in minibatches; `y` is ignored.
@@ -525,24 +623,11 @@ class DeepDAE(_Settings):
         The end is not known, so there is no schedule: rates and noise stay as they begin. The top
         prior follows the last 10,000 rows or so. A call that fails leaves the estimator as it was.
         """
-        new = not hasattr(self, "model_")
-        X = _checked(self, X, reset=new)
-        config, model = _start(self, X)[:2] if new else _go_on(self, X)
-        history: History = [] if new else self.history_
-        config, x, epoch = config.at(0), self.data_range_.inside(X, "float32"), len(history)
-        first = x[: min(config.batch_size, x.shape[0]), :]
-        stream = _stream_for(model, first, config, self._rows, self.__dict__.get("_stream"))
-        losses = _pass(stream, x, config, _random(self, X).stream("partial", epoch), epoch)
-        model = replace(copy_model(stream.state.model), prior=stream.prior)
-        measured = measure_epoch(model, first, config.inference, epoch, losses)
-        stream.watch.end(measured, stream.state.arrays(), epoch)
-        self._stream, self._rows = stream, stream.rows
-        self._keep(model, [*history, measured])
-        return self
+        return _partial_fit(self, X)
 
     def transform(self, X: Array) -> Array:
-        """The codes h_M (n, hidden[-1]) that INFERENCE settles on for the rows of `X`, in the
-        floating point type of `X`. With n_steps=0: the feedforward guess.
+        """The codes h_M (n, hidden[-1]) of the rows of `X` after INFERENCE, in the floating point
+        type of `X`. With n_steps=0: after the feedforward pass alone.
         """
         return _read(self, X, lambda model, h: h[-1])
 
@@ -561,13 +646,7 @@ class DeepDAE(_Settings):
 
     def inverse_transform(self, X: Array) -> Array:
         "The means (n, n_features) that g_M, ..., g_1 make of the codes `X` (n, hidden[-1])."
-        check_is_fitted(self)
-        X = X if _stays(X) else sklearn_utils.check_array(X, dtype=[np.float64, np.float32])
-        check_array(X, "X", width=self.model_.sizes[-1])
-        _check_device(self, X)
-        xp = array_namespace(X)
-        decoded = decode(_double(self.model_), xp.astype(X, xp.float64))[0]
-        return self.data_range_.outside(decoded, X.dtype)
+        return _decoded(self, X)
 
     def sample(self, n_samples: int = 1, *, rounds: int = 3, random_state: Any = None) -> Array:
         """GENERATE (Algorithm 2): `n_samples` new rows (n_samples, n_features) after `rounds`
@@ -576,11 +655,7 @@ class DeepDAE(_Settings):
         Without a `random_state` the numbers come from the seed of `fit`: the same call draws the
         same rows.
         """
-        check_is_fitted(self)
-        rng = _random(self, self.model_.pairs[0].f.W, random_state).stream("samples")
-        chain = replace(GENERATE, n_steps=self.n_steps, delta=self.delta)
-        rows = generate(self.model_, n_samples, rounds=rounds, inference=chain, rng=rng)
-        return self.data_range_.outside(rows, rows.dtype)
+        return _sampled(self, n_samples, rounds, random_state)
 
     def inpaint(
         self, X: Array, visible: Any = None, *, rounds: int = 20, random_state: Any = None
@@ -591,18 +666,7 @@ class DeepDAE(_Settings):
         `visible`: booleans, (n, n_features) or (n_features,), true where `X` is known; None: where
         it is neither NaN nor masked.
         """
-        check_is_fitted(self)
-        X = _checked(self, X, reset=False, allow_nan=True)
-        xp = array_namespace(X)
-        if visible is None:
-            visible = ~xp.isnan(X)
-        elif not _stays(X):
-            visible = np.asarray(visible)
-        rng = _random(self, X, random_state).stream("inpaint")
-        x = self.data_range_.inside(X, "float32")
-        inference = Inference(self.n_steps, self.delta, self.alpha)
-        filled = inpaint(self.model_, x, visible, rounds=rounds, inference=inference, rng=rng)
-        return xp.where(visible, X, self.data_range_.outside(filled, X.dtype))
+        return _filled(self, X, visible, rounds, random_state)
 
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator to `path` (.safetensors), whole or not at all: arrays and text
@@ -611,15 +675,7 @@ class DeepDAE(_Settings):
         Callbacks, the checkpoint's folder and a random_state that is not a number are left out, and
         so is what the optimiser remembers: after `load`, `partial_fit` starts afresh.
         """
-        check_is_fitted(self)
-        params = {k: v for k, v in self.get_params(deep=False).items() if k not in _NOT_SAVED}
-        if not isinstance(self.random_state, (int, np.integer)):
-            params["random_state"] = None
-        names = self.__dict__.get("feature_names_in_")
-        fitted = {name: getattr(self, name) for name in _SAVED}
-        feature_names = None if names is None else list(names)
-        notes = {"params": params, "fitted": fitted, "feature_names": feature_names}
-        save_model(path, self.model_, **as_plain(notes))
+        _save(self, path)
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> "DeepDAE":
@@ -628,42 +684,7 @@ class DeepDAE(_Settings):
         Raises ValueError, naming the file, for anything else. Nothing in the file decides where a
         later `fit` writes.
         """
-        model = load_model(path, use_device(device))
-        try:
-            notes = read_notes(path)
-            params = {k: v for k, v in _tuples(notes["params"]).items() if k not in _NOT_SAVED}
-            estimator, fitted = cls(**params), notes["fitted"]
-            names = notes["feature_names"]
-            estimator.seed_ = Random(fitted["seed_"]).seed
-            estimator.data_range_ = DataRange(*map(float, fitted["data_range_"]))
-            estimator._rows = int(fitted["_rows"])
-            estimator._take(model, list(fitted["history_"]))
-        except (AttributeError, KeyError, TypeError, ValueError) as e:
-            raise ValueError(
-                f"{path} holds a model, but no estimator of this version ({e}); "
-                "biolearn.core.checkpoints.load_model reads the model."
-            ) from e
-        estimator.n_features_in_ = model.sizes[0]
-        if names is not None:
-            estimator.feature_names_in_ = np.asarray(names, dtype=object)
-        return estimator
-
-    def _keep(self, model: Model, history: History) -> None:
-        "Take over what an epoch has brought, and tell the callbacks."
-        self._take(model, history)
-        for callback in self.callbacks or ():
-            callback(self, self.history_)
-
-# %% ../nbs/15_estimator.ipynb #5c8be721
-_SAVED = ("seed_", "data_range_", "history_", "_rows")
-_NOT_SAVED = ("callbacks", "checkpoint")
-
-
-def _tuples(params: dict[str, Any]) -> dict[str, Any]:
-    "The entries of a dict back from JSON, which has no tuples."
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in params.items()
-    }
+        return _load(cls, path, device)
 
 # %% ../nbs/15_estimator.ipynb #a9125c6f
 def scalars(epoch: dict[str, Any]) -> dict[str, float]:

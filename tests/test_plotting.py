@@ -354,10 +354,12 @@ def test_training_curves_draw_the_history():
 @pytest.mark.parametrize(
     "ends, heights",
     [
+        ([], []),
         ([0, 1], [0, 1]),  # far apart: where the lines end
         ([0.5, 0.5], [0.45, 0.55]),  # the first line has the lower name
         ([0.52, 0.5, 0.0], [0.56, 0.46, 0.0]),
         ([0.5, 0.45, 0.6], [0.5167, 0.4167, 0.6167]),  # a pair that then meets a third
+        ([1.0, 1.0, 0.99], [0.9, 1.0, 0.8]),  # they stay within the axes
     ],
 )
 def test_names_stand_where_lines_end_and_never_on_one_another(ends, heights):

@@ -629,6 +629,16 @@ def _idx_pair(images, labels, max_bytes):
         )
     return x, y
 
+# %% ../../nbs/01_data.ipynb #01a0c001
+def _cut_off(x, y, n_valid):
+    "Images and labels as `from_arrays` takes them, the last `n_valid` for validation."
+    check_number(n_valid, "n_valid", integer=True, low=0, high=max(len(x) - 1, 0))
+    cut = len(x) - n_valid
+    splits = {"train": x[:cut], "train_labels": y if y is None else y[:cut]}
+    if n_valid:
+        splits |= {"valid": x[cut:], "valid_labels": y if y is None else y[cut:]}
+    return splits
+
 # %% ../../nbs/01_data.ipynb #e05b0aaa
 def load_idx(
     images: str | Path,
@@ -653,19 +663,9 @@ def load_idx(
     x_test, y_test = (
         (None, None) if test_images is None else _idx_pair(test_images, test_labels, max_bytes)
     )
-    check_number(n_valid, "n_valid", integer=True, low=0, high=max(len(x) - 1, 0))
-    cut = len(x) - n_valid
-    valid = (x[cut:], y if y is None else y[cut:]) if n_valid else (None, None)
+    splits = _cut_off(x, y, n_valid) | {"test": x_test, "test_labels": y_test}
     try:
-        return from_arrays(
-            x[:cut],
-            train_labels=y if y is None else y[:cut],
-            valid=valid[0],
-            valid_labels=valid[1],
-            test=x_test,
-            test_labels=y_test,
-            name=name or Path(images).name,
-        )
+        return from_arrays(**splits, name=name or Path(images).name)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{images}{'' if test_images is None else f' or {test_images}'}: {error}"

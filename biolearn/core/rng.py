@@ -45,10 +45,8 @@ def _generator(xp, seeds):
 
 # %% ../../nbs/33_rng.ipynb #17bbe796
 @dataclass(frozen=True)
-class Random:
-    """Random numbers that depend on `seed` and on the address walked to with `stream`, and on
-    nothing else.
-    """
+class _Stream:
+    "A seed, an address and a backend, and the generators that they determine."
 
     seed: int
     backend: Backend = None  # type: ignore[assignment]  # None becomes the CPU at once
@@ -61,13 +59,6 @@ class Random:
             object.__setattr__(self, "backend", Backend())
         if not isinstance(self.backend, Backend):
             raise TypeError(f"backend must be a Backend (see use_device), got {self.backend!r}.")
-
-    def stream(self, *parts: str | int) -> "Random":
-        """The independent stream at sub-address `parts` (names or small integers); asking twice
-        starts it afresh.
-        """
-        words = tuple(_address_word(part) for part in parts)
-        return Random(self.seed, self.backend, self.address + words)
 
     def _draw(self, host=False):
         """This stream's generator, made at first use: on the device, or on the host for what is
@@ -83,6 +74,26 @@ class Random:
         out = getattr(self._draw(), method)(shape, dtype=np.dtype(dtype))
         return out if self.backend.name in ("cpu", "gpu") else self.backend.asarray(out, dtype)
 
+    def _counts(self, method, rates, *first):
+        "Whole numbers of the shape and the dtype of `rates`, drawn as in `_floats`."
+        moved = rates if self.backend.name in ("cpu", "gpu") else to_numpy(rates)
+        drawn = getattr(self._draw(), method)(*first, moved)
+        return self.backend.asarray(drawn, dtype_name(rates))
+
+# %% ../../nbs/33_rng.ipynb #22790c67
+@dataclass(frozen=True)
+class Random(_Stream):
+    """Random numbers that depend on `seed` and on the address reached by `stream`, and on nothing
+    else.
+    """
+
+    def stream(self, *parts: str | int) -> "Random":
+        """The independent stream at sub-address `parts` (names or small integers); asking twice
+        starts it afresh.
+        """
+        words = tuple(_address_word(part) for part in parts)
+        return Random(self.seed, self.backend, self.address + words)
+
     def normal(self, shape: Sequence[int], dtype: str = "float32") -> Array:
         "Standard normal numbers of `shape`."
         return self._floats("standard_normal", shape, dtype)
@@ -90,12 +101,6 @@ class Random:
     def uniform(self, shape: Sequence[int], dtype: str = "float32") -> Array:
         "Uniform numbers in [0, 1) of `shape`."
         return self._floats("random", shape, dtype)
-
-    def _counts(self, method, rates, *first):
-        "Whole numbers of the shape and the dtype of `rates`, drawn as in `_floats`."
-        moved = rates if self.backend.name in ("cpu", "gpu") else to_numpy(rates)
-        drawn = getattr(self._draw(), method)(*first, moved)
-        return self.backend.asarray(drawn, dtype_name(rates))
 
     def binomial(self, n: int, p: Array) -> Array:
         "How many of `n` trials succeed that do so with probability `p`: counts like `p`."

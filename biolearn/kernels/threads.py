@@ -21,7 +21,7 @@ _this_thread = threading.local()
 
 
 def _is_worker():
-    "Mark this thread as one of a pool: it has its share already, and divides it no further."
+    "Mark this thread as one of a pool: it has its share already, which is not divided further."
     _this_thread.works = True
 
 
