@@ -41,6 +41,15 @@ PARTS = {  # the parts of the book: the pages by what stands before the first _ 
 }
 
 
+NO_WORDS = (
+    "these pictures have no alternative text; begin their cells with a line "
+    "`#| fig-alt: what a reader who cannot see the picture should know`"
+)
+NO_PICTURE = (
+    "these cells have an alternative text and no picture; run their pages and keep the outputs"
+)
+
+
 class StageError(Exception):
     "The sources of the book cannot be laid out; the message says what is missing and what to do."
 
@@ -76,6 +85,13 @@ def parts(pages):
     if wrong:
         raise StageError(f"not in exactly one of PARTS in docs/stage.py: {', '.join(wrong)}.")
     return made
+
+
+def silent(made):
+    "The pages of `made`, {part: paths}, that have code and no output; Engineering may be without."
+    read_first = [path for part, paths in made.items() if part != "Engineering" for path in paths]
+    code = {path: [c for c in read(path).cells if c.cell_type == "code"] for path in read_first}
+    return [path for path, cells in code.items() if cells and not any(c.outputs for c in cells)]
 
 
 def companions():
@@ -162,7 +178,7 @@ def directives(source):
 
 def shown(cells, linker, captions, missing):
     """The cells that a reader sees, as the book shows them; adds to `missing` the pictures that
-    neither a fig-alt line nor one of `captions` describes.
+    neither a fig-alt line nor one of `captions` describes, and the fig-alt lines without a picture.
     """
     for number, cell in enumerate(cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
@@ -179,8 +195,10 @@ def shown(cells, linker, captions, missing):
             if any(kind in output.get("data", {}) for output in cell.outputs for kind in PICTURES):
                 alt = said.get("fig-alt") or next(captions, None)
                 if not alt:
-                    missing.append((number, source.splitlines()[0]))
+                    missing.append((number, source.splitlines()[0], NO_WORDS))
                 metadata["mystnb"] = {"image": {"alt": alt}}
+            elif "fig-alt" in said:
+                missing.append((number, source.splitlines()[0], NO_PICTURE))
             yield nbformat.v4.new_code_cell(source, outputs=cell.outputs, metadata=metadata)
 
 
@@ -389,19 +407,23 @@ class Book:
         for path in self.wanted:
             name = path.as_posix().replace("/", "-")
             self.made[f"_pictures/{name}"] = (ROOT / path).read_bytes()
-        lost = [(path, n, line) for path, cells in self.missing.items() for n, line in cells]
-        if lost:
-            raise StageError(
-                "these pictures have no alternative text; begin their cells with a line "
-                "`#| fig-alt: what a reader who cannot see the picture should know`:\n"
-                + "\n".join(f"  nbs/{path}, cell {n}: {line}" for path, n, line in lost)
-            )
+        lost = [(path, *cell) for path, cells in self.missing.items() for cell in cells]
+        for wrong in (NO_WORDS, NO_PICTURE):
+            places = [
+                f"  nbs/{path}, cell {n}: {line}" for path, n, line, why in lost if why == wrong
+            ]
+            if places:
+                raise StageError("\n".join([f"{wrong}:", *places]))
 
 
 def layout(figures_folder, address):
     "Every source of the book: {relative path: bytes}."
     book = Book(address)
     titles = {path.stem: title(path) for path in figures()}
+    empty = silent(parts(library()))
+    if empty:
+        names = ", ".join(path.name for path in empty)
+        raise StageError(f"no output on {names}: run these pages and keep what they show.")
     for path in (*library(), *companions()):
         book.add(path.name, read(path))
     first = {path.stem: book.add_figure(path, figures_folder) for path in figures()}

@@ -222,18 +222,40 @@ def test_what_only_the_machinery_needs_is_left_out_and_pictures_keep_their_words
             "#| export\ndef f(): pass",
             "#| fig-alt: A rising line.\nplot()",
             "plot(2)",
+            "#| fig-alt: A falling line.\ndraw()",
         ),
         linker,
     )
-    assert [c.source for c in page.cells[1:]] == ["def f(): pass", "plot()", "plot(2)"]
+    assert [c.source for c in page.cells[1:]] == ["def f(): pass", "plot()", "plot(2)", "draw()"]
     assert page.cells[2].metadata["mystnb"]["image"]["alt"] == "A rising line."
-    assert missing == [(5, "plot(2)")]
+    assert missing == [(5, "plot(2)", stage.NO_WORDS), (6, "draw()", stage.NO_PICTURE)]
     assert (
         stage.page(notebook("plot()"), linker, captions=["A caption."])[0]
         .cells[1]
         .metadata["mystnb"]["image"]["alt"]
         == "A caption."
     )
+
+
+@pytest.mark.parametrize("wrong", [stage.NO_WORDS, stage.NO_PICTURE])
+def test_pictures_without_words_and_words_without_a_picture_end_the_build(wrong):
+    book = stage.Book("")
+    book.missing = {"01_a.ipynb": [(3, "plot()", wrong)]}
+    with pytest.raises(stage.StageError) as error:
+        book.add_pictures()
+    assert str(error.value) == f"{wrong}:\n  nbs/01_a.ipynb, cell 3: plot()"
+
+
+def test_a_page_of_the_reading_path_without_any_output_ends_the_build(tmp_path, monkeypatch):
+    paths = [tmp_path / f"{name}.ipynb" for name in ("01_bare", "02_shows", "03_text", "04_inner")]
+    pages = [notebook("x = 1"), notebook("plot()"), notebook(), notebook("x = 1")]
+    for path, page in zip(paths, pages):
+        nbformat.write(page, path)
+    made = {"The idea": paths[:2], "Beyond": paths[2:3], "Engineering": paths[3:]}
+    assert stage.silent(made) == paths[:1]
+    monkeypatch.setattr(stage, "parts", lambda pages: made)
+    with pytest.raises(stage.StageError, match="no output on 01_bare.ipynb: run these pages"):
+        stage.layout(tmp_path, "")
 
 
 def test_figures_that_were_not_run_or_run_from_another_version_are_refused(tmp_path):
