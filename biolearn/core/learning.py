@@ -30,14 +30,18 @@ from .checkpoints import open_checkpoints, run_identity
 from .data import minibatches
 from biolearn.core.fast_training import (
     ActivityWatch,
-    DivergenceError,
     fast_step,
     in_words,
     progress_bar,
     rms,
     top_moments,
-    top_states,
     training_advice,
+)
+from biolearn.core.fast_training import (
+    DivergenceError as DivergenceError,  # other pages import both from here
+)
+from biolearn.core.fast_training import (
+    top_states as top_states,
 )
 from .inference import Inference, check_inference
 from .layers import REACH, Dense, corrupt, exact_gradient, local_gradient
