@@ -82,16 +82,14 @@ def visible_cells(path: Path) -> Iterator[Cell]:
             yield Cell(f"{path.name}, cell {number}", text, is_code, exported, output)
 
 
-def body(cell: Cell) -> list[ast.stmt]:
-    "The statements of a code cell; what only IPython understands is left out."
-    return ast.parse(MAGIC.sub(r"\1pass", cell.text)).body
-
-
-def is_run(cell: Cell) -> bool:
-    "Does a cell do more than define and import?"
+def running(cell: Cell) -> list[ast.stmt]:
+    """The statements of a code cell that do more than define and import; none of an exported cell.
+    What only IPython understands is left out.
+    """
     if not cell.is_code or cell.exported:
-        return False
-    return any(not isinstance(statement, DEFINITIONS) for statement in body(cell))
+        return []
+    body = ast.parse(MAGIC.sub(r"\1pass", cell.text)).body
+    return [statement for statement in body if not isinstance(statement, DEFINITIONS)]
 
 
 def code_lines(text: str) -> int:
@@ -112,10 +110,7 @@ def code_lines(text: str) -> int:
 
 def calls(cell: Cell, names: set[str]) -> bool:
     "Does a cell, when it runs, call one of the functions `names`, by whatever import?"
-    if not cell.is_code or cell.exported:
-        return False
-    run = [n for n in body(cell) if not isinstance(n, (ast.FunctionDef, ast.ClassDef))]
-    called = [n.func for top in run for n in ast.walk(top) if isinstance(n, ast.Call)]
+    called = [n.func for top in running(cell) for n in ast.walk(top) if isinstance(n, ast.Call)]
     return any(
         isinstance(f, ast.Name)
         and f.id in names
@@ -201,7 +196,7 @@ def way_to(names: set[str], cells: list[Cell]) -> tuple[int, int, int, str]:
 
 def silent_cells(cells: list[Cell]) -> list[str]:
     "The cells that run and show nothing."
-    return [cell.place for cell in cells if is_run(cell) and not cell.has_output]
+    return [cell.place for cell in cells if running(cell) and not cell.has_output]
 
 
 def cells_of(paths: list[Path]) -> list[Cell]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from reading import measure_reading
+from reading import NO_CODE, measure_reading
 
 PACKAGE = "biolearn"
 SCRIPTS = ("tests", "experiments", "bench", "docs", ".ci")
@@ -185,19 +185,11 @@ def is_docstring(node: ast.AST) -> bool:
 
 def tokens_and_lines(source: Source) -> tuple[int, int]:
     "The number of tokens of a module and of the lines on which they begin; no docstring counts."
-    skipped = (
-        tokenize.COMMENT,
-        tokenize.NL,
-        tokenize.NEWLINE,
-        tokenize.INDENT,
-        tokenize.DEDENT,
-        tokenize.ENDMARKER,
-    )
     docstrings = {(n.lineno, n.col_offset) for n in source.nodes if is_docstring(n)}
     rows = [
         token.start[0]
         for token in tokenize.generate_tokens(io.StringIO(source.text).readline)
-        if token.type not in skipped and token.start not in docstrings
+        if token.type not in NO_CODE and token.start not in docstrings
     ]
     return len(rows), len(set(rows))
 
