@@ -56,12 +56,12 @@ def _notebooks_option(parser):
     )
 
 
-def _workers_option(parser, usual):
+def _workers_option(parser, usual, what="runs"):
     parser.add_argument(
         "--workers",
         type=whole_number(1024, low=1),
         metavar="N",
-        help=f"runs at a time on this machine (default: {usual}; one on a GPU)",
+        help=f"{what} at a time on this machine (default: {usual}; one on a GPU)",
     )
 
 # %% ../../nbs/51_commands.ipynb #ee018264
@@ -77,7 +77,7 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
     "The options of `biolearn reproduce`."
     describe(
         parser,
-        """Run the figure notebooks in the order of their names, train once, and write every
+        """Run the figure notebooks, several at a time, train once, and write every
         picture, manifest.json and report.html. Without --profile these are the paper's own
         figures, drawn with the network that came with the package, and one network is trained
         before your eyes.""",
@@ -116,6 +116,7 @@ def _choice_of_figures(parser):
 # %% ../../nbs/51_commands.ipynb #91cee1f3
 def _figure_limits(parser):
     "What may take long."
+    _workers_option(parser, "as many as there are cores for", "notebooks")
     parser.add_argument(
         "--remeasure",
         action="store_true",
@@ -141,6 +142,7 @@ def _run_figures(asked: argparse.Namespace) -> int:
         notebooks=asked.notebooks,
         remeasure=asked.remeasure,
         cell_limit=3600 * asked.cell_limit,
+        workers=asked.workers,
     )
     print(claims_text(manifest) + f"\n\n{summary(manifest)}")
     print(f"See {output_folder(asked.out, asked.profile) / 'report.html'}")

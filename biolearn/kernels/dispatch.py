@@ -55,7 +55,7 @@ class _EachNetwork:
 
 def _in_one_piece(a):
     "Can a compiled kernel take this array: float32 of NumPy, each network's in C order?"
-    if not is_numpy_array(a) or a.dtype != np.float32:
+    if not isinstance(a, np.ndarray) or a.dtype != np.float32:
         return False
     return (a[0] if a.ndim == 3 else a).flags.c_contiguous
 

@@ -403,6 +403,7 @@ def _reproduce(task, folder):
         overrides=task["overrides"],
         notebooks=task["notebooks"],
         cell_limit=2 * task["limit"],  # the master stops the run before that
+        workers=1,  # the runs of a sweep share the cores already
     )
 
 # %% ../../nbs/16_sweep.ipynb #e115c01b
