@@ -941,6 +941,83 @@ def test_kernels_started_together_share_no_port_and_leave_no_socket(books, tmp_p
     assert not any(Path(t["ip"]).parent.exists() for t in told)
 
 
+def test_a_kernel_keeps_nothing_of_one_notebook_for_the_next(books, tmp_path):
+    "Two notebooks in one kernel: what the first sets, the second does not find."
+    tell = "import os, pathlib\npathlib.Path(out, {0!r}).write_text(str(os.getpid()))"
+    leave = (
+        "import matplotlib.pyplot as plt, os\n"
+        "mine = 1\nplt.rcParams['lines.linewidth'] = 99\nfigure = plt.figure()"
+    )
+    find = (
+        "import matplotlib.pyplot as plt\n"
+        "assert 'mine' not in globals() and '_ih' in globals()\n"
+        "assert plt.rcParams['lines.linewidth'] == plt.rcParamsDefault['lines.linewidth']\n"
+        "assert not plt.get_fignums()"
+    )
+    notebook(books, "fig1_a", tell.format("a"), leave, RECORD.format(name="fig1_a"))
+    notebook(books, "fig1_b", tell.format("b"), find, RECORD.format(name="fig1_b"))
+    figures.reproduce("quick", device="cpu", out=tmp_path / "o", notebooks=books, workers=1)
+    assert (tmp_path / "o" / "a").read_text() == (tmp_path / "o" / "b").read_text()
+
+
+MEET = (
+    "import pathlib, time\npathlib.Path(out, {mine!r}).touch()\n"
+    "while not pathlib.Path(out, {other!r}).exists():\n    time.sleep(0.05)"
+)
+
+
+def test_two_notebooks_run_at_a_time(books, tmp_path):
+    "Each waits for the other: one after the other they would wait for ever."
+    for mine, other in ("ab", "ba"):
+        meet = MEET.format(mine=mine, other=other)
+        notebook(books, f"fig1_{mine}", meet, RECORD.format(name=f"fig1_{mine}"))
+    made = figures.reproduce(
+        "quick", device="cpu", out=tmp_path / "o", notebooks=books, workers=2, cell_limit=120
+    )
+    assert list(made["pictures"]) == ["fig1_a", "fig1_b"] and made["failed"] is None
+    assert made["peak_memory_mib"] > 50  # of the kernels, which have been waited for
+
+
+def test_a_failure_ends_the_notebooks_beside_it(books, tmp_path):
+    notebook(books, "fig1_a", MEET.format(mine="a", other="b"), "assert False, 'on purpose'")
+    forever = "while True:\n    pass"
+    tell = "import os\npathlib.Path(out, 'pid').write_text(str(os.getpid()))"
+    notebook(books, "fig1_b", "import pathlib", tell, MEET.format(mine="b", other="a"), forever)
+    with pytest.raises(figures.NotebookFailed, match=r"fig1_a.ipynb, cell 4 .*on purpose"):
+        figures.reproduce("quick", device="cpu", out=tmp_path / "o", notebooks=books, workers=2)
+    assert "on purpose" in json.loads((tmp_path / "o" / "manifest.json").read_text())["failed"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "o" / "pid").read_text()), 0)
+
+
+def test_the_notebooks_that_take_longest_begin_first():
+    stems = ["00_train", "fig1_stdp", "fig2_target_propagation", "fig6_ablations", "table2_seeds"]
+    turns = [path.stem for path in figures._in_turn(Path(f"{stem}.ipynb") for stem in stems)]
+    assert turns == [*figures.LONGEST, "fig1_stdp"]
+    there = {path.stem for path in figures.find_notebooks(figures.notebook_folder())}
+    assert set(figures.LONGEST) <= there
+
+
+def test_the_bar_names_all_that_run_and_shows_the_last_line_of_the_first():
+    said = []
+    bar = type(
+        "Bar",
+        (),
+        {
+            "set_postfix_str": lambda self, text, refresh: said.append(("line", text)),
+            "set_description": lambda self, text: said.append(("names", text)),
+            "refresh": lambda self: None,
+        },
+    )
+    board = figures._Board(bar(), interval=0.0)
+    with board.running_now("fig1") as one, board.running_now("fig2") as two:
+        two.write("of the second")
+        one.write("of the first")
+    lines = [text for kind, text in said if kind == "line" and text]
+    names = [text for kind, text in said if kind == "names"]
+    assert lines == ["of the first"] and names == ["fig1", "fig1, fig2", "fig1", "figures"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="users of Unix")
 def test_a_user_without_a_home_folder_can_run_notebooks(books, tmp_path):
     "No HOME, and a user whom the system does not know: as in many containers."

@@ -374,6 +374,7 @@ WALK = {
             out={"number": 3, "array": X},
             overrides=OVERRIDES,
             cell_limit=NUMBERS,
+            workers=without(WHOLE, "None", "beyond reason") | {"zero": 0},
         ),
     ),
     "trained_run": (

@@ -446,11 +446,14 @@ class Kernel:
             process.kill()
 
 # %% ../../nbs/46_figures.ipynb #e77d361f
-def _wait(coroutine):
-    "The result of `coroutine`, in the event loop of this thread."
-    from jupyter_core.utils import ensure_event_loop
+def _wait(ask, **said):
+    "The result of awaiting ask(**said), also where an event loop is running, as in a notebook."
+    from jupyter_core.utils import run_sync
 
-    return ensure_event_loop().run_until_complete(coroutine)
+    async def answer():
+        return await ask(**said)
+
+    return run_sync(answer)()
 
 
 def _start(kernel):
@@ -466,7 +469,7 @@ def _start(kernel):
         "--IPKernelApp.ignore_cwd=True",  # no modules from the folder it starts in
         "--HistoryManager.hist_file=:memory:",
     ]
-    _wait(manager.start_kernel(extra_arguments=arguments, cwd=str(kernel.home)))
+    _wait(manager.start_kernel, extra_arguments=arguments, cwd=str(kernel.home))
     make = manager.client  # one for each notebook; papermill leaves them open
     manager.client = lambda: kernel.clients.append(make()) or kernel.clients[-1]
     kernel.manager = manager
@@ -494,7 +497,7 @@ def _close(kernel):
         return
     for client in kernel.clients:
         client.stop_channels()
-    _wait(kernel.manager.shutdown_kernel(now=kernel.ended))
+    _wait(kernel.manager.shutdown_kernel, now=kernel.ended)
 
 # %% ../../nbs/46_figures.ipynb #e197b24e
 @contextmanager
@@ -797,10 +800,12 @@ _BUSY = (
 )
 
 
-def _at_a_time(workers, n, profile, backend):
-    "How many of `n` notebooks run at a time."
-    usual = 1 if backend.name == "gpu" else None
-    return Work(workers or usual, profile.threads or None).at_a_time(n)
+def _kernels_for(n, profile, backend, workers, cell_limit):
+    "Kernels for `n` notebooks, `workers` of them at a time."
+    check_number(cell_limit, "cell_limit", low=1)
+    if workers is None and backend.name == "gpu":
+        workers = 1
+    return kernels(Work(workers, profile.threads or None).at_a_time(n), cell_limit)
 
 
 def _which(only, notebooks, profile):
@@ -811,7 +816,7 @@ def _which(only, notebooks, profile):
     return paths, select(paths, only)
 
 # %% ../../nbs/46_figures.ipynb #607e04d6
-def _drawn(figures, chosen, *, env, cell_limit, workers, remeasure):
+def _drawn(figures, chosen, env, their_kernels, remeasure):
     "Run the notebooks `chosen`; returns the manifest, which is written however the run ends."
     stems, out = [p.stem for p in chosen], figures.out
     check_place(out, stems, figures.before is not None)
@@ -827,7 +832,7 @@ def _drawn(figures, chosen, *, env, cell_limit, workers, remeasure):
         if remeasure:
             measure_again(stems, out)
         with _environ(env):
-            _run_all(figures, chosen, how, kernels(workers, cell_limit))
+            _run_all(figures, chosen, how, their_kernels)
         failed = None
     except ReproduceError as e:
         failed = str(e)
@@ -883,20 +888,13 @@ def reproduce(  # noqa: PLR0913  # the face of the figures: a command has its op
     """
     profile, overrides = get_profile(profile, overrides), as_plain(dict(overrides or {}))
     check_number(seed, "seed", integer=True, low=0)
-    check_number(cell_limit, "cell_limit", low=1)
     backend = use_device(device)
     paths, chosen = _which(only, notebooks, profile)
+    their_kernels = _kernels_for(len(chosen), profile, backend, workers, cell_limit)
     if notebooks is None:
         check_measurements([p.stem for p in chosen], profile, out, remeasure=remeasure)
     out, env = output_path(out, profile), kernel_environment(profile.threads)
     about = _about(profile, int(seed), backend, overrides, env)
     with locked(out / ".biolearn.lock", _BUSY.format(out), wait=False):
         figures = _Figures(out, [p.stem for p in paths], about, read_manifest(out))
-        return _drawn(
-            figures,
-            chosen,
-            env=env,
-            cell_limit=cell_limit,
-            workers=_at_a_time(workers, len(chosen), profile, backend),
-            remeasure=remeasure,
-        )
+        return _drawn(figures, chosen, env, their_kernels, remeasure)
