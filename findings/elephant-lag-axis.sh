@@ -5,7 +5,8 @@
 #   documentation by <x(t) y(t + tau)>, peaks at tau = +5 ms, as the spike trains' cross_correlation_histogram does.
 # Seen (2026-11-30): the peak lies at -5 ms of the same package's own axis when n_lags is left out; with n_lags=20
 #   the times still begin at minus half the length of the signal (-500 ms of 1 s) instead of at -20 ms, so that
-#   the peak is reported at -485 ms. The histogram of spike trains reports +5 bins.
+#   the peak is reported at -485 ms. The histogram of spike trains reports +5 bins. (The origin is the subject of
+#   Elephant's pull request 707, open in August 2026; the sign is not.)
 # Why it matters: a sign of the lag is all that tells "pre before post" from "post before pre" when a learning
 #   window is compared with the correlations that drive it.
 set -euo pipefail

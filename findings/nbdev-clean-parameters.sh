@@ -8,8 +8,8 @@
 #   puts its cell first, the notebook's own "rate = 0.001" runs after it, and the run ends with 0.001 and exit
 #   status 0; the one sign is a warning in the log. (Asked about in nbdev's issue 600, in 2022; since then an option,
 #   allowed_cell_metadata_keys, keeps what it names, but tags are still not among the keys kept by default.)
-# Why it matters: nbdev asks to clean before each commit, and its hooks do it on saving. A sweep over learning rates then runs the same
-#   experiment again and again, under different names.
+# Why it matters: nbdev asks to clean before each commit, and its hooks do it on saving. A sweep over learning
+#   rates then runs the same experiment again and again, under different names.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
