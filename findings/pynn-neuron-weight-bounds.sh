@@ -17,7 +17,7 @@ cd "$work"
 python3 -m venv env
 env/bin/pip install -q pynn==0.13.0 neuron==9.0.2 neo==0.14.6 lazyarray==0.7.0 numpy==2.4.6 setuptools==65.5.0
 export PATH="$work/env/bin:$PATH"
-python - <<'PYTHON' > output.txt 2> errors.txt || { tail -5 output.txt errors.txt >&2; exit 1; }
+python - <<'PYTHON' > output.txt 2> errors.txt || { tail -n 6 output.txt errors.txt >&2; exit 1; }
 import numpy as np
 import pyNN.neuron as sim
 
