@@ -141,6 +141,25 @@ def brian2():
     }
 
 
+def arbor_cell(post):
+    "A cell with the synapse and a detector, driven across its threshold at the times `post`."
+    import arbor as A
+    from arbor import units as U
+
+    tree = A.segment_tree()
+    tree.append(A.mnpos, A.mpoint(-3, 0, 0, 3), A.mpoint(3, 0, 0, 3), tag=1)
+    cell = A.decor().set_property(Vm=-65 * U.mV).paint('"all"', A.density("pas", dict(g=0.1)))
+    for t in post:  # 0.05 ms early: the crossing then falls into the step that ends at t
+        clamp = A.i_clamp((t - 0.05) * U.ms, 0.5 * U.ms, current=50 * U.nA)
+        cell.place('"middle"', clamp)
+    cell.place('"middle"', A.threshold_detector(-20 * U.mV), "detector")
+    rule = dict(taupre=TAU_PLUS, taupost=TAU_MINUS, Apre=1.0, Apost=-A_MINUS)
+    synapse = A.synapse("expsyn_stdp", rule | dict(max_weight=1000.0))
+    cell.place('"middle"', synapse, "synapse")
+    places = A.label_dict({"all": "(all)", "middle": "(location 0 0.5)"})
+    return A.cable_cell(tree, cell, places)
+
+
 def arbor():
     import arbor as A
     from arbor import units as U
@@ -162,18 +181,7 @@ def arbor():
         def cell_description(self, gid):
             if gid:
                 return A.spike_source_cell("out", A.explicit_schedule([t * U.ms for t in self.pre]))
-            tree = A.segment_tree()
-            tree.append(A.mnpos, A.mpoint(-3, 0, 0, 3), A.mpoint(3, 0, 0, 3), tag=1)
-            cell = A.decor().set_property(Vm=-65 * U.mV).paint('"all"', A.density("pas", dict(g=0.1)))
-            for t in self.post:  # 0.05 ms early: the crossing then falls into the step that ends at t
-                clamp = A.i_clamp((t - 0.05) * U.ms, 0.5 * U.ms, current=50 * U.nA)
-                cell.place('"middle"', clamp)
-            cell.place('"middle"', A.threshold_detector(-20 * U.mV), "detector")
-            rule = dict(taupre=TAU_PLUS, taupost=TAU_MINUS, Apre=1.0, Apost=-A_MINUS)
-            synapse = A.synapse("expsyn_stdp", rule | dict(max_weight=1000.0))
-            cell.place('"middle"', synapse, "synapse")
-            places = A.label_dict({"all": "(all)", "middle": "(location 0 0.5)"})
-            return A.cable_cell(tree, cell, places)
+            return arbor_cell(self.post)
 
         def connections_on(self, gid):
             return [] if gid else [A.connection((1, "out"), "synapse", 0.0, self.delay * U.ms)]
@@ -356,7 +364,9 @@ def measure(folder, name):
     "What the simulator `name` gives, {rule: {...}}, run in its own environment."
     python = environment(folder, name)
     plain = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    plain["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # ANNarchy calls its Cython
+    # As if activated: ANNarchy calls the environment's Cython, and CMake looks for its Python.
+    plain["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    plain["VIRTUAL_ENV"] = str(python.parent.parent)
     with tempfile.TemporaryDirectory() as scratch:
         command = [str(python), str(Path(__file__).resolve()), "--inside", name]
         done = subprocess.run(
