@@ -46,8 +46,8 @@ PINS = {
     "brian2": ["brian2==2.9.0", "numpy==2.3.5"],  # it cannot be imported beside NumPy 2.4
     "arbor": ["arbor==0.12.2"],
     "annarchy": ["ANNarchy==5.0.4.1"],
-    "bindsnet": ["bindsnet==0.3.4"],
-    "ngclearn": ["ngclearn==3.2.1"],
+    "bindsnet": ["bindsnet==0.3.4", "torch==2.14.1"],
+    "ngclearn": ["ngclearn==3.2.1", "ngcsimlib==3.1.1", "jax==0.10.2"],
     "spikingjelly": ["spikingjelly==2.0.0", TORCH],
     "snntorch": ["snntorch==1.0.0", TORCH],
     "norse": ["norse==1.1.0", TORCH],
@@ -250,7 +250,11 @@ def bindsnet():
         for name, layer in layers.items():
             net.add_layer(layer, name)
         net.add_connection(synapse, "pre", "post")
-        net.run({"pre": train(torch, pre), "post": train(torch, post)}, time=STEPS)
+        # In Network.run the changed weight would add to the spikes of the layer `post`.
+        for a, b in zip(train(torch, pre), train(torch, post)):
+            layers["pre"].forward(a)
+            layers["post"].forward(b)
+            synapse.update(learning=True)
         return synapse.w.item()
 
     return {
