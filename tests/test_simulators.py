@@ -191,7 +191,9 @@ def in_a_loop(pre, post, how, dt):
             change -= 0.7 * seen_y
         x = after_x if pre[t] else x
         y = after_y if post[t] else y
-        if post[t] and of_pre[1]:  # a trace that has been read ends, except for what it had not seen
+        if (
+            post[t] and of_pre[1]
+        ):  # a trace that has been read ends, except for what it had not seen
             x = sizes[0] if pre[t] and not counts_x else 0.0
         if pre[t] and of_post[1]:
             y = sizes[1] if post[t] and not counts_y else 0.0
@@ -245,6 +247,16 @@ def test_neighbours_are_those_of_morrison_et_al(pairing, n_t, density, seed):
     trains = (s.astype("float64")[None] for s in (pre, post))
     got = pairwise_stdp(*trains, WINDOW, dt=1.0, pairing=pairing).sum()
     assert abs(got - want) < 1e-11
+
+
+@pytest.mark.parametrize("how", [*SIMULATORS.values(), Convention("reduced", "both", delay=3.0)])
+def test_a_strict_namespace_gives_the_numbers_of_numpy(how):
+    strict = pytest.importorskip("array_api_strict")
+    trains = (np.random.default_rng(2).random((2, 3, 120)) < 0.15).astype("float32")
+    there = pairwise_stdp(*map(strict.asarray, trains), WINDOW, dt=1.0, pairing=how)
+    here = pairwise_stdp(*trains, WINDOW, dt=1.0, pairing=how)
+    assert there.dtype == strict.float32 and here.dtype == np.float32
+    assert np.allclose(np.asarray(there), here, rtol=0, atol=1e-5)
 
 
 def test_a_name_stands_for_the_convention_with_this_pairing():
