@@ -220,7 +220,7 @@ def annarchy():
         synapse.all_to_all(500.0, **({"delays": delay} if delay else {}))
         monitors = [net.monitor(population, "spike") for population in (source, neuron)]
         made[str((pre, post, delay))] = synapse, monitors
-    net.compile(directory=str(Path(tempfile.mkdtemp()) / "annarchy"), silent=True)
+    net.compile(directory=str(Path.cwd() / "annarchy"), silent=True)
     net.simulate(float(STEPS))
 
     def one(pre, post, delay):

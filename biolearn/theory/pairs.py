@@ -85,6 +85,11 @@ class Convention:
         From a neuron to the synapse, in ms: a whole number of steps.
     delay_side : "axonal" or "dendritic"
         Whether the presynaptic or the postsynaptic spikes arrive late.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a name that is none of these, or a delay that is no number or below 0.
     """
 
     pairing: str = "nearest"
@@ -199,7 +204,8 @@ def pairwise_stdp(
     return window.a_plus * post * x - window.a_minus * pre * y
 
 # %% ../../nbs/67_ten_simulators.ipynb #57911856
-SIMULATORS = {
+SIMULATORS = {  # the delays are 0: dataclasses.replace sets them
+    # stdp_nn_symm and stdp_nn_restr also see a presynaptic spike at t = 0, which the trains need
     "NEST 3.10.0 stdp_synapse": Convention("all", delay_side="dendritic"),
     "NEST 3.10.0 stdp_nn_symm_synapse": Convention("nearest", delay_side="dendritic"),
     "NEST 3.10.0 stdp_nn_restr_synapse": Convention("reduced", delay_side="dendritic"),
@@ -207,6 +213,7 @@ SIMULATORS = {
     "Brian2 2.9.0 two traces": Convention("all", "potentiation"),
     "Brian2 2.9.0 traces reset": Convention("nearest", "potentiation"),
     "Arbor 0.12.2 expsyn_stdp": Convention("all", "depression"),
+    # ANNarchy: one step less than the delay that it is given
     "ANNarchy 5.0.4.1 STDP": Convention("all", "depression", "skipping"),
     "BindsNET 0.3.4 PostPre, additive traces": Convention("all", "both"),
     "BindsNET 0.3.4 PostPre": Convention("nearest", "both"),
