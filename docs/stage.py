@@ -31,7 +31,7 @@ BETWEEN = re.compile(r"\)\s+(?=\[!\[)")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")
 PARTS = {  # the parts of the book: the pages by what stands before the first _ of their names, in order
     "The idea": "zero 02 03 04 05 06 07 08",
-    "The idea in depth": "62 68 69 63 66 37 12",
+    "The idea in depth": "67 62 68 69 63 66 37 12",
     "Does it work?": "results 09 13 43 49 25 20 21 22 23 24 41 42",
     "Beyond the paper": "26 27 28 29 30 31 32",
     "Engineering": (

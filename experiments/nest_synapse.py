@@ -21,7 +21,8 @@ import numpy as np
 
 from biolearn.core.rng import Random
 from biolearn.theory.carry_over import nest_synapse
-from biolearn.theory.stdp import Window, pairwise_stdp, poisson_spikes
+from biolearn.theory.pairs import Window, pairwise_stdp
+from biolearn.theory.stdp import poisson_spikes
 
 NEST = "nest-simulator==3.10.0"
 WINDOW, DT, TOLERANCE = Window(0.8, 16.8, 0.5, 33.7), 0.5, 1e-9

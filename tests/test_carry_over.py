@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from biolearn.core.rng import Random
 from biolearn.theory.carry_over import brian2_synapse, nest_synapse
-from biolearn.theory.stdp import Window, pairwise_stdp, poisson_spikes
+from biolearn.theory.pairs import Window, pairwise_stdp
+from biolearn.theory.stdp import poisson_spikes
 
 WINDOW = Window(0.8, 16.8, 0.5, 33.7)
 

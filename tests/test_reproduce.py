@@ -993,9 +993,9 @@ def test_a_failure_ends_the_notebooks_beside_it(books, tmp_path):
 def test_the_notebooks_that_take_longest_begin_first():
     stems = ["00_train", "fig1_stdp", "fig2_target_propagation", "fig6_ablations", "table2_seeds"]
     turns = [path.stem for path in figures._in_turn(Path(f"{stem}.ipynb") for stem in stems)]
-    assert turns == [*figures.LONGEST, "fig1_stdp"]
+    assert turns == [*figures._LONGEST, "fig1_stdp"]
     there = {path.stem for path in figures.find_notebooks(figures.notebook_folder())}
-    assert set(figures.LONGEST) <= there
+    assert set(figures._LONGEST) <= there
 
 
 def test_the_bar_names_all_that_run_and_shows_the_last_line_of_the_first():

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
 from biolearn.core.rng import Random
-from biolearn.theory.stdp import TrialParams, Window, expected_curve, pairwise_stdp
+from biolearn.theory.pairs import Window, pairwise_stdp
+from biolearn.theory.stdp import TrialParams, expected_curve
 from biolearn.theory.synapses import (
     CURVES,
     WIDTHS,

@@ -9,7 +9,7 @@ __all__ = ['brian2_synapse', 'nest_synapse']
 from typing import Any
 
 from ..core.arrays import check_choice, check_number
-from .stdp import Window
+from .pairs import Window
 
 # %% ../../nbs/68_carry_over.ipynb #6f0a1c07
 def brian2_synapse(

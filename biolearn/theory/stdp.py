@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['eq1_update', 'nudge', 'ou_noise', 'poisson_spikes', 'TrialParams', 'draw_trials', 'voltage', 'nearest_spike',
            'weight_change', 'simulate_trials', 'Curve', 'stdp_curve', 'expected_curve', 'fit_exponential', 'RateParams',
-           'random_rates', 'central_slope', 'update_by_lag', 'expected_rate_window', 'Window', 'stdp_window',
-           'balanced_window', 'pairwise_stdp', 'correlation']
+           'random_rates', 'central_slope', 'update_by_lag', 'expected_rate_window', 'correlation']
 
 # %% ../../nbs/62_stdp_in_depth.ipynb #7efc6d00
 import math
@@ -481,111 +480,6 @@ def expected_rate_window(lag: Array, p: RateParams = RateParams(), *, window: fl
     lag = np.asarray(lag, dtype=np.float64)
     fall = autocorrelation(lag - window / 2) - autocorrelation(lag + window / 2)
     return fall / (window * p.mean)
-
-# %% ../../nbs/62_stdp_in_depth.ipynb #0977664b
-@dataclass(frozen=True)
-class Window:
-    """The classic STDP window: two exponentials, one on each side of zero.
-
-    Parameters
-    ----------
-    a_plus, a_minus : float
-        Amplitudes for pre before post and for post before pre, in any unit of weight; by default
-        both sides have the same area.
-    tau_plus, tau_minus : float
-        Time constants in ms; by default the fit of Bi and Poo (2001).
-
-    Raises
-    ------
-    TypeError, ValueError
-        Unless all are positive numbers.
-    """
-
-    a_plus: float = 1.0
-    tau_plus: float = 16.8
-    a_minus: float = 16.8 / 33.7
-    tau_minus: float = 33.7
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            check_number(value, name, low=1e-12)
-
-# %% ../../nbs/62_stdp_in_depth.ipynb #48796f95
-def stdp_window(delta_t: Array, window: Window = Window()) -> Array:
-    """Weight change of one pair of spikes, in the unit of the window's amplitudes.
-
-    Parameters
-    ----------
-    delta_t : array of any shape
-        t_post - t_pre in ms; at 0 nothing changes.
-    """
-    xp = array_namespace(delta_t)
-    grow = window.a_plus * xp.exp(-xp.abs(delta_t) / window.tau_plus)
-    shrink = -window.a_minus * xp.exp(-xp.abs(delta_t) / window.tau_minus)
-    return xp.where(delta_t > 0, grow, xp.where(delta_t < 0, shrink, xp.zeros_like(delta_t)))
-
-# %% ../../nbs/62_stdp_in_depth.ipynb #2eeadc05
-def balanced_window(
-    rate: float = 0.0, *, tau_plus: float = 16.8, tau_minus: float = 33.7
-) -> Window:
-    """A `Window` with a_plus = 1 and the a_minus at which unrelated Poisson spikes cause no drift.
-
-    Parameters
-    ----------
-    rate : float
-        In Hz, for nearest pairs; 0 balances all pairs.
-    tau_plus, tau_minus : float
-        Time constants, ms.
-    """
-    check_number(rate, "rate", low=0.0)
-    per_ms = rate / 1000
-    a_minus = (per_ms + 1 / tau_minus) / (per_ms + 1 / tau_plus)
-    return Window(1.0, tau_plus, a_minus, tau_minus)
-
-# %% ../../nbs/62_stdp_in_depth.ipynb #645ad310
-def _trace(spikes, tau, dt, pairing):
-    """Decaying trace of the spikes strictly before each step, (n, n_t): the sum over all of them or
-    the latest alone.
-    """
-    xp = array_namespace(spikes)
-    combine = xp.add if pairing == "all" else xp.maximum
-
-    def earlier(a, k):
-        return math.exp(-k * dt / tau) * xp.concat([xp.zeros_like(a[:, :k]), a[:, :-k]], axis=1)
-
-    trace = spikes
-    k = 1
-    while k < spikes.shape[1]:
-        trace = combine(trace, earlier(trace, k))
-        k *= 2
-    return earlier(trace, 1)
-
-# %% ../../nbs/62_stdp_in_depth.ipynb #d04a3c0e
-def pairwise_stdp(
-    pre: Array, post: Array, window: Window = Window(), *, dt: float, pairing: str = "nearest"
-) -> Array:
-    """The classic STDP update at every step, (n, n_t) in the window's unit of weight; sum over the
-    last axis for the total.
-
-    Parameters
-    ----------
-    pre, post : (n, n_t)
-        Floating 0/1 spikes. Spikes in the same step do not pair.
-    dt : float
-        Time step, ms.
-    pairing : "nearest" or "all"
-        Each spike with the latest one of the other neuron, or with all earlier ones.
-    """
-    check_choice(pairing, "pairing", ("nearest", "all"))
-    check_number(dt, "dt", low=1e-9)
-    check_array(pre, "pre", low=0.0, high=1.0)
-    check_array(post, "post", low=0.0, high=1.0)
-    if pre.shape != post.shape:
-        raise ValueError(
-            f"pre and post must have one shape, got {tuple(pre.shape)} and {tuple(post.shape)}."
-        )
-    grow = window.a_plus * post * _trace(pre, window.tau_plus, dt, pairing)
-    return grow - window.a_minus * pre * _trace(post, window.tau_minus, dt, pairing)
 
 # %% ../../nbs/62_stdp_in_depth.ipynb #18760577
 def correlation(a: Array, b: Array, n_groups: int = 10) -> tuple[float, float]:
