@@ -23,12 +23,6 @@ from biolearn.reproduction.study import cores
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "bench" / "waiting.json"
-COMMAND = (
-    "import importlib, sys\n"
-    "try:\n    main = importlib.import_module('biolearn.cli.main').main\n"
-    "except ModuleNotFoundError:\n    main = importlib.import_module('biolearn.command').main\n"
-    "sys.exit(main(sys.argv[1:]))"
-)
 TESTS = "-m pytest -q -n auto --dist loadfile --no-loadscope-reorder tests"
 NOTEBOOKS = "from nbdev.test import nbdev_test; nbdev_test(skip_folder_re='^([_.]|figures$)', do_print=True)"
 
@@ -45,11 +39,19 @@ def seconds(argv, tree, log):
     return time.perf_counter() - start
 
 
+def command(tree):
+    "Code that is the `biolearn` command of `tree`, whose module has had two names."
+    module = (
+        "biolearn.command" if (tree / "biolearn" / "command.py").exists() else "biolearn.cli.main"
+    )
+    return f"import sys; from {module} import main; sys.exit(main(sys.argv[1:]))"
+
+
 def figures(tree, shared, log):
     "Seconds of the figures at the quick scale, of the notebooks `shared`."
     with tempfile.TemporaryDirectory() as out:
-        argv = ["-c", COMMAND, "reproduce", "--profile", "quick", "--out", out, "--only", *shared]
-        return seconds(argv, tree, log)
+        argv = ["reproduce", "--profile", "quick", "--out", out, "--only", *shared]
+        return seconds(["-c", command(tree), *argv], tree, log)
 
 
 def tests(tree, shared, log):

@@ -83,7 +83,7 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
         before your eyes.""",
         **{
             "the figures of the paper, a minute and a half": "biolearn reproduce",
-            "all figures, trained here on 8x8 digits, four minutes": "biolearn reproduce --profile quick",
+            "all figures, trained here on 8x8 digits, three minutes": "biolearn reproduce --profile quick",
             "one figure again": "biolearn reproduce --only fig4",
             "MNIST at the scale of the paper, half an hour": "biolearn reproduce --profile paper",
             "another seed, elsewhere, on a GPU": "biolearn reproduce --seed 1 --device gpu --out my_figures",
