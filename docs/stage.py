@@ -368,8 +368,6 @@ class Book:
         "A notebook as a page; remembers the pictures that it needs and those without words."
         linker = Linker(NBS / Path(path).parent, self.address, self.wanted)
         made, lost = page(notebook, linker, **more)
-        if path.startswith("figures/"):  # run where Matplotlib shows nothing, they have no picture
-            lost = [cell for cell in lost if cell[2] != NO_PICTURE]
         self.made[path] = nbformat.writes(made).encode()
         if lost:
             self.missing[path] = lost

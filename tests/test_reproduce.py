@@ -449,7 +449,7 @@ def test_a_failing_cell_is_named_and_costs_nothing_that_was_there(drawn, command
         DRAW.format(name="fig1_one"),  # another picture than before, whose notebook then fails
         "a = 2\n\n\n\n\n\n\n\nassert a == 3, 'two is not three'\nb = 0",
     )
-    code, printed, errors = command("--seed", "7")
+    code, printed, errors = command("--seed", "7", "--workers", "1")  # one after the other
     assert code == 1 and "fig1_one.ipynb, cell 4 failed" in errors
     assert "AssertionError: two is not three" in errors
     assert errors.splitlines()[-1].startswith("biolearn: ")
@@ -481,7 +481,7 @@ def test_a_killed_repeat_costs_nothing_that_was_there(drawn, books):
     before = {p.name: p.read_bytes() for p in out.glob("fig*")}
     slow = f"open({str(out / 'started')!r}, 'w').close()\nimport time; time.sleep(60)"
     notebook(books, "fig1_one", DRAW.format(name="fig1_one"), slow)
-    process = start(books, out, "--seed", "7")
+    process = start(books, out, "--seed", "7", "--workers", "1")  # one after the other
     wait_for(out / "started", process)
     process.kill()
     process.communicate()

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ENV = os.environ | {"PYTHONPATH": str(ROOT)}
+# without MPLBACKEND, which the tests set: the book shows the pictures of these runs
+ENV = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+ENV |= {"PYTHONPATH": str(ROOT)}
 
 
 def biolearn(*argv, cwd=None, env=ENV):

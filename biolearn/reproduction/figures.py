@@ -713,7 +713,7 @@ class _Figures:
         manifest = write_manifest(
             self.out,
             about=self.about,
-            seconds=self.seconds,
+            seconds={stem: self.seconds[stem] for stem in self.stems if stem in self.seconds},
             stems=self.stems,
             failed=failed,
             before=self.before,
