@@ -733,25 +733,28 @@ def _in_turn(paths):
     return sorted(paths, key=lambda path: (rank.get(path.stem, len(rank)), path.name))
 
 
-def _run_one(path, figures, board, free, how):
+def _run_one(path, figures, board, free, asked):
     "Run the notebook at `path` in the next of the kernels that are `free`."
     kernel, start = free.get(), time.perf_counter()
+    parameters, how = asked
     try:
         with board.running_now(path.stem) as stderr:
-            run_notebook(path, out=figures.out, stderr=stderr, kernel=kernel, **how)
+            run_notebook(path, parameters, figures.out, stderr=stderr, kernel=kernel, **how)
     finally:
         free.put(kernel)
     figures.seconds[path.stem] = time.perf_counter() - start
 
 # %% ../../nbs/46_figures.ipynb #ba4f0740
-def _run_all(figures, paths, how, their_kernels):
+def _run_all(figures, paths, asked, their_kernels):
     "Run the notebooks at `paths` in `their_kernels` under one bar, with an account after each."
     bar, interval = _progress(len(paths))
     with bar, _heartbeat(bar), their_kernels as made, ThreadPoolExecutor(len(made)) as pool:
         board, free = _Board(bar, interval), queue.SimpleQueue()
         for kernel in made:
             free.put(kernel)
-        runs = [pool.submit(_run_one, path, figures, board, free, how) for path in _in_turn(paths)]
+        runs = [
+            pool.submit(_run_one, path, figures, board, free, asked) for path in _in_turn(paths)
+        ]
         try:
             for run in as_completed(runs):
                 run.result()
@@ -822,17 +825,14 @@ def _drawn(figures, chosen, env, their_kernels, remeasure):
     check_place(out, stems, figures.before is not None)
     _announce(figures.about, len(chosen), out)
     known = figures.about | {"out": str(out)}
-    how = {
-        "parameters": {name: known[name] for name in PARAMETERS},
-        "stems": figures.stems,
-        "key": known["key"],
-    }
+    parameters = {name: known[name] for name in PARAMETERS}
+    asked = (parameters, {"stems": figures.stems, "key": known["key"]})
     failed = "interrupted"
     try:
         if remeasure:
             measure_again(stems, out)
         with _environ(env):
-            _run_all(figures, chosen, how, their_kernels)
+            _run_all(figures, chosen, asked, their_kernels)
         failed = None
     except ReproduceError as e:
         failed = str(e)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from ..core.arrays import Array, check_array, check_choice, check_number
 from ..core.rng import Random
@@ -132,6 +131,7 @@ def _on_grid(t, y, counts, shape):
 
 def _polished(t, y, shape, near):
     "Height, width and R² of the least squares, with the width in the valley around `near`."
+    from scipy.optimize import minimize_scalar
 
     def fitted(log_width):
         basis = shape(t / math.exp(log_width))
