@@ -15,8 +15,8 @@ from biolearn.core.rng import Random
 from biolearn.theory.pairs import Window, pairwise_stdp
 from biolearn.theory.stdp import TrialParams, expected_curve
 from biolearn.theory.synapses import (
+    _WIDTHS,
     CURVES,
-    WIDTHS,
     burst,
     fit_side,
     nearest_change,
@@ -168,7 +168,7 @@ def test_points_that_do_not_decay_are_called_so():
     y = -30 + 10 * rng.stream("flat").normal((22,), "float64")
     found = fit_side(-t, y, side=-1, rng=rng.stream("b"))
     assert found.verdict == "no decay" and found.fits["exponential"].r2 < 0.2
-    assert found.fits["exponential"].width_interval[1] == WIDTHS[-1]
+    assert found.fits["exponential"].width_interval[1] == _WIDTHS[-1]
 
 
 def test_the_verdict_is_rarely_wrong_and_25_points_rarely_decide():
