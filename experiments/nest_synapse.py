@@ -14,7 +14,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,8 @@ from biolearn.core.rng import Random
 from biolearn.theory.carry_over import nest_synapse
 from biolearn.theory.pairs import Window, pairwise_stdp
 from biolearn.theory.stdp import poisson_spikes
+from experiments.stdp_simulators import environment
 
-NEST = "nest-simulator==3.10.0"
 WINDOW, DT, TOLERANCE = Window(0.8, 16.8, 0.5, 33.7), 0.5, 1e-9
 # The trains are silent at first: NEST's nearest pairs begin with a presynaptic spike at time 0 that
 # was none, and after 600 ms exp(-600 / 16.8) of it is left.
@@ -153,11 +152,7 @@ def main():
     parser.add_argument("--nest", type=Path, metavar="PYTHON", help="a Python that has NEST")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        python = asked.nest
-        if python is None:
-            venv.create(folder, with_pip=True)
-            python = Path(folder) / "bin" / "python"
-            subprocess.run([python, "-m", "pip", "install", "-q", NEST], check=True)
+        python = asked.nest or environment(Path(folder), "nest")
         worst = compare(python)
         one_pair(python)
     print(f"largest difference: {worst:.1e} (at most {TOLERANCE:g})")

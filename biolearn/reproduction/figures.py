@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -385,8 +385,8 @@ def _kernel_home() -> Iterator[Path]:
     "A folder for kernels to start in, with room for the sockets through which they are spoken to."
     # the path of a socket may have about 100 characters
     short = None if sys.platform == "win32" or len(tempfile.gettempdir()) < 60 else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="biolearn-", dir=short) as name, ExitStack() as stack:
-        stack.enter_context(_environ(_without_home(name)))
+    home = tempfile.TemporaryDirectory(prefix="biolearn-", dir=short)
+    with home as name, _environ(_without_home(name)):
         yield Path(name)
 
 # %% ../../nbs/46_figures.ipynb #7fd5a92b
@@ -426,8 +426,9 @@ class Kernel:
         self.clients: list[Any] = []
         self.ended = False
 
-    def ready(self, env: dict[str, str], folder: Path) -> "Kernel":
-        """Started, and as if nothing had run in it yet, in `folder` and with the variables `env`.
+    def ready(self, env: dict[str, str], folder: Path) -> Any:
+        """Its manager: started, and as if nothing had run in it yet, in `folder` and with the
+        variables `env`.
 
         Raises RuntimeError if it does not answer.
         """
@@ -436,7 +437,7 @@ class Kernel:
         if self.ended:
             raise RuntimeError("it was stopped")
         _freshen(self, env, folder)
-        return self
+        return self.manager
 
     def end(self) -> None:
         "Stop it, whatever it is at; from any thread."
@@ -555,7 +556,7 @@ def _execute(path, executed, parameters, *, kernel, env, stderr):
             kernel_name="python3",
             progress_bar=False,
             stderr_file=stderr,
-            km=kernel.ready(env, kept).manager,
+            km=kernel.ready(env, kept),
             execution_timeout=max(1, round(kernel.cell_limit)),
         )
     except papermill.exceptions.PapermillExecutionError as e:
@@ -759,8 +760,7 @@ def _run_all(figures, paths, asked, their_kernels):
             for run in as_completed(runs):
                 run.result()
                 bar.update()
-                done = sum(each.done() for each in runs)
-                figures.account(f"not finished: {done} of {len(paths)} notebooks")
+                figures.account(f"not finished: {len(figures.seconds)} of {len(paths)} notebooks")
         except BaseException:  # Ctrl-C, or a notebook failed: the others end with it
             pool.shutdown(wait=False, cancel_futures=True)
             for kernel in made:
