@@ -73,15 +73,18 @@ def test_the_command_writes_the_same_files_again(tmp_path):
         assert gzip.decompress(written.read_bytes()) == gzip.decompress(there.read_bytes())
 
 
-def test_damaged_digits_are_refused(tmp_path, monkeypatch):
-    shutil.copytree(data.SMALL_FOLDER, tmp_path / "small")
+@pytest.mark.parametrize(
+    "folder, load", [("SMALL_FOLDER", load_mnist_small), ("_DIGITS_FOLDER", data.load_digits)]
+)
+def test_damaged_digits_are_refused(folder, load, tmp_path, monkeypatch):
+    shutil.copytree(getattr(data, folder), tmp_path / "small")
     labels = tmp_path / "small" / "labels-idx1-ubyte.gz"
     bytes_there = bytearray(gzip.decompress(labels.read_bytes()))
     bytes_there[-1] ^= 1
     labels.write_bytes(gzip.compress(bytes(bytes_there)))
-    monkeypatch.setattr(data, "SMALL_FOLDER", tmp_path / "small")
+    monkeypatch.setattr(data, folder, tmp_path / "small")
     with pytest.raises(data.DataError, match="labels-idx1-ubyte.gz is damaged: install"):
-        load_mnist_small()
+        load()
 
 
 # ---- networks ------------------------------------------------------------------------------------

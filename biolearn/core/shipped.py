@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import biolearn
 from .arrays import Backend, array_namespace, check_choice
 from .checkpoints import load_model
+from .data import ASSETS
 from .layers import Dense, LayerPair
 from .model import Model
 
 # %% ../../nbs/60_shipped.ipynb #7a00fcf4
-SHIPPED_FOLDER = Path(biolearn.__file__).resolve().parent / "assets" / "networks"
+SHIPPED_FOLDER = ASSETS / "networks"
 
 
 def shipped_networks() -> dict[str, dict[str, Any]]:
