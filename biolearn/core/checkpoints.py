@@ -15,12 +15,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from .arrays import Array, Backend, check_array, to_numpy
-from .files import check_path, take_lock, write_whole
+from .files import as_plain, check_path, take_lock, write_whole
 from .layers import Dense, LayerPair
 from .model import Model, check_model, weights_of
 from .priors import TopPrior
@@ -56,7 +56,7 @@ def run_identity(
     `inference` is the one that stands in for that of `config`, if there is one.
     """
     about = {
-        "recipe": asdict(config),  # its name in files since version 1
+        "recipe": as_plain(config),  # its name in files since version 1
         "sizes": model.sizes,
         "units": model.units,
         "data": {"rows": x.shape[0], "sha256": _sha256({"x": x})},

@@ -18,7 +18,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -270,16 +270,25 @@ def move_folder(made: Path, folder: Path) -> None:
     shutil.rmtree(made)
 
 # %% ../../nbs/36_files.ipynb #74ddd765
+def _unsaid(x, field):
+    "Whether a `field` of the dataclass `x` that came later has its default."
+    return field.metadata.get("later", False) and getattr(x, field.name) == field.default
+
+
 def as_plain(x: Any) -> Any:
     """`x` as JSON can hold it: arrays and tuples become lists, NumPy scalars Python numbers,
     dataclasses dicts, paths and keys text.
+
+    A field of a dataclass with `metadata={"later": True}` came after runs had been stored; it is
+    left out while it has its default, so that what they are called stays the same.
     """
     if isinstance(x, dict):
         return {str(key): as_plain(value) for key, value in x.items()}
     if isinstance(x, (list, tuple)):
         return [as_plain(value) for value in x]
     if is_dataclass(x) and not isinstance(x, type):
-        return as_plain(asdict(x))
+        said = (f.name for f in fields(x) if not _unsaid(x, f))
+        return {name: as_plain(getattr(x, name)) for name in said}
     if isinstance(x, Path):
         return str(x)
     if x is None or isinstance(x, (str, bool, int, float)):
