@@ -96,8 +96,51 @@ def _torch_workers(python):
     ]
 
 
+MIXED, JAX = "biolearn, mixed precision", "JAX, compiled as a whole"
+MKL = "biolearn, products by MKL"
+
+
+def _optional(python):
+    """Those that need a package that may be missing, in the interpreter `python`: (workers that came
+    through a step, {label: what the others said}).
+    """
+    env, mixed = numpy_environment(), {"precision": "mixed"}
+    workers = [
+        Worker("biolearn", python=python, label=MIXED, env=env, **mixed),
+        Worker("biolearn", python=python, label=MKL, env=env, mkl=True),
+        Worker("jax_peer", python=python, label=JAX),
+    ]
+    alive, failed = _those_that_run(workers)
+    _close(worker for worker in workers if worker not in alive)
+    return alive, failed
+
+
+def _optional_rows(times, alive, failed):
+    "Their rows: the step in mixed precision, by MKL, and JAX's, each beside ours."
+    about = {worker.label: worker.about for worker in alive}
+    ratio = lambda a, b: ratios(times[a], times[b]) if {a, b} <= times.keys() else None
+    return [
+        target(
+            "mixed precision / training step",
+            ratio(MIXED, "biolearn"),
+            at_most=0.7,
+            note=failed.get(MIXED) or f"inference in bfloat16, torch {about[MIXED]['torch']}",
+        ),
+        target(
+            "products by MKL / training step",
+            ratio(MKL, "biolearn"),
+            note=failed.get(MKL) or f"MKL {about[MKL]['mkl']}, forced",
+        ),
+        target(
+            "JAX / training step",
+            ratio(JAX, "biolearn"),
+            note=failed.get(JAX) or f"jax {about[JAX]['jax']}, all cores",
+        ),
+    ]
+
+
 def cpu(options):
-    "A training step of the paper's size against its matrix products alone and against PyTorch."
+    "A training step of the paper's size against its matrix products alone and against its peers."
     python = torch_python(options.torch)
     flop = products.flop(products.step_products(plain.SIZES, plain.BATCH, 15))
     ways = _ways()
@@ -110,7 +153,8 @@ def cpu(options):
         if has_kernels()
         else []
     )
-    peers, workers = [], [*ways, ours, *alone, before]
+    optional, failed = _optional(python)
+    peers, workers = [], [*ways, ours, *alone, before, *optional]
     try:
         peers = _torch_workers(python) if python else []
         try:
@@ -124,7 +168,7 @@ def cpu(options):
         workers += peers
         times = take_turns(workers, rounds=options.rounds, seconds=0.3)
     finally:
-        _close([*ways, ours, *alone, before, *peers])
+        _close([*ways, ours, *alone, before, *optional, *peers])
     best = _fastest(times, [worker.label for worker in ways])
     rows = [
         target(
@@ -174,6 +218,7 @@ def cpu(options):
         rows.append(
             target("PyTorch / training step", None, at_least=1.6, note=f"peer skipped. {skipped}")
         )
+    rows += _optional_rows(times, optional, failed)
     rates = {
         label: round(flop / statistics.median(values) / 1e9, 1) for label, values in times.items()
     }

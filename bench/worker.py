@@ -19,7 +19,7 @@ import numpy as np
 
 from bench import plain, products
 
-CONTENDERS = {}
+CONTENDERS, VERSIONS = {}, {}
 
 
 def contender(function):
@@ -175,10 +175,16 @@ def _stream(backend, networks):
 
 
 @contender
-def biolearn(sizes=plain.SIZES, batch=plain.BATCH, n_steps=15):
-    "This package's training step, minibatches and noise included."
+def biolearn(sizes=plain.SIZES, batch=plain.BATCH, n_steps=15, precision="float32", mkl=False):
+    """This package's training step, minibatches and noise included; `mkl`: its products by MKL."""
+    if precision == "mixed":
+        import torch  # noqa: F401  # so that `about` knows its version
+    if mkl:
+        from bench.mkl import force
+
+        VERSIONS["mkl"] = force()
     weights, units, settings, x = paper(sizes, batch, n_steps)
-    _, steps = biolearn_trainer(weights, units, settings)
+    _, steps = biolearn_trainer(weights, units, settings | {"precision": precision})
     source = batches(x, batch)
     return lambda n: steps(next(source) for _ in range(n))
 
@@ -217,6 +223,22 @@ def torch_peer(mode="eager", threads=1, sizes=plain.SIZES, batch=plain.BATCH, n_
     def run(n):
         for i in range(n):
             peer.step(torch.from_numpy(next(source)), scale=1 - i * 1e-6)
+
+    return run
+
+
+@contender
+def jax_peer(sizes=plain.SIZES, batch=plain.BATCH, n_steps=15):
+    "The same training step in JAX, compiled as a whole, on all cores."
+    from bench.jax_peer import Baseline
+
+    weights, units, settings, x = paper(sizes, batch, n_steps)
+    peer, source = Baseline(weights, units, settings), batches(x, batch)
+
+    def run(n):
+        for i in range(n):
+            losses = peer.step(next(source), scale=1 - i * 1e-6)
+        losses.block_until_ready()
 
     return run
 
@@ -577,7 +599,7 @@ def streaming(path=None, n=1000, width=784, limit_mib=None):
 
 def about():
     "What this process computes with."
-    info = {"python": sys.version.split()[0], "numpy": np.__version__}
+    info = {"python": sys.version.split()[0], "numpy": np.__version__, **VERSIONS}
     try:
         from threadpoolctl import threadpool_info
 
@@ -600,6 +622,8 @@ def about():
         }
         if torch.cuda.is_initialized():
             info |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    if "jax" in sys.modules:
+        info["jax"] = sys.modules["jax"].__version__
     if "cupy" in sys.modules and sys.modules["cupy"].is_available():
         import cupy
 

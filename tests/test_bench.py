@@ -214,6 +214,40 @@ def test_networks_at_once_train_as_one_does():
         )
 
 
+def test_mkl_multiplies_as_numpy_does():
+    from bench.mkl import library, product_by
+
+    try:
+        product = product_by(library())
+    except FileNotFoundError as e:
+        pytest.skip(str(e))
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape, dtype=np.float32) for shape in ((5, 7), (7, 3)))
+    c, out = rng.standard_normal((5, 3), dtype=np.float32), np.empty((7, 3), np.float32)
+    np.testing.assert_allclose(product(a, b), a @ b, rtol=1e-5, atol=1e-6)
+    assert product(a.T, c, out) is out
+    np.testing.assert_allclose(out, a.T @ c, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="not in rows"):
+        product(a, b.T[:, :2].T.T)
+
+
+@pytest.mark.parametrize("sizes, units", [(SIZES, UNITS), (DEEP, DEEP_UNITS)])
+def test_the_peer_in_jax_computes_the_same_weights(sizes, units):
+    pytest.importorskip("jax")
+    from bench.jax_peer import Baseline
+
+    weights, xs, draws, scales = a_run(sizes)
+    told_first = plain.Plain(weights, units, settings_for(sizes))
+    peer = Baseline(weights, units, settings_for(sizes))
+    for x, numbers, scale in zip(xs, draws, scales):
+        losses = told_first.step(x, numbers, scale)
+        ours = peer.step(x, list(numbers), scale)
+        np.testing.assert_allclose(ours, np.array(losses).reshape(-1), rtol=1e-5)
+    agree(told_first.maps, peer.maps)
+    drawn = peer.draw(peer.key, BATCH)
+    assert [a.shape for a in drawn] == [a.shape for a in draws[0]]
+
+
 TORCH = measure.torch_python()
 
 PEER = """
