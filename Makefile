@@ -72,7 +72,7 @@ figures: $(READY) ## draw the figures of the paper, with the network that came w
 # One process per core, and one thread in each, since threads that wait for each other spin. The figure notebooks are left to the end-to-end test among the tests of pytest.
 test: $(READY)    ## run the tests, then the notebooks of the library, whose cells are tests too
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder tests
-	OPENBLAS_NUM_THREADS=1 $(BIN)/nbdev_test --skip_folder_re '^([_.]|figures$$)' --do_print
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python .ci/notebooks.py
 
 nightly: $(READY) ## the tests of kills, damaged files and made-up inputs again, with many more of each (minutes)
 	$(BIN)/python -m pytest -q -s --nightly tests/test_resume.py tests/test_faults.py
@@ -106,7 +106,7 @@ BOOK = _docs/html
 STAGE = $(BIN)/python docs/stage.py _docs/source "$(or $(OUT),figures/quick)"
 book: .venv/.book ## build the web site in _docs/html; a warning, a broken link or a missing equation is an error
 	@$(STAGE) || { [ $$? -eq 3 ] && $(MAKE) --no-print-directory figures PROFILE=quick && $(STAGE); }
-	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html -c docs _docs/source $(BOOK)
+	@$(BIN)/python -m sphinx -W --keep-going -n -q -j auto -b html -c docs _docs/source $(BOOK)
 	@$(BIN)/python docs/check_pages.py $(BOOK)
 
 book-check: .venv/.browser  ## look at the built web site in Chromium: errors, formulas, overflow, accessibility, search

@@ -35,7 +35,7 @@ PARTS = {  # the parts of the book: the pages by what stands before the first _ 
     "Does it work?": "results 09 13 43 49 25 20 21 22 23 24 41 42",
     "Beyond the paper": "26 27 28 29 30 31 32",
     "Engineering": (
-        "55 00 33 01 36 38 39 40 34 35 19 53 52 64 65 14 10 15 11 44 60 61 45 46 47 59 "
+        "55 00 33 01 36 38 39 40 34 35 19 53 52 64 65 70 14 10 15 11 44 60 61 45 46 47 59 "
         "48 56 57 16 17 58 18 50 51"
     ),
 }

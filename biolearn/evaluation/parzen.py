@@ -38,13 +38,15 @@ def _closeness(t, samples, mean, rows):
         yield block.start, u
 
 # %% ../../nbs/09_parzen.ipynb #e9a40884
-def _add_block(total, u, fade, sigma):
+def _add_block(total, u, fade, sigma, spare):
     """`total` (n_t,), scaled down by `fade`, plus a block's Gaussians of width `sigma`; u (n_t,
-    rows) relative to the largest so far.
+    rows) relative to the largest so far. `spare`, like u, is overwritten where that is possible.
     """
     xp = array_namespace(u)
-    scaled = u * (1 / sigma**2)
-    scaled = xp.exp(scaled, out=scaled) if is_numpy_array(u) else xp.exp(scaled)
+    if is_numpy_array(u):  # arrays of a few MiB: a new one costs as much as the arithmetic
+        scaled = xp.exp(xp.multiply(u, 1 / sigma**2, out=spare), out=spare)
+    else:
+        scaled = xp.exp(u * (1 / sigma**2))
     added = xp.astype(xp.sum(scaled, axis=1), xp.float64)
     return total * xp.exp(fade / sigma**2) + added
 
@@ -72,12 +74,14 @@ def nearest_and_sums(
     best = xp.zeros_like(t[:, 0], dtype=getattr(xp, backend_of(t).index_dtype))
     sums = [xp.zeros_like(top, dtype=xp.float64) for _ in sigmas]
     for start, u in _closeness(t, samples, mean, rows):
-        high = xp.max(u, axis=1)
-        best = xp.where(high > top, start + xp.argmax(u, axis=1), best)
+        nearest = xp.argmax(u, axis=1)
+        high = xp.take_along_axis(u, nearest[:, None], axis=1)[:, 0]
+        best = xp.where(high > top, start + nearest, best)
         new = xp.maximum(high, top)
         fade = xp.astype(top - new, xp.float64)  # <= 0: how much the old sums shrink
         u -= new[:, None]
-        sums = [_add_block(total, u, fade, sigma) for total, sigma in zip(sums, sigmas)]
+        spare = u if len(sigmas) == 1 else xp.empty_like(u)
+        sums = [_add_block(total, u, fade, sigma, spare) for total, sigma in zip(sums, sigmas)]
         top = new
     return best, sums
 
