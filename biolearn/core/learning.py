@@ -125,10 +125,7 @@ class TrainConfig(PaperSettings):
     @property
     def inference(self) -> Inference:
         "The inference of training."
-        settings = (self.n_steps, self.delta, self.alpha)
-        if self.precision == "mixed":
-            return MixedInference(*settings)
-        return Inference(*settings, exact_gradient if self.direction == "exact" else None)
+        return _inference_of(self)
 
     @property
     def rates(self) -> list[float]:
@@ -155,6 +152,14 @@ class TrainConfig(PaperSettings):
 Recipe = TrainConfig  # the old name, for one release
 
 # %% ../../nbs/07_learning.ipynb #59ea7ee9
+def _inference_of(config):
+    "The inference that the settings ask for."
+    settings = (config.n_steps, config.delta, config.alpha)
+    if config.precision == "mixed":
+        return MixedInference(*settings)
+    return Inference(*settings, exact_gradient if config.direction == "exact" else None)
+
+
 def _usual(M, top):
     "What the paper leaves open, for `M` hidden layers, as it was found for MNIST."
     middle = (0.1,) * (M - 1) + ("spikes" if top == "sigmoid" else 0.1,)

@@ -75,7 +75,7 @@ def _in_half(model):
     half = lambda dense: replace(dense, W=HalfWeights(dense.W))
     return replace(model, pairs=tuple(LayerPair(half(p.f), half(p.g)) for p in model.pairs))
 
-
+# %% ../../nbs/70_mixed_precision.ipynb #7a000020
 @dataclass(frozen=True)
 class MixedInference(Inference):
     """INFERENCE whose matrix products are in bfloat16 and add up in float32: not in the paper.
