@@ -100,9 +100,12 @@ class Worker:
         self.close()
 
 
-def take_turns(workers, *, rounds, seconds=0.4, steps=None, pause=0.03):
+def take_turns(workers, *, rounds, seconds=0.4, steps=None, pause=0.03, clock="seconds"):
     """Seconds per step of each worker in each round, {label: [seconds, ...]}: in every round each
     has one turn, in an order that is reversed every other round.
+
+    `clock`: "seconds" by the clock on the wall, or "processor", those of all cores, which other work
+    on the machine does not lengthen as long as it leaves the caches alone.
 
     A turn lasts about `seconds` (or exactly `steps` steps) after one step that is not timed, which
     wakes its threads; the pause lets those of the last one fall asleep.
@@ -118,7 +121,7 @@ def take_turns(workers, *, rounds, seconds=0.4, steps=None, pause=0.03):
             time.sleep(pause)
             if steps is None:
                 worker.run(1)
-            times[worker.label].append(worker.run(n[worker])["seconds"] / n[worker])
+            times[worker.label].append(worker.run(n[worker])[clock] / n[worker])
     return times
 
 

@@ -1,6 +1,6 @@
 """One contender in a process of its own: `python -m bench.worker NAME SETTINGS`, SETTINGS in JSON.
 It answers one line of JSON when it is ready, then one for each line it is sent: {"n": steps} runs
-so many steps and answers {"seconds": ...}; {"settings": {...}} sets up anew.
+so many steps and answers {"seconds": ..., "processor": seconds of all cores}; {"settings": {...}} sets up anew.
 
 A process for each contender keeps their threads and libraries apart, lets each have the environment
 in which it is fastest, and the parent can let them take turns (A B A B), so that whatever else the
@@ -479,16 +479,19 @@ def rows(n, width, seed):
 
 @contender
 def parzen(n=10_000, n_test=10_000, width=784):
-    "The Parzen log-likelihood of this package; it answers its peak of extra memory."
+    "The Parzen log-likelihood of this package; it answers its peak of memory, extra and in all."
     from biolearn.evaluation.parzen import parzen_log_likelihood
 
     test, samples = rows(n_test, width, 1), rows(n, width, 2)
 
     def run(times):
         with highest_memory() as extra:
+            before = private_memory() if os.path.exists("/proc/self/status") else None
             for _ in range(times):
                 parzen_log_likelihood(test, samples, 0.2)
-        return {"extra_mib": extra[0] if extra else None}
+        if not extra:
+            return {"extra_mib": None, "total_mib": None}
+        return {"extra_mib": extra[0], "total_mib": before + extra[0]}
 
     return run
 
@@ -652,10 +655,12 @@ def main():
             run = CONTENDERS[name](**asked["settings"])
             say(ready=about())
             continue
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         result = run(asked["n"])
         say(
-            seconds=time.perf_counter() - start, result=result if isinstance(result, dict) else None
+            seconds=time.perf_counter() - start,
+            processor=time.process_time() - processor,
+            result=result if isinstance(result, dict) else None,
         )
 
 
