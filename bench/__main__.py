@@ -1,7 +1,7 @@
 """Benchmarks of the package: ratios measured side by side on this machine.
 
     python -m bench                         everything, in under five minutes on two cores
-    python -m bench --only cpu,parzen       some sections: cpu, gpu, parzen, startup, scaling, profile
+    python -m bench --only cpu,parzen       some sections: cpu, gpu, parzen, samples, startup, scaling, profile
     python -m bench --only gpu              the training step on a GPU: needs one, CuPy (the extras
                                             cuda12, cuda13) and PyTorch built for CUDA; reports
                                             what is missing

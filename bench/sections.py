@@ -569,7 +569,38 @@ def parzen(options):
     return dict(targets=rows, tables=tables)
 
 
-# ---- 4. start-up ---------------------------------------------------------------------------------
+# ---- 4. samples ----------------------------------------------------------------------------------
+
+WAYS = (
+    "GENERATE",
+    "directed",
+    "in-painting",
+    "GENERATE with spikes",
+    "GENERATE with noise",
+    "GENERATE without a clock",
+)
+
+
+def samples(options):
+    "What one picture costs beside a thousand, for each way to draw them."
+    rows, table, counts = [], {}, (1, 100 if options.quick else 1000)
+    for way in WAYS:
+        label = "{}, n = {:,}".format
+        workers = [
+            Worker("samples", env=numpy_environment(), label=label(way, n), way=way, n=n)
+            for n in counts
+        ]
+        try:
+            times = take_turns(workers, rounds=max(3, options.rounds // 2), seconds=0.2)
+        finally:
+            _close(workers)
+        one, many = (times[worker.label] for worker in workers)
+        rows.append(target(f"{way}, n = 1 / n = {counts[1]:,}", ratios(one, many), at_most=0.02))
+        table |= times
+    return dict(targets=rows, tables={"milliseconds": _table(table)})
+
+
+# ---- 5. start-up ---------------------------------------------------------------------------------
 
 MODULES = (
     "core.arrays",
@@ -663,7 +694,7 @@ def startup(options):
     return dict(targets=rows, tables={"milliseconds of the whole process": _table(times)})
 
 
-# ---- 5. scaling ----------------------------------------------------------------------------------
+# ---- 6. scaling ----------------------------------------------------------------------------------
 
 
 def _flat_time(options):
@@ -799,7 +830,7 @@ def scaling(options):
     )
 
 
-# ---- 6. where the time goes ----------------------------------------------------------------------
+# ---- 7. where the time goes ----------------------------------------------------------------------
 
 PARTS = ("products", "elementwise", "noise", "optimiser", "data")
 
@@ -861,6 +892,7 @@ SECTIONS = {
     "cpu": cpu,
     "gpu": gpu,
     "parzen": parzen,
+    "samples": samples,
     "startup": startup,
     "scaling": scaling,
     "profile": profile,
