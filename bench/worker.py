@@ -473,24 +473,18 @@ def biolearn_part(part, sizes=plain.SIZES, batch=plain.BATCH):
 
 
 def _ways():
-    "{way: function n -> pictures} of everything that draws n of them, with the package's network."
+    "{way: function n -> pictures} of what draws n of them, with the package's network."
     from biolearn import generate, half_masks, inpaint, load_trained, sample_directed
     from biolearn.core.data import load_mnist_small
-    from biolearn.extensions.asynchronous import AsynchronousInference
     from biolearn.extensions.langevin import LangevinInference, noise_units
-    from biolearn.extensions.spiking import SpikingInference
 
     model, digits = load_trained("paper"), np.tile(load_mnist_small().test, (2, 1))
-    by = lambda inference: lambda n: generate(model, n, inference=inference)
+    noisy = LangevinInference(temperature=1.0, sigmas=noise_units(model, digits[:100]))
     return {
         "GENERATE": lambda n: generate(model, n),
         "directed": lambda n: sample_directed(model, n),
         "in-painting": lambda n: inpaint(model, digits[:n], half_masks((28, 28))["top"]),
-        "GENERATE with spikes": by(SpikingInference(window=30)),
-        "GENERATE with noise": by(
-            LangevinInference(temperature=1.0, sigmas=noise_units(model, digits))
-        ),
-        "GENERATE without a clock": by(AsynchronousInference(p=0.5)),
+        "GENERATE with noise": lambda n: generate(model, n, inference=noisy),
     }
 
 
