@@ -45,6 +45,7 @@ class TabError(Exception):
 
 
 OUTSIDE = re.compile(r"^\.\.|\.dist-info/|__pycache__|\.(so|exe)$")
+RUN = "figures/quick/runs/quick-seed0-cpu-*/*.*"
 FILES = ("experiments", "nbs/diagrams", "biolearn/biolearn.mplstyle")
 
 
@@ -111,11 +112,15 @@ def write_contents(folder):
         target = files / "nbs" / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(nbformat.writes(notebook(path)), encoding="utf-8")
-    for name in FILES:
-        for inside, path in below(ROOT / name):
-            target = files / Path(name).parent / inside
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
+    found = [
+        (f"{Path(name).parent}/{inside}", p) for name in FILES for inside, p in below(ROOT / name)
+    ]
+    # the network that the figures were drawn with: pages that need it would train it in minutes
+    found += [(f"nbs/{p.relative_to(ROOT)}", p) for p in ROOT.glob(RUN)]
+    for inside, path in found:
+        target = files / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
     for place in (files, *(p for p in files.rglob("*") if p.is_dir())):
         listed = folder / "api" / "contents" / place.relative_to(files) / "all.json"
         listed.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +154,9 @@ def write(folder, pyodide=DISTRIBUTION):
         write_wheels(Path(made) / "pypi")
         command = [sys.executable, "-m", "jupyterlite_core", "build", "--lite-dir", made]
         command += ["--output-dir", str(folder), "--apps", "notebooks", "--no-sourcemaps"]
-        subprocess.run(command, check=True, capture_output=True, cwd=made)
+        built = subprocess.run(command, capture_output=True, text=True, cwd=made)
+        if built.returncode:
+            raise TabError(f"JupyterLite cannot be built: {built.stderr[-2000:]}")
     write_contents(Path(folder))
 
 
@@ -193,11 +200,11 @@ frame.src = `tab/notebooks/index.html?path=${given}`;
 const run = { seconds: null, good: null, first: null };
 runAll(frame.contentWindow).then(async ({ panel, done }) => {
   run.cells = () => [...panel.content.model.cells].filter((cell) => cell.type === "code");
+  const shows = (cell) => cell.outputs.toJSON().some((output) => output.name !== "stderr");
   const look = setInterval(() => {
-    if (run.cells().some((cell) => cell.outputs.toJSON().some((output) => output.name !== "stderr"))) {
-      run.first = seconds();
-      clearInterval(look);
-    }
+    if (!run.cells().some(shows)) return;
+    run.first = seconds();
+    clearInterval(look);
   }, 50);
   run.good = await done;
   run.seconds = seconds();
@@ -205,11 +212,11 @@ runAll(frame.contentWindow).then(async ({ panel, done }) => {
 window.run = run;
 """
 LOOK = """
-const cells = run.cells ? run.cells() : [];
+const cells = run.cells?.() ?? [];
 const outputs = cells.flatMap((cell) => cell.outputs.toJSON());
 const error = outputs.find((output) => output.output_type === "error");
-const said = error && [error.ename, error.evalue, error.traceback.join("\\n")];
-return { ...run, cells: cells.length, ran: cells.filter((c) => c.executionCount).length, said, outputs };
+const ran = cells.filter((cell) => cell.executionCount).length;
+return { ...run, cells: cells.length, ran, said: error ? [error.ename, error.evalue] : null };
 """
 
 
@@ -256,7 +263,7 @@ def row(name, told):
     "One row of the table: page, whether it runs, seconds to the first output and in all, why not."
     if told["good"]:
         return f"{name:28} runs  {told['first']:6.1f} {told['seconds']:6.1f}"
-    error = ": ".join(told["said"][:2]) if told["said"] else "not done in time"
+    error = ": ".join(told["said"] or ["not done in time"]).replace("\n", " ")
     return f"{name:28} stops after {told['ran']} of {told['cells']} cells: {error[:200]}"
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from biolearn.core.shipped import shipped_path
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
+import headless
 import stage
 import tab
 
@@ -200,3 +202,27 @@ def test_the_stand_in_reads_what_safetensors_wrote(stand_in, tmp_path):
             stand_in.numpy.load_file(tmp_path / "worse")
     with pytest.raises(stand_in.SafetensorError):
         stand_in.numpy.load_file(tmp_path / "bad")
+
+
+# ---- the button, and what it opens ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["02_stdp", "results", "index", *tab.WITHOUT])
+def test_each_page_that_runs_has_a_button_and_no_other_has(name):
+    core = pytest.importorskip("docutils.core", reason="make book installs it")
+    text = "Title\n=====\n\nWords.\n"
+    tree = core.publish_doctree(text, settings_overrides={"doctitle_xform": False})
+    tab.connect(SimpleNamespace(env=SimpleNamespace(docname=name)), tree)
+    links = re.findall(r'href="([^"]*)"', tree.pformat())
+    wanted = [f"tab/notebooks/index.html?path=nbs/{name}.ipynb"] if name == "02_stdp" else []
+    assert links == wanted
+
+
+HERE = headless.chromium() and (ROOT / "_docs" / "pyodide").exists()
+
+
+@pytest.mark.skipif(not HERE, reason="no Chromium, or no Pyodide: `python docs/tab.py` brings it")
+def test_a_page_runs_in_the_tab(capsys):
+    pytest.importorskip("jupyterlite_pyodide_kernel", reason="make book installs it")
+    tab.main(["33_rng"])
+    assert re.match(r"33_rng +runs ", capsys.readouterr().out)

@@ -3,8 +3,9 @@ async function runAll(view) {
   const until = async (look) => {
     for (;;) {
       const found = look();
-      if (found || view.closed) return found;
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      if (found) return found;
+      // a view that was closed is waited for no longer, nor does anything come of it
+      await new Promise((resolve) => view.closed || setTimeout(resolve, 100));
     }
   };
   const app = await until(() => view.jupyterapp);
