@@ -46,7 +46,7 @@ class TabError(Exception):
 
 OUTSIDE = re.compile(r"^\.\.|\.dist-info/|__pycache__|\.(so|exe)$")
 RUN = "figures/quick/runs/quick-seed0-cpu-*/*.*"
-FILES = ("experiments", "nbs/diagrams", "biolearn/biolearn.mplstyle")
+FILES = ("experiments", "bench", "nbs/diagrams", "biolearn/biolearn.mplstyle")
 
 
 # ---- what is served ------------------------------------------------------------------------------
