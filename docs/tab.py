@@ -80,8 +80,13 @@ def below(folder):
 def write_wheels(folder):
     "This package, a stand-in for one that Pyodide has not, and the `CARRIED` ones."
     folder.mkdir(parents=True)
-    needs, version = metadata.requires("biolearn"), stage.settings()["version"]
-    write_wheel(folder, "biolearn", version, below(ROOT / "biolearn"), needs)
+    about, needs = stage.settings(), metadata.requires("biolearn")
+    measured = ROOT / about["measurements_path"]
+    stored = [p for name in about["measurements_files"].split() for p in measured.glob(name)]
+    files = below(ROOT / "biolearn")
+    files += [(f"biolearn/measured/{p.relative_to(measured)}", p) for p in sorted(stored)]
+    files += [(f"biolearn/notebooks/{p.name}", p) for p in stage.figures()]
+    write_wheel(folder, "biolearn", about["version"], files, needs)
     write_wheel(folder, "safetensors", "0.4", below(Path(__file__).parent / "tab" / "safetensors"))
     for name in CARRIED:
         found = metadata.distribution(name)
