@@ -28,10 +28,10 @@ import stage
 import tab
 
 SIMULATED = """
-import fcntl, sys, sysconfig, threading, warnings
+import fcntl, resource, sys, sysconfig, threading, warnings
 sysconfig.get_config_vars()
 sys.platform = "emscripten"
-del fcntl.flock
+del fcntl.flock, resource.RUSAGE_SELF
 for name in ("_multiprocessing", "_posixshmem", "numba"):
     sys.modules[name] = None
 def refuse(self):
@@ -71,6 +71,8 @@ from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import init_model
 from biolearn.core.rng import Random
 from biolearn.kernels.threads import Threads
+from biolearn.reproduction.runs import peak_memory
+peak_memory()
 x = Random(0).uniform((120, 6))
 model = init_model((6, 5, 4), ("sigmoid", "softplus", "sigmoid"), rng=0)
 trained, _ = fit(model, x, TrainConfig(epochs=2, batch_size=40, noise=(0.1, 0.1, 0)), rng=0, progress=True)
