@@ -209,7 +209,7 @@ def test_the_stand_in_reads_what_safetensors_wrote(stand_in, tmp_path):
 # ---- the button, and what it opens ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["02_stdp", "results", "index", *tab.WITHOUT])
+@pytest.mark.parametrize("name", ["02_stdp", "results", "index", "34_threads"])
 def test_each_page_that_runs_has_a_button_and_no_other_has(name):
     core = pytest.importorskip("docutils.core", reason="make book installs it")
     text = "Title\n=====\n\nWords.\n"
