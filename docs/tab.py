@@ -40,8 +40,8 @@ INSTALL = re.compile(r"%pip install -q (.*)")
 HERE = re.compile(r'"[^"]*biolearn\[figures\][^"]*"')
 # the pages that were seen to run from top to bottom, by this file: those have the button
 RUN_WHOLE = (
-    "00 01 02 03 04 05 06 09 10 11 12 14 18 21 24 28 31 33 35 37 38 40 41 42 44 45 52 53 60 61 64 "
-    "66 67 68"
+    "00 01 02 03 04 05 06 09 10 11 12 14 18 21 24 28 31 33 35 37 38 40 41 42 44 45 52 53 57 59 60 "
+    "61 64 66 67 68"
 ).split()
 
 
