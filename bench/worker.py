@@ -489,12 +489,12 @@ def _ways():
 
 
 @contender
-def samples(way="GENERATE", n=1):
-    "So many pictures at a call."
+def samples(way="GENERATE", n=1, calls=1):
+    "So many pictures at a call; so many calls in a step."
     draw = _ways()[way]
 
     def run(times):
-        for _ in range(times):
+        for _ in range(times * calls):
             draw(n)
 
     return run

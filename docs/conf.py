@@ -25,6 +25,7 @@ extensions = [
     "reference",
     "accessible",
     "play",
+    "tab",
 ]
 html_math_renderer = "mathml"
 nitpicky = True
@@ -54,7 +55,7 @@ html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["book.css"]
-html_js_files = ["book.js"]
+html_js_files = ["book.js", "tab.js"]
 html_show_sourcelink = html_copy_source = False
 html_permalinks_icon = "#"
 html_last_updated_fmt = None

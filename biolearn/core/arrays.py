@@ -49,8 +49,8 @@ class Backend:
 
     @property
     def index_dtype(self) -> str:
-        "The dtype of arrays of indices: NumPy's `intp` has 32 bits on some machines; else `int64`."
-        return "intp" if self.name == "cpu" else "int64"
+        "The dtype of arrays of indices, that of NumPy's `intp`: it has 32 bits on some machines."
+        return np.dtype(np.intp).name
 
     def asarray(self, a: Any, dtype: str | None = "float32") -> Array:
         "`a` copied to an array of this backend; `dtype` is a name, None keeps that of `a`."

@@ -7,6 +7,7 @@ __all__ = ['fast_step', 'top_states', 'top_moments', 'rms', 'DivergenceError', '
            'in_words']
 
 # %% ../../nbs/65_fast_training.ipynb #cc6df9b4
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -205,6 +206,8 @@ def progress_bar(total: int, what: str, shown: bool, done: int = 0) -> Any:
     "A bar on standard error, silent unless `shown`; `done` of the `total` steps were made before."
     from tqdm import tqdm
 
+    if sys.platform == "emscripten":  # a browser's tab has no thread for tqdm's monitor
+        tqdm.monitor_interval = 0
     how = {"unit": "step", "dynamic_ncols": True, "mininterval": 0.5, "disable": not shown}
     return tqdm(total=total, initial=done, desc=what, **how)
 

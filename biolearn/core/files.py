@@ -27,6 +27,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+if not hasattr(fcntl, "flock"):  # in a browser's tab
+    fcntl = None  # type: ignore[assignment]
 
 # %% ../../nbs/36_files.ipynb #25e8508c
 def suffix_of(path: str | Path) -> str:

@@ -8,6 +8,7 @@ __all__ = ['cupy_kernels', 'product', 'graph_stream', 'CudaGraph']
 # %% ../../nbs/53_cuda.ipynb #4d12c104
 import ctypes
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -162,6 +163,27 @@ def _multiply(a, b, out):
         numbers = (*shape, one, *b_, *a_, zero, *out_, out.shape[0])
         cublas.ask("cublasSgemmStridedBatched", *numbers)
 
+# %% ../../nbs/53_cuda.ipynb #5a1c0b0d
+def _by_columns(a):
+    "`a` transposed, as BLAS stores it without a copy, and whether BLAS must transpose it again."
+    return (a, 1) if a.flags.f_contiguous else (a.T, 0)
+
+
+def _multiply_in_tab(a, b, out=None):
+    "a @ b, written to `out` if it is given, by the BLAS of SciPy for matrices of one kind of floats."
+    alike = a.ndim == b.ndim == 2 and a.dtype == b.dtype and a.dtype.char in "fd"
+    if not alike or len(a) == 1 or 0 in (*a.shape, *b.shape):
+        return np.matmul(a, b, out=out)
+    from scipy.linalg import blas
+
+    gemm = blas.sgemm if a.dtype.char == "f" else blas.dgemm
+    (b, flip_b), (a, flip_a) = map(_by_columns, (b, a))
+    made = gemm(1.0, b, a, trans_a=flip_b, trans_b=flip_a).T
+    if out is None:
+        return made
+    out[...] = made
+    return out
+
 # %% ../../nbs/53_cuda.ipynb #018db8dd
 def _for_cublas(a):
     "Can cuBLAS take this array: a matrix, or several, of float32 on a GPU?"
@@ -170,10 +192,11 @@ def _for_cublas(a):
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
     """The matrix product a @ b, written to `out` if it is given (NumPy and CuPy); of CuPy arrays in
-    float32 one that can be recorded.
+    float32 one that can be recorded, and in a browser's tab one by SciPy's BLAS.
     """
     if isinstance(a, np.ndarray):  # looked for first: a training step asks for 75 small products
-        return np.matmul(a, b, out=out)
+        multiply = _multiply_in_tab if sys.platform == "emscripten" else np.matmul
+        return multiply(a, b, out=out)
     if not (_for_cublas(a) and _for_cublas(b)):
         return a @ b if out is None else array_namespace(out).matmul(a, b, out=out)
     if out is None:

@@ -8,6 +8,7 @@ __all__ = ['Threads', 'use_threads']
 # %% ../../nbs/34_threads.ipynb #c18a19d5
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,9 +40,9 @@ class Threads:
 
     def map(self, job: Callable[..., Any], *items: Iterable[Any]) -> list[Any]:
         """[job(a, b), ...] for the `items` taken together, in their order; an error in one of them
-        is raised here.
+        is raised here. In a browser's tab, which has no threads, one item after the other.
         """
-        mapped = _pool(self.n).map if self.n > 1 else map
+        mapped = _pool(self.n).map if self.n > 1 and sys.platform != "emscripten" else map
         return list(mapped(job, *items))
 
     def slices(self, n: int) -> list[slice]:

@@ -150,12 +150,12 @@ def peak_memory(children: bool = False) -> float | None:
     where the system does not say.
     """
     try:
-        import resource
+        from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
     except ImportError:
-        return None  # Windows
-    whose = resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF
+        return None  # Windows, a browser's tab
     units_per_mib = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(whose).ru_maxrss / units_per_mib, 1)
+    used = getrusage(RUSAGE_CHILDREN if children else RUSAGE_SELF).ru_maxrss
+    return round(used / units_per_mib, 1)
 
 # %% ../../nbs/44_runs.ipynb #ac42521c
 NAMED_VERSIONS = (

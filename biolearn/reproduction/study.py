@@ -19,7 +19,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,6 +233,8 @@ class _Processes:
 
     def perform(self, task: _Task) -> dict[str, Any] | None:
         "Perform a trial in the next free process; a process that dies is a failure of the trial."
+        from concurrent.futures.process import BrokenProcessPool  # a browser's tab has none
+
         from joblib.externals.loky import ProcessPoolExecutor
 
         process, start = self.free.get(), time.perf_counter()
