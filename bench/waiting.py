@@ -24,7 +24,8 @@ from biolearn.reproduction.study import cores
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "bench" / "waiting.json"
 TESTS = "-m pytest -q -n auto --dist loadfile --no-loadscope-reorder tests"
-NOTEBOOKS = "from nbdev.test import nbdev_test; nbdev_test(skip_folder_re='^([_.]|figures$)', do_print=True)"
+NOTEBOOKS = Path(".ci") / "notebooks.py"  # of the notebooks that are tests; before there was one:
+NBDEV_TEST = "from nbdev.test import nbdev_test; nbdev_test(skip_folder_re='^([_.]|figures$)', do_print=True)"
 
 
 def seconds(argv, tree, log):
@@ -57,7 +58,8 @@ def figures(tree, shared, log):
 def tests(tree, shared, log):
     "Seconds of the tests and of the notebooks that are tests too, one thread in each process."
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    return seconds(TESTS.split(), tree, log) + seconds(["-c", NOTEBOOKS], tree, log)
+    notebooks = [str(NOTEBOOKS)] if (tree / NOTEBOOKS).exists() else ["-c", NBDEV_TEST]
+    return seconds(TESTS.split(), tree, log) + seconds(notebooks, tree, log)
 
 
 JOBS = {"figures": figures, "tests": tests}
