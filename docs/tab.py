@@ -40,8 +40,8 @@ INSTALL = re.compile(r"%pip install -q (.*)")
 HERE = re.compile(r'"[^"]*biolearn\[figures\][^"]*"')
 # the pages that were seen to run from top to bottom, by this file: those have the button
 RUN_WHOLE = (
-    "00 01 02 03 04 05 06 09 10 11 12 14 18 21 24 28 31 33 35 37 38 40 41 42 44 45 52 53 57 59 60 "
-    "61 64 66 67 68"
+    "00 01 02 03 04 05 06 09 10 11 12 14 18 21 24 28 31 33 35 37 38 40 41 42 43 44 45 47 52 53 56 "
+    "57 59 60 61 63 64 66 67 68 69 70"
 ).split()
 
 
@@ -52,6 +52,7 @@ class TabError(Exception):
 OUTSIDE = re.compile(r"^\.\.|\.dist-info/|__pycache__|\.(so|exe)$")
 RUN = "figures/quick/runs/quick-seed0-cpu-*/*.*"
 FILES = ("experiments", "bench", "nbs/diagrams", "biolearn/biolearn.mplstyle")
+FILES += ("figures/paper/precision.json",)
 
 
 # ---- what is served ------------------------------------------------------------------------------
