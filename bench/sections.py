@@ -104,9 +104,9 @@ def _optional(python):
     """Those that need a package that may be missing, in the interpreter `python`: (workers that came
     through a step, {label: what the others said}).
     """
-    env, mixed = numpy_environment(), {"precision": "mixed"}
+    env = numpy_environment()
     workers = [
-        Worker("biolearn", python=python, label=MIXED, env=env, **mixed),
+        Worker("biolearn", python=python, label=MIXED, env=env, precision="mixed"),
         Worker("biolearn", python=python, label=MKL, env=env, mkl=True),
         Worker("jax_peer", python=python, label=JAX),
     ]
@@ -579,7 +579,8 @@ def samples(options):
     rows, table, counts = [], {}, (1, 100 if options.quick else 1000)
     for way in WAYS:
         label = "{}, n = {:,}".format
-        calls = 1 if way == "GENERATE with noise" else 20  # of one picture, which take milliseconds
+        noisy = way == "GENERATE with noise"
+        calls = 1 if noisy else 20  # of one picture, which take milliseconds
         workers = [
             Worker("samples", env=numpy_environment(), label=label(way, n), way=way, n=n, calls=c)
             for n, c in zip(counts, (calls, 1))
@@ -596,7 +597,7 @@ def samples(options):
                 f"{way}, n = 1 / n = {counts[1]:,}",
                 ratios(one, many),
                 at_most=0.02,
-                note=note if way == "GENERATE with noise" else "",
+                note=note if noisy else "",
             )
         )
         table |= times

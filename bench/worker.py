@@ -1,6 +1,7 @@
 """One contender in a process of its own: `python -m bench.worker NAME SETTINGS`, SETTINGS in JSON.
 It answers one line of JSON when it is ready, then one for each line it is sent: {"n": steps} runs
-so many steps and answers {"seconds": ..., "processor": seconds of all cores}; {"settings": {...}} sets up anew.
+so many steps and answers {"seconds": ..., "processor": seconds of all cores}; {"settings": {...}}
+sets up anew.
 
 A process for each contender keeps their threads and libraries apart, lets each have the environment
 in which it is fastest, and the parent can let them take turns (A B A B), so that whatever else the
@@ -176,7 +177,7 @@ def _stream(backend, networks):
 
 @contender
 def biolearn(sizes=plain.SIZES, batch=plain.BATCH, n_steps=15, precision="float32", mkl=False):
-    """This package's training step, minibatches and noise included; `mkl`: its products by MKL."""
+    "This package's training step, minibatches and noise included; `mkl`: its products by MKL."
     if precision == "mixed":
         import torch  # noqa: F401  # so that `about` knows its version
     if mkl:

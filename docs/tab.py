@@ -51,8 +51,13 @@ class TabError(Exception):
 
 OUTSIDE = re.compile(r"^\.\.|\.dist-info/|__pycache__|\.(so|exe)$")
 RUN = "figures/quick/runs/quick-seed0-cpu-*/*.*"
-FILES = ("experiments", "bench", "nbs/diagrams", "biolearn/biolearn.mplstyle")
-FILES += ("figures/paper/precision.json",)
+FILES = (
+    "experiments",
+    "bench",
+    "nbs/diagrams",
+    "biolearn/biolearn.mplstyle",
+    "figures/paper/precision.json",
+)
 
 
 # ---- what is served ------------------------------------------------------------------------------

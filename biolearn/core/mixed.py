@@ -16,8 +16,6 @@ from .arrays import Array, is_numpy_array
 from .inference import Direction, Inference
 from .layers import LayerPair
 from .model import Model
-from .rng import Random
-from ..kernels.threads import Threads
 
 # %% ../../nbs/70_mixed_precision.ipynb #7a000014
 @functools.cache
@@ -80,28 +78,19 @@ def _in_half(model):
 class MixedInference(Inference):
     """INFERENCE whose matrix products are in bfloat16 and add up in float32: not in the paper.
 
-    It has N, delta and alpha, and moves by Eq. 12. ImportError without PyTorch; TypeError for weights that
-    are not float32 NumPy arrays. Without the processor's instructions for bfloat16 it is slower
-    than `Inference`.
+    It has N, delta and alpha, and moves by Eq. 12. ImportError without PyTorch; TypeError for
+    weights that are not float32 NumPy arrays. Without the processor's instructions for bfloat16 it
+    is slower than `Inference`.
     """
 
     direction: Direction | None = field(default=None, init=False)
 
-    def __call__(
-        self,
-        model: Model,
-        x: Array,
-        *,
-        visible: Array | None = None,
-        rng: Random | None = None,
-        threads: Threads | None = None,
-    ) -> list[Array]:
-        "The last of `steps`, on rounded weights."
+    def __call__(self, model: Model, x: Array, **how: Any) -> list[Array]:
+        "The last of `steps`, on rounded weights; `how` is `visible`, `rng` and `threads`."
         torch = _torch()
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            half = _in_half(model)
-            return super().__call__(half, x, visible=visible, rng=rng, threads=threads)
+            return super().__call__(_in_half(model), x, **how)
         finally:
             torch.set_num_threads(before)
