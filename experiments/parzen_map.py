@@ -1,7 +1,9 @@
 """What the paper's two numbers depend on: figures/paper/parzen_map.json.
 
     python -m experiments.parzen_map                 the map, on validation digits; resumes
-    python -m experiments.parzen_map --test 0-4      the points of the rule, on test digits
+    python -m experiments.parzen_map --test 0-4      the protocols of the rule, on test digits
+    python -m experiments.parzen_map --judge 0-4     what else both priors change: the questions of
+                                                     nbs/25_comparison.ipynb to 10,000 samples
 
 The paper reports 236 nats for GENERATE and 126 for the directed model, at sigma = 0.2. It does not
 say how many samples its Parzen window holds, how it corrupts, or which h_2 the prior is measured on.
@@ -33,16 +35,18 @@ from functools import partial
 
 import numpy as np
 
-from biolearn.core.generation import inference_chain
+from biolearn.core.generation import generate, inference_chain
 from biolearn.core.inference import Inference
 from biolearn.core.model import decode
 from biolearn.core.priors import fit_top_prior, sample_prior
 from biolearn.core.rng import Random
 from biolearn.evaluation.baselines import control_samples
+from biolearn.evaluation.coverage import score_samples
 from biolearn.evaluation.parzen import half_squared_distance, nearest_and_sums
 from biolearn.reproduction.profiles import get_profile
 from biolearn.reproduction.runs import trained_run
 from experiments import PAPER, command_line, extend_table, mnist, origin, read_table, some
+from experiments.trained import features_of
 
 NUMBERS = (5_000, 10_000, 20_000, 50_000, 100_000)  # of samples
 SIGMAS = (0.14, 0.15, 0.16, 0.17, 0.18, 0.19, 0.2, 0.22)
@@ -93,17 +97,12 @@ def grown(blocks, test, numbers):
 
 
 def with_prior(model, kind, x):
-    """`model` with the prior of Algorithm 2 measured on the rates of the top layer after inference,
-    or on its spikes, for the digits `x`: the mean of three Bernoulli draws of a rate p has the mean
-    p, and adds p (1 - p) / 3 to the variance.
-    """
+    "`model` with the prior of Algorithm 2, measured on the rates or the spikes, of the digits `x`."
     if kind == "rates":
         return model
     infer = Inference()
     h_top = np.concatenate([infer(model, x[i : i + BLOCK])[-1] for i in range(0, len(x), BLOCK)])
-    p = np.clip(h_top, 0, 1)  # as `corrupt` does
-    prior = fit_top_prior(p)
-    return replace(model, prior=replace(prior, var=prior.var + 4 * (p * (1 - p)).mean(axis=0) / 3))
+    return replace(model, prior=fit_top_prior(h_top, spikes=True))
 
 
 def blocks_of(model, numbers, drawn, rng):
@@ -195,6 +194,15 @@ def tested(trial):
     }
 
 
+def judged(trial):
+    "All that is asked of samples of the package's own recipe, with one prior, after some rounds."
+    how, data, rng = trial.settings, mnist(), Random(trial.seed)
+    model = with_prior(trained(NOISE_END[0], trial.seed), how["prior"], data.train)
+    x = generate(model, 10_000, rounds=how["rounds"], rng=rng.stream("samples"))
+    unseen = replace(data, valid=data.test)
+    return {"found": score_samples(x, unseen, features=features_of(data), rng=rng.stream("judge"))}
+
+
 def finish(table):
     "The settings, beside the results."
     return {"sigmas": SIGMAS, **origin()}
@@ -205,6 +213,8 @@ def main(argv=None):
     parser = command_line("parzen_map", __doc__, out)
     text = "seeds to train and score on test digits at the protocols of the rule, such as 0-4"
     parser.add_argument("--test", type=some, default="", metavar="SEEDS", help=text)
+    text = "seeds whose samples are judged with both priors, such as 0-4"
+    parser.add_argument("--judge", type=some, default="", metavar="SEEDS", help=text)
     asked = parser.parse_args(argv)
     extend = partial(extend_table, asked, finish=finish)
     settings = {
@@ -216,7 +226,9 @@ def main(argv=None):
     failed += extend(settings, (0,), mapped, place=lambda t: ("map", t.name, t.seed))
     if asked.test and not failed:
         chosen = points(read_table(asked.out))
-        failed = extend(chosen, asked.test, tested, place=lambda t: ("test", t.name, t.seed))
+        failed += extend(chosen, asked.test, tested, place=lambda t: ("test", t.name, t.seed))
+    both = {f"{p}, {r} rounds": {"prior": p, "rounds": r} for p in PRIORS for r in (3, 0)}
+    failed += extend(both, asked.judge, judged, place=lambda t: ("judge", t.name, t.seed))
     return int(failed > 0)
 
 

@@ -147,7 +147,8 @@ def test_gains_and_orthogonal_weights_are_as_they_are_named():
 def test_halving_promotes_the_best_third_and_those_that_diverged_last(tmp_path, monkeypatch):
     def told(trial):
         n = int(trial.name)
-        score = {"GENERATE": float(n + trial.settings["epochs"]), "diverged": None}
+        both = {"GENERATE, rates": n / 2, "GENERATE, spikes": float(n)}
+        score = both | {"diverged": None}
         return {"diverged": "it grew"} if n == 8 else score
 
     monkeypatch.setattr(search, "tried", told)
@@ -156,8 +157,8 @@ def test_halving_promotes_the_best_third_and_those_that_diverged_last(tmp_path, 
     assert names == {3: [f"{n:03d}" for n in range(9)], 8: ["005", "006", "007"], 20: ["007"]}
     table = search.rows(found)
     assert [row["epochs"] for row in table] == [3] * 9 + [8] * 3 + [20]
-    assert table[8]["diverged"] == "it grew" and table[8]["GENERATE"] is None
+    assert table[8]["diverged"] == "it grew" and table[8]["GENERATE, rates"] is None
     assert (
-        table[-1]["GENERATE"] == 27.0
+        table[-1]["GENERATE, spikes"] == 7.0
         and table[-1]["rate of g1"] == search.candidate(7)["rate of g1"]
     )

@@ -38,16 +38,26 @@ class TopPrior:
     weight: Any = None
 
 # %% ../../nbs/37_priors.ipynb #e8cf19c3
-def fit_top_prior(h_top: Array, *, widen: float = 4.0) -> TopPrior:
+def fit_top_prior(h_top: Array, *, widen: float = 4.0, spikes: bool = False) -> TopPrior:
     """The paper's p(h_M) (end of TRAIN in Algorithm 2).
 
-    `h_top` are top layers after inference (n, n_M); the prior has their mean and `widen` times
-    their variance.
+    Parameters
+    ----------
+    h_top
+        Top layers after inference (n, n_M).
+    widen
+        The prior has their mean and so many times their variance.
+    spikes
+        Measure both on the spikes that g_M learns from, the mean of three Bernoulli draws of each
+        rate (`corrupt`), in place of the rates; none are drawn, the formula is exact.
     """
     check_array(h_top, "h_top")
     check_number(widen, "widen", low=0)
-    xp = array_namespace(h_top)
-    return TopPrior(xp.mean(h_top, axis=0), widen * xp.var(h_top, axis=0))
+    xp, own = array_namespace(h_top), 0.0
+    if spikes:
+        h_top = xp.clip(h_top, 0.0, 1.0)
+        own = xp.mean(h_top * (1 - h_top), axis=0) / 3
+    return TopPrior(xp.mean(h_top, axis=0), widen * (xp.var(h_top, axis=0) + own))
 
 # %% ../../nbs/37_priors.ipynb #f82c6013
 def sample_prior(prior: TopPrior | None, n: int, *, rng: Random) -> Array:

@@ -96,6 +96,11 @@ STORED |= {
     "fig14_clock": Source(
         "biology/clock.json", "7 and 8", (_experiment("clock --seeds 7-8 --out {at}"),)
     ),
+    "fig15_numbers": Source(
+        "parzen_map.json",
+        "0, on test digits 0 to 4",
+        (_experiment("parzen_map --test 0-4 --out {at}"),),
+    ),
 }
 
 # %% ../../nbs/59_measurements.ipynb #5a731b5c
