@@ -339,9 +339,9 @@ class PredictiveCoding(Baseline):
         return layers + [self.maps[-1](layers[-1])]
 
     def sample(self, n: int, *, rng: Random) -> Array:
-        # the noise of a layer follows the draws of the one above: a whole block is drawn, so that
-        # the first of many samples are those of a smaller call
-        return in_blocks(lambda rows, rng: self.dream(1000, rng=rng)[-1][:rows, :], n, rng)
+        # the noise of a layer follows the draws of the one above, of a whole block: the first of
+        # many samples are those of a smaller call
+        return in_blocks(lambda n, rng: self.dream(n, rng=replace(rng, block=1000))[-1], n, rng)
 
     def decoder(self) -> Decoder:
         return Decoder(self.maps, self.prior, self.sigmas)
