@@ -103,6 +103,17 @@ def test_pixels_that_are_known_stay(small_network, digits, way):
     assert (filled[:, 32:] != x[:, 32:]).any()
 
 
+def test_each_round_of_inpainting_draws_from_a_stream_of_its_own(small_network, digits, way):
+    "By hand: random missing pixels, then two rounds, with the streams of their addresses."
+    known, seen = digits.test[:6], np.broadcast_to(np.arange(64) < 32, (6, 64))
+    x = np.where(seen, known, Random(1).uniform((6, 64)))
+    for r in range(2):
+        h = WAYS[way](small_network, x, visible=seen, rng=Random(1).stream("round", r))
+        x = np.where(seen, known, small_network.g(1, h[1]))
+    filled = inpaint(small_network, known, seen, rounds=2, inference=WAYS[way], rng=1)
+    np.testing.assert_array_equal(filled, x)
+
+
 def test_training_goes_on_from_a_checkpoint_to_the_same_bits(digits, tmp_path, way):
     start = init_model((64, 8, 4), ("sigmoid", "softplus", "sigmoid"), rng=Random(0))
     config = TrainConfig(epochs=2, noise=(0.2, 0.1, "spikes"))
