@@ -571,7 +571,13 @@ def parzen(options):
 
 # ---- 4. samples ----------------------------------------------------------------------------------
 
-WAYS = ("GENERATE", "directed", "in-painting", "GENERATE with noise")
+WAYS = (
+    "GENERATE",
+    "directed",
+    "in-painting",
+    "GENERATE with noise",
+    "GENERATE, noise in the chain",
+)
 
 
 def samples(options):
@@ -579,7 +585,7 @@ def samples(options):
     rows, table, counts = [], {}, (1, 100 if options.quick else 1000)
     for way in WAYS:
         label = "{}, n = {:,}".format
-        noisy = way == "GENERATE with noise"
+        noisy = "noise" in way
         calls = 1 if noisy else 20  # of one picture, which take milliseconds
         workers = [
             Worker("samples", env=numpy_environment(), label=label(way, n), way=way, n=n, calls=c)

@@ -1,12 +1,13 @@
 """What people wait for, beside an earlier version of this repository:
 
     git worktree add ../before 0a15ec4
-    python -m bench.waiting ../before                  # figures and tests, each in turn
+    python -m bench.waiting ../before                  # figures, tests and memory, each in turn
     python -m bench.waiting ../before --only figures
 
 Both versions run on the same interpreter and its packages, one after the other, and bench/waiting.json
 gets the seconds of each and their ratio. `figures` are those of `make figures PROFILE=quick`, of the
-notebooks that both have; `tests` is `make test`. Close other programs first.
+notebooks that both have; `tests` is `make test`. Close other programs first. `memory` is the most that
+a kernel holds at the scale of the paper (MNIST, one epoch of training), in MiB for each notebook.
 """
 
 import argparse
@@ -25,6 +26,17 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "bench" / "waiting.json"
 TESTS = "-m pytest -q -n auto --dist loadfile --no-loadscope-reorder tests"
 NOTEBOOKS = Path(".ci") / "notebooks.py"  # of the notebooks that are tests; before there was one:
+MNIST = (
+    "00_train",
+    "fig2_target_propagation",
+    "fig4_inference",
+    "fig5_inpainting",
+    "table1_parzen",
+)
+REPRODUCE = (  # and what its settings were called
+    ("from biolearn.reproduction.figures import reproduce", "overrides"),
+    ("from biolearn.reproduce import reproduce", "changes"),
+)
 NBDEV_TEST = "from nbdev.test import nbdev_test; nbdev_test(skip_folder_re='^([_.]|figures$)', do_print=True)"
 
 
@@ -62,7 +74,20 @@ def tests(tree, shared, log):
     return seconds(TESTS.split(), tree, log) + seconds(notebooks, tree, log)
 
 
-JOBS = {"figures": figures, "tests": tests}
+def memory(tree, shared, log):
+    "{notebook: MiB} of those that work with all of MNIST, each in a kernel of its own."
+    start, name = REPRODUCE[(tree / "biolearn" / "reproduce.py").exists()]
+    asked = f"'paper', sys.argv[2:], 'cpu', 0, sys.argv[1], {name}={{'epochs': 1}}"
+    found = {}
+    with tempfile.TemporaryDirectory() as out:
+        for stem in (stem for stem in MNIST if stem in shared):
+            seconds(["-c", f"import sys; {start}; reproduce({asked})", out, stem], tree, log)
+            manifest = json.loads((Path(out) / "manifest.json").read_text(encoding="utf-8"))
+            found[stem] = manifest["peak_memory_mib"]
+    return found
+
+
+JOBS = {"figures": figures, "tests": tests, "memory": memory}
 
 
 def stems(tree):
@@ -76,7 +101,7 @@ def main(argv=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("before", type=Path, help="a worktree of the earlier version")
-    parser.add_argument("--only", choices=list(JOBS), help="one of the two")
+    parser.add_argument("--only", choices=list(JOBS), help="one of them")
     asked = parser.parse_args(argv)
     before = asked.before.resolve()
     if not stems(before):
@@ -89,15 +114,20 @@ def main(argv=None):
     for name in [asked.only] if asked.only else JOBS:
         with open(Path(tempfile.gettempdir()) / f"bench-waiting-{name}.log", "wb") as log:
             was, now = (JOBS[name](tree, shared, log) for tree in (before, ROOT))
+        whole, unit = {}, "s"
+        if name == "memory":
+            whole = {"by notebook": {stem: [was[stem], now[stem]] for stem in now}}
+            was, now, unit = max(was.values()), max(now.values()), "MiB"
         made[name] = {
             "before": round(was, 1),
             "now": round(now, 1),
             "ratio": round(now / was, 3),
+            **whole,
             "commit before": commit.stdout.strip(),
             "cores": cores(),
             "versions": versions(),
         }
-        print(f"{name}: {was:.0f} s before, {now:.0f} s now, ratio {now / was:.2f}")
+        print(f"{name}: {was:.0f} {unit} before, {now:.0f} {unit} now, ratio {now / was:.2f}")
         RESULT.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 

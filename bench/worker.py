@@ -486,6 +486,7 @@ def _ways():
         "directed": lambda n: sample_directed(model, n),
         "in-painting": lambda n: inpaint(model, digits[:n], half_masks((28, 28))["top"]),
         "GENERATE with noise": lambda n: generate(model, n, inference=noisy),
+        "GENERATE, noise in the chain": lambda n: generate(model, n, noise=0.1),
     }
 
 

@@ -16,7 +16,7 @@ from biolearn.core.data import load_dataset
 from biolearn.core.files import to_json, write_text
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense
-from biolearn.core.model import TopPrior, init_model
+from biolearn.core.model import TopPrior, encode, init_model
 from biolearn.core.priors import fit_top_prior
 from biolearn.core.rng import Random
 from biolearn.evaluation import comparison as Y
@@ -52,6 +52,20 @@ def network(digits):
         model, prior=fit_top_prior(infer(model, digits.train, Inference(n_steps=3))[-1])
     )
     return TrainedNetwork(model, INFERENCE, 2, (0.3, 0.3))
+
+
+def test_each_bound_is_around_the_states_that_it_names(network, digits):
+    "By hand: the bounds of the same states, with the same draws."
+    decoder, x, valid = network.decoder(), digits.test[:5], digits.valid[:10]
+    found = Y._score_bounds(network, digits, Random(4), 5)
+    ways = {"INFERENCE(x)": lambda x: infer(network.model, x, INFERENCE)}
+    ways["f(x)"] = lambda x: encode(network.model, x)
+    for name, find in ways.items():
+        rng = Random(4).stream(f"around {name}")
+        one, most = Y.score_inference(decoder, x, find(x), find(valid), rng=rng, K=(1, 1000))
+        assert found[f"bound around {name}, K = 1"] == one
+        assert found[f"bound around {name}"] == most
+    assert found["bound around f(x)"] != found["bound"] == found["bound around INFERENCE(x)"]
 
 
 # ---- the rules -----------------------------------------------------------------------------------

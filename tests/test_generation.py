@@ -1,6 +1,7 @@
 """GENERATE, in-painting and the chains of Section 5, against transcriptions and closed forms."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,8 +22,11 @@ from biolearn.core.generation import (
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair, corrupt
 from biolearn.core.model import Model, TopPrior, decode, encode, init_model
-from biolearn.core.priors import fit_top_prior, sample_prior
+from biolearn.core.priors import fit_mixture_prior, fit_top_prior, sample_prior
 from biolearn.core.rng import Random
+from biolearn.extensions.asynchronous import AsynchronousInference
+from biolearn.extensions.langevin import LangevinInference
+from biolearn.extensions.spiking import SpikingInference
 
 NETWORKS = [
     ((6, 4), ("sigmoid", "softplus")),
@@ -83,15 +87,65 @@ def test_directed_samples_have_the_priors_moments():
     assert np.abs((np.cov(x.T) - cov) / mean_and_sd).max() < 5
 
 
-@pytest.mark.parametrize("draw", [sample_directed, generate])
-def test_a_few_samples_cost_a_few(draw, monkeypatch):
+LANGEVIN = LangevinInference(temperature=1.0, sigmas=(0.1, 0.1))
+WAYS = {
+    "directed": sample_directed,
+    "GENERATE": generate,
+    "noise": partial(generate, noise=0.5),
+    "Langevin": partial(generate, inference=LANGEVIN),
+    "spikes": partial(generate, inference=SpikingInference(window=10)),
+    "delays": partial(generate, inference=AsynchronousInference(p=0.4, delay=2)),
+}
+
+
+@pytest.mark.parametrize("way", ["directed", "GENERATE", "noise", "Langevin"])
+def test_a_few_samples_cost_a_few(way, monkeypatch):
     "No product has more rows than there are pictures, and the pictures are those of a larger call."
-    model, rows = network(1), []
+    model, rows, draw = network(1), [], WAYS[way]
     call = Dense.__call__
     monkeypatch.setattr(Dense, "__call__", lambda self, h: rows.append(h.shape[0]) or call(self, h))
     few = draw(model, 3, rng=4)
     assert max(rows) == 3
     np.testing.assert_allclose(few, draw(model, 1000, rng=4)[:3], atol=1e-6)
+
+
+@pytest.mark.parametrize("prior", ["the paper's", "mixture"])
+def test_few_directed_samples_draw_few_numbers(prior, monkeypatch):
+    model, drawn, floats = with_prior(prior), [], Random._floats
+    monkeypatch.setattr(Random, "_floats", lambda *args: drawn.append(args[2][0]) or floats(*args))
+    sample_directed(model, 3, rng=4)
+    assert set(drawn) == {3}
+
+
+def with_prior(name):
+    "A network of three layers, with the paper's prior or a mixture of three."
+    model = init_model(*NETWORKS[1], rng=Random(0))
+    top = infer(model, Random(1).uniform((50, 6)))[-1]
+    fitted = fit_top_prior(top) if name != "mixture" else fit_mixture_prior(top, 3, rng=Random(2))
+    return replace(model, prior=fitted)
+
+
+# the second and the last of 1,003 samples, two pixels of each, as commit 0a15ec4 drew them
+SAMPLES = {
+    ("the paper's", "directed"): [0.454394, 0.729373, 0.372925, 0.763993],
+    ("the paper's", "GENERATE"): [0.383072, 0.769397, 0.383078, 0.769405],
+    ("the paper's", "noise"): [0.472452, 0.565286, 0.402776, 0.824294],
+    ("the paper's", "Langevin"): [0.343218, 0.643656, 0.393576, 0.659393],
+    ("the paper's", "spikes"): [0.344977, 0.627076, 0.490533, 0.566566],
+    ("the paper's", "delays"): [0.393318, 0.640841, 0.394594, 0.6374],
+    ("mixture", "directed"): [0.366961, 0.677641, 0.35432, 0.703201],
+    ("mixture", "GENERATE"): [0.383074, 0.7694, 0.383077, 0.769403],
+    ("mixture", "noise"): [0.472455, 0.56529, 0.402776, 0.824293],
+    ("mixture", "Langevin"): [0.343941, 0.641999, 0.393287, 0.660077],
+    ("mixture", "spikes"): [0.395858, 0.661839, 0.426871, 0.598328],
+    ("mixture", "delays"): [0.393957, 0.639492, 0.3944, 0.637867],
+}
+
+
+@pytest.mark.parametrize("prior, way", SAMPLES)
+def test_a_seed_keeps_its_samples(prior, way):
+    drawn = WAYS[way](with_prior(prior), 1003, rng=3)[[1, -1], :2]
+    np.testing.assert_allclose(drawn, np.reshape(SAMPLES[prior, way], (2, 2)), atol=2e-6)
 
 
 def test_one_inference_for_each_round():

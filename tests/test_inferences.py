@@ -90,7 +90,8 @@ def test_it_runs_where_the_host_cannot_look(small_network, digits, strict_backen
 
 def test_the_first_samples_of_many_are_those_of_few(small_network, way):
     few, many = (generate(small_network, n, inference=WAYS[way], rng=1) for n in (5, 12))
-    assert (few == many[:5]).all()
+    # where no other row is computed, the products have another shape, and their last bits differ
+    np.testing.assert_allclose(few, many[:5], atol=1e-6 if WAYS[way].by_row else 0)
 
 
 def test_pixels_that_are_known_stay(small_network, digits, way):
@@ -100,6 +101,17 @@ def test_pixels_that_are_known_stay(small_network, digits, way):
     )
     assert (filled == again).all() and (filled[:, :32] == x[:, :32]).all()
     assert (filled[:, 32:] != x[:, 32:]).any()
+
+
+def test_each_round_of_inpainting_draws_from_a_stream_of_its_own(small_network, digits, way):
+    "By hand: random missing pixels, then two rounds, with the streams of their addresses."
+    known, seen = digits.test[:6], np.broadcast_to(np.arange(64) < 32, (6, 64))
+    x = np.where(seen, known, Random(1).uniform((6, 64)))
+    for r in range(2):
+        h = WAYS[way](small_network, x, visible=seen, rng=Random(1).stream("round", r))
+        x = np.where(seen, known, small_network.g(1, h[1]))
+    filled = inpaint(small_network, known, seen, rounds=2, inference=WAYS[way], rng=1)
+    np.testing.assert_array_equal(filled, x)
 
 
 def test_training_goes_on_from_a_checkpoint_to_the_same_bits(digits, tmp_path, way):

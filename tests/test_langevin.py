@@ -54,12 +54,12 @@ def test_each_round_has_its_temperature(small_network):
     "By hand: a directed sample, a noisy round and a cold one, with the streams of their rounds."
     hot = LangevinInference(alpha=0.3, temperature=5.0, sigmas=(0.1, 0.1))
     cold = replace(hot, temperature=0.0)
-    ours = generate(small_network, 40, rounds=2, inference=[hot, cold], rng=Random(3))
+    ours = generate(small_network, 1000, rounds=2, inference=[hot, cold], rng=Random(3))
     block = Random(3).stream("block", 0)
     x = sample_directed(small_network, 1000, rng=Random(3))
     for r, inference in enumerate((hot, cold)):
         x = small_network.g(1, inference(small_network, x, rng=block.stream("round", r))[1])
-    assert (ours == x[:40]).all()
+    assert (ours == x).all()
     with pytest.raises(ValueError, match="3 rounds need as many inferences, got 2"):
         generate(small_network, 40, rounds=3, inference=[hot, cold], rng=Random(3))
 

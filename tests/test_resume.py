@@ -28,6 +28,7 @@ import biolearn.reproduction.profiles as profiles
 import biolearn.reproduction.runs as runs_module
 from biolearn.core.arrays import Backend, to_numpy
 from biolearn.core.checkpoints import CheckpointError, load_model
+from biolearn.core.data import load_dataset
 from biolearn.core.learning import TrainConfig, fit
 from biolearn.core.model import init_model
 from biolearn.core.optimizers import OPTIMIZERS
@@ -833,3 +834,13 @@ def test_what_is_in_the_way_of_a_finished_run_is_told_before_the_training(
     again = runs_module.trained_run(BRIEF, device="cpu", out=tmp_path)
     assert same((again.model, again.history), (run.model, run.history))
     assert [p.name for p in (tmp_path / "runs").iterdir()] == [run.key]
+
+
+def test_a_run_trains_on_the_pictures_themselves(tmp_path, monkeypatch):
+    "No second copy of the training digits is held while the network learns."
+    seen, data = [], load_dataset("digits")
+    monkeypatch.setattr(
+        runs_module, "fit", lambda model, x, *_, **__: (seen.append(x), (model, []))[1]
+    )
+    runs_module._fit_profile(profiles.PROFILES["quick"], data, Random(0), tmp_path)
+    assert np.shares_memory(seen[0], data.train)

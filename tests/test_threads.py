@@ -205,3 +205,8 @@ def test_inference_in_forked_workers_is_that_of_the_parent():
             there = pool.map_async(settled, range(3)).get(60)
     for a, b in zip(here, there, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_an_odd_number_of_examples_is_one_slice_for_each_thread():
+    "No third slice with the one that is left over."
+    assert Threads(2).slices(101) == [slice(0, 51), slice(51, 101)]

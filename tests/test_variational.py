@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.linalg import solve_discrete_lyapunov
 from scipy.stats import multivariate_normal, norm
 
-from biolearn.core.arrays import Backend, logsumexp, to_numpy
+from biolearn.core.arrays import Backend, logsumexp, softmax, to_numpy
 from biolearn.core.rng import Random
 from biolearn.theory.tractable import (
     BinaryNet,
@@ -153,6 +153,13 @@ def test_logsumexp_does_not_overflow():
     assert logsumexp(np.array([[1000.0, 1000.0], [-1e4, -1e4]])) == pytest.approx(
         [1000 + math.log(2), -1e4 + math.log(2)]
     )
+
+
+def test_softmax_does_not_overflow():
+    "Odds of 3 to 1, wherever the two numbers lie."
+    far = np.array([[1e4, 1e4 - np.log(3)], [-1e4, -1e4 - np.log(3)]])
+    np.testing.assert_allclose(softmax(far), [[0.75, 0.25]] * 2)
+    np.testing.assert_allclose(softmax(far.T, axis=0), [[0.75] * 2, [0.25] * 2])
 
 
 @quick

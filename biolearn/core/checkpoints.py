@@ -19,6 +19,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .arrays import Array, Backend, check_array, to_numpy
 from .files import as_plain, check_path, take_lock, write_whole
 from .layers import Dense, LayerPair
@@ -152,7 +154,7 @@ def _write_arrays(path, arrays, **header):
     """
     from safetensors.numpy import save
 
-    arrays = {name: to_numpy(a).copy(order="C") for name, a in arrays.items()}
+    arrays = {name: np.asarray(to_numpy(a), order="C") for name, a in arrays.items()}
     header["arrays"] = _sha256(arrays)
     header["sha256"] = _seal(header)
     data = save(arrays)
@@ -161,8 +163,8 @@ def _write_arrays(path, arrays, **header):
         {"__metadata__": header, **json.loads(data[8 : 8 + size])}, separators=(",", ":")
     ).encode()  # the library would shuffle the texts
     head += b" " * (-len(head) % 8)
-    with write_whole(path) as part:
-        part.write_bytes(len(head).to_bytes(8, "little") + head + data[8 + size :])
+    with write_whole(path) as part, part.open("wb") as file:
+        file.writelines((len(head).to_bytes(8, "little"), head, memoryview(data)[8 + size :]))
 
 # %% ../../nbs/39_checkpoints.ipynb #ff9be639
 def _header(file, *formats):

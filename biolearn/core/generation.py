@@ -8,6 +8,7 @@ __all__ = ['GENERATE', 'joint_step', 'half_masks', 'in_blocks', 'sample_directed
 
 # %% ../../nbs/08_generation.ipynb #b07db57b
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -105,11 +106,6 @@ def in_blocks(make: Callable[[int, Random], Array], n: int, rng: Random) -> Arra
     parts = [make(min(_BLOCK, n - i), rng.stream("block", b)) for b, i in enumerate(starts)]
     return array_namespace(parts[0]).concat(parts)
 
-# %% ../../nbs/08_generation.ipynb #8ec905a3
-def _top_draws(model, rows, rng):
-    "The first `rows` draws of a block from the top prior (rows, n_M)."
-    return sample_prior(model.prior, _BLOCK, rng=rng)[:rows, :]
-
 # %% ../../nbs/08_generation.ipynb #15605762
 def sample_directed(model: Model, n: int, *, rng: int | Random = 0) -> Array:
     """Pictures from the directed model, Eq. 7: h_M from the top prior, then the means down to x.
@@ -129,7 +125,9 @@ def sample_directed(model: Model, n: int, *, rng: int | Random = 0) -> Array:
         (n, n_0), the means, without pixel noise.
     """
     rng = as_random(rng, check_model(model).pairs[0].f.W)
-    return in_blocks(lambda rows, rng: decode(model, _top_draws(model, rows, rng))[0], n, rng)
+    return in_blocks(
+        lambda rows, rng: decode(model, sample_prior(model.prior, rows, rng=rng))[0], n, rng
+    )
 
 # %% ../../nbs/08_generation.ipynb #0c7f615d
 GENERATE = Inference(alpha=0.3)  # the inference of GENERATE (Algorithm 2)
@@ -235,12 +233,13 @@ def generate(
     check_number(noise, "noise", low=0)
     each = _one_each(inference, rounds)
     first = inference if isinstance(inference, Inference) else (*each, GENERATE)[0]
-    random = bool(noise) or any(one.draws for one in each)
+    # where what a row draws depends on the rows before it, the whole block is made
+    whole = _BLOCK * any(one.draws and not getattr(one, "by_row", False) for one in each)
 
     def make(rows, rng):
         heard = first.hear(model, rng=rng.stream("spikes"))
-        # what is drawn on the way depends on the shape: then the whole block is made
-        x = decode(heard, _top_draws(model, _BLOCK if random else rows, rng))[0]
+        x = decode(heard, sample_prior(model.prior, whole or rows, rng=rng))[0]
+        rng = replace(rng, block=_BLOCK - whole)
         *_, x = inference_chain(heard, x, rounds=rounds, inference=each, noise=noise, rng=rng)
         return x[:rows, :]
 

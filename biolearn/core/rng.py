@@ -8,7 +8,7 @@ __all__ = ['Random', 'Seeds', 'as_random']
 # %% ../../nbs/33_rng.ipynb #457b3ca5
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,9 @@ def _address_word(part):
     return int(part)
 
 
-def _generator(xp, seeds):
-    "The fastest good generator of this namespace, seeded from a `SeedSequence`."
+def _generator(xp, stream, host):
+    "The fastest good generator of this namespace, seeded by the seed and the address of `stream`."
+    seeds = np.random.SeedSequence(stream.seed, spawn_key=(*stream.address, int(host)))
     if not xp.__name__.endswith("cupy"):
         return np.random.Generator(np.random.SFC64(seeds))
     import cupy
@@ -52,6 +53,7 @@ class _Stream:
     backend: Backend = None  # type: ignore[assignment]  # None becomes the CPU at once
     address: tuple[int, ...] = ()
     _made: dict[bool, Any] = field(default_factory=dict, repr=False, compare=False)
+    block: int = 0  # normal and uniform draw so many rows, and return the first; 0: those asked for
 
     def __post_init__(self) -> None:
         check_number(self.seed, "seed", integer=True, low=0)
@@ -60,25 +62,23 @@ class _Stream:
         if not isinstance(self.backend, Backend):
             raise TypeError(f"backend must be a Backend (see use_device), got {self.backend!r}.")
 
-    def _draw(self, host=False):
-        """This stream's generator, made at first use: on the device, or on the host for what is
-        drawn there.
+    def _draw(self, method, host=False):
+        """A method of this stream's generator, which is made at first use: on the device, or on the
+        host for what is drawn there.
         """
         if host not in self._made:
-            seeds = np.random.SeedSequence(self.seed, spawn_key=self.address + (int(host),))
-            self._made[host] = _generator(np if host else self.backend.xp, seeds)
-        return self._made[host]
+            self._made[host] = _generator(np if host else self.backend.xp, self, host)
+        return getattr(self._made[host], method)
 
     def _floats(self, method, shape, dtype):
         "Draw by NumPy's or CuPy's generator; other namespaces get NumPy's numbers, moved."
-        out = getattr(self._draw(), method)(shape, dtype=np.dtype(dtype))
+        out = self._draw(method)((self.block or shape[0], *shape[1:]), dtype=np.dtype(dtype))
         return out if self.backend.name in ("cpu", "gpu") else self.backend.asarray(out, dtype)
 
     def _counts(self, method, rates, *first):
         "Whole numbers of the shape and the dtype of `rates`, drawn as in `_floats`."
         moved = rates if self.backend.name in ("cpu", "gpu") else to_numpy(rates)
-        drawn = getattr(self._draw(), method)(*first, moved)
-        return self.backend.asarray(drawn, dtype_name(rates))
+        return self.backend.asarray(self._draw(method)(*first, moved), dtype_name(rates))
 
 # %% ../../nbs/33_rng.ipynb #22790c67
 @dataclass(frozen=True)
@@ -91,16 +91,15 @@ class Random(_Stream):
         """The independent stream at sub-address `parts` (names or small integers); asking twice
         starts it afresh.
         """
-        words = tuple(_address_word(part) for part in parts)
-        return Random(self.seed, self.backend, self.address + words)
+        return replace(self, address=(*self.address, *map(_address_word, parts)), _made={})
 
     def normal(self, shape: Sequence[int], dtype: str = "float32") -> Array:
         "Standard normal numbers of `shape`."
-        return self._floats("standard_normal", shape, dtype)
+        return self._floats("standard_normal", shape, dtype)[: shape[0], ...]
 
     def uniform(self, shape: Sequence[int], dtype: str = "float32") -> Array:
         "Uniform numbers in [0, 1) of `shape`."
-        return self._floats("random", shape, dtype)
+        return self._floats("random", shape, dtype)[: shape[0], ...]
 
     def binomial(self, n: int, p: Array) -> Array:
         "How many of `n` trials succeed that do so with probability `p`: counts like `p`."
@@ -112,7 +111,7 @@ class Random(_Stream):
 
     def permutation(self, n: int) -> Array:
         "The integers 0 to n-1 in random order, as an array of indices of the backend."
-        order = self._draw(host=True).permutation(n)
+        order = self._draw("permutation", host=True)(n)
         return self.backend.asarray(order, self.backend.index_dtype)
 
 # %% ../../nbs/33_rng.ipynb #63093e7f
@@ -167,4 +166,4 @@ def as_random(rng: int | Random, like: Array | None = None) -> Random:
     if not isinstance(rng, Random):
         rng = Random(int(rng))
     backend = rng.backend if like is None else backend_of(like)
-    return rng if backend.xp is rng.backend.xp else Random(rng.seed, backend, rng.address)
+    return rng if backend.xp is rng.backend.xp else replace(rng, backend=backend, _made={})

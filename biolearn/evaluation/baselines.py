@@ -81,21 +81,21 @@ def control_samples(train: Array, n: int, *, rng: Random) -> dict[str, Array]:
     reconstructions of the same digits from min(50, n_0 // 4) principal components as there are
     digits, and n Gaussian samples.
     """
-    host = _train_on_host(train, n)
+    host, xp = _train_on_host(train, n), array_namespace(train)
     mean = host.mean(axis=0)
     cov = np.cov(host, rowvar=False, dtype=host.dtype).reshape(host.shape[1], -1)
     values, axes = np.linalg.eigh(cov)  # ascending
+    spread, draw = np.sqrt(np.maximum(values, 0)), rng.stream("gaussian").normal
+    centroids = kmeans_centroids(host, min(n, 1000, len(host) // 4), rng.stream("k-means"))
     chosen = host[to_numpy(rng.stream("digits").permutation(len(host)))[:n]]
     few = axes[:, -max(1, min(50, host.shape[1] // 4)) :]
-    noise = to_numpy(rng.stream("gaussian").normal((n, host.shape[1]), str(host.dtype)))
-    sets = (
-        chosen,
-        kmeans_centroids(host, min(n, 1000, len(host) // 4), rng.stream("k-means")),
-        mean + (chosen - mean) @ few @ few.T,
-        mean + (noise * np.sqrt(np.maximum(values, 0))) @ axes.T,
+    sets = (  # made one after the other: with all of MNIST each of them has 30 MiB
+        lambda: chosen,
+        lambda: centroids,
+        lambda: mean + (chosen - mean) @ few @ few.T,
+        lambda: mean + (to_numpy(draw((n, len(mean)), str(host.dtype))) * spread) @ axes.T,
     )
-    xp = array_namespace(train)
-    inside = (np.clip(v, host.min(), host.max()).astype(host.dtype) for v in sets)
+    inside = (np.clip(v(), host.min(), host.max()).astype(host.dtype, copy=False) for v in sets)
     return {k: xp.asarray(v, device=device(train)) for k, v in zip(CONTROLS, inside)}
 
 # %% ../../nbs/23_baselines.ipynb #1d18624f
@@ -339,9 +339,9 @@ class PredictiveCoding(Baseline):
         return layers + [self.maps[-1](layers[-1])]
 
     def sample(self, n: int, *, rng: Random) -> Array:
-        # the noise of a layer follows the draws of the one above: a whole block is drawn, so that
-        # the first of many samples are those of a smaller call
-        return in_blocks(lambda rows, rng: self.dream(1000, rng=rng)[-1][:rows, :], n, rng)
+        # the noise of a layer follows the draws of the one above, of a whole block: the first of
+        # many samples are those of a smaller call
+        return in_blocks(lambda n, rng: self.dream(n, rng=replace(rng, block=1000))[-1], n, rng)
 
     def decoder(self) -> Decoder:
         return Decoder(self.maps, self.prior, self.sigmas)

@@ -9,6 +9,7 @@ __all__ = ['noise_units', 'LangevinInference']
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ..core.arrays import Array, array_namespace, check_array, check_number
 from ..core.inference import Inference, StochasticInference
@@ -53,6 +54,7 @@ class LangevinInference(StochasticInference):
         sigma_1, ..., sigma_M, as from `noise_units`.
     """
 
+    by_row: ClassVar[bool] = True
     temperature: float = field(kw_only=True)
     sigmas: tuple[float, ...] = field(kw_only=True)
 

@@ -199,7 +199,7 @@ def _unfinished(folder):
 def _fit_profile(profile, dataset, rng, checkpoint):
     "A network trained by `profile`, or gone on with from `checkpoint`: (model, history)."
     model = init_model(profile.sizes(dataset.train.shape[1]), profile.units, rng=rng.stream("init"))
-    x = rng.backend.asarray(dataset.train)
+    x = dataset.train if rng.backend.name == "cpu" else rng.backend.asarray(dataset.train)
     model, history = fit(model, x, profile.recipe, rng=rng.stream("train"), checkpoint=checkpoint)
     if profile.components:
         model = with_mixture(model, x, profile, rng.stream("mixture"))
