@@ -212,6 +212,8 @@ def main(argv=None):
     parser = command_line("parzen_map", __doc__, out)
     text = "seeds to train and score on test digits at the protocols of the rule, such as 0-4"
     parser.add_argument("--test", type=some, default="", metavar="SEEDS", help=text)
+    text = "only these protocols on test digits (default: all that the rule names)"
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=text)
     text = "seeds whose samples are judged with both priors, such as 0-4"
     parser.add_argument("--judge", type=some, default="", metavar="SEEDS", help=text)
     asked = parser.parse_args(argv)
@@ -224,7 +226,8 @@ def main(argv=None):
     failed = extend({"controls": {}}, (None,), controls, place=lambda t: ("controls",))
     failed += extend(settings, (0,), mapped, place=lambda t: ("map", t.name, t.seed))
     if asked.test and not failed:
-        chosen = points(read_table(asked.out))
+        named = points(read_table(asked.out))
+        chosen = {name: how for name, how in named.items() if name in (asked.only or named)}
         failed += extend(chosen, asked.test, tested, place=lambda t: ("test", t.name, t.seed))
     both = {f"{p}, {r} rounds": {"prior": p, "rounds": r} for p in PRIORS for r in (3, 0)}
     failed += extend(both, asked.judge, judged, place=lambda t: ("judge", t.name, t.seed))

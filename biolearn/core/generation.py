@@ -233,13 +233,14 @@ def generate(
     check_number(noise, "noise", low=0)
     each = _one_each(inference, rounds)
     first = inference if isinstance(inference, Inference) else (*each, GENERATE)[0]
-    # where what a row draws depends on the rows before it, the whole block is made
-    whole = _BLOCK * any(one.draws and not getattr(one, "by_row", False) for one in each)
+    # an inference whose rows draw from what the rows before them left needs the whole block;
+    # else the block's numbers are drawn, and no other row is computed
+    by_row = all(getattr(one, "by_row", not one.draws) for one in each)
 
     def make(rows, rng):
         heard = first.hear(model, rng=rng.stream("spikes"))
-        x = decode(heard, sample_prior(model.prior, whole or rows, rng=rng))[0]
-        rng = replace(rng, block=_BLOCK - whole)
+        x = decode(heard, sample_prior(model.prior, rows if by_row else _BLOCK, rng=rng))[0]
+        rng = replace(rng, block=_BLOCK) if by_row else rng
         *_, x = inference_chain(heard, x, rounds=rounds, inference=each, noise=noise, rng=rng)
         return x[:rows, :]
 
