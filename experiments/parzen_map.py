@@ -203,8 +203,9 @@ def judged(trial):
 
 
 def finish(table):
-    "The settings, beside the results."
-    return {"sigmas": SIGMAS, **origin()}
+    "The settings and the protocols of the rule, beside the results."
+    whole = len(table.get("map", {})) == len(PRIORS) * len(NOISE_END)
+    return {"sigmas": SIGMAS, "protocols": points(table) if whole else {}, **origin()}
 
 
 def main(argv=None):

@@ -240,8 +240,8 @@ def generate(
     def make(rows, rng):
         heard = first.hear(model, rng=rng.stream("spikes"))
         x = decode(heard, sample_prior(model.prior, rows if by_row else _BLOCK, rng=rng))[0]
-        rng = replace(rng, block=_BLOCK) if by_row else rng
-        *_, x = inference_chain(heard, x, rounds=rounds, inference=each, noise=noise, rng=rng)
+        chain = {"noise": noise, "rng": replace(rng, block=_BLOCK if by_row else 0)}
+        *_, x = inference_chain(heard, x, rounds=rounds, inference=each, **chain)
         return x[:rows, :]
 
     return in_blocks(make, n, as_random(rng, model.pairs[0].f.W))

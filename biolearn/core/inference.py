@@ -201,7 +201,6 @@ class StochasticInference(Inference):
     direction: Direction | None = field(default=None, init=False)
 
     draws: ClassVar[bool] = True
-    by_row: ClassVar[bool] = False  # does it draw normal or uniform arrays, a row for each picture?
     recordable: ClassVar[bool] = False
 
     def need(self, rng: int | Random | None) -> Random:

@@ -53,11 +53,13 @@ def fit_top_prior(h_top: Array, *, widen: float = 4.0, spikes: bool = False) -> 
     """
     check_array(h_top, "h_top")
     check_number(widen, "widen", low=0)
-    xp, own = array_namespace(h_top), 0.0
-    if spikes:
-        h_top = xp.clip(h_top, 0.0, 1.0)
-        own = xp.mean(h_top * (1 - h_top), axis=0) / 3
-    return TopPrior(xp.mean(h_top, axis=0), widen * (xp.var(h_top, axis=0) + own))
+    xp = array_namespace(h_top)
+    h = xp.clip(h_top, 0.0, 1.0) if spikes else h_top
+    # a rate p has spikes of variance p (1 - p) / 3
+    return TopPrior(
+        xp.mean(h, axis=0),
+        widen * (xp.var(h, axis=0) + int(spikes) / 3 * xp.mean(h * (1 - h), axis=0)),
+    )
 
 # %% ../../nbs/37_priors.ipynb #f82c6013
 def sample_prior(prior: TopPrior | None, n: int, *, rng: Random) -> Array:

@@ -54,7 +54,7 @@ class LangevinInference(StochasticInference):
         sigma_1, ..., sigma_M, as from `noise_units`.
     """
 
-    by_row: ClassVar[bool] = True
+    by_row: ClassVar[bool] = True  # it draws normal numbers, a row for each picture
     temperature: float = field(kw_only=True)
     sigmas: tuple[float, ...] = field(kw_only=True)
 

@@ -44,7 +44,12 @@ _BASELINES = ("kmeans", "gmm", "ppca", "vae", "vae-fixed", "dae", "mcpc")
 STORED: dict[str, Source] = {
     "fig6_ablations": Source(
         "experiments", "0 to 4, ablations 0 to 2", (f"{_ABLATIONS} --variants all --seeds 0-2",)
-    )
+    ),
+    "fig15_numbers": Source(
+        "parzen_map.json",
+        "0, on test digits 0 to 4",
+        (_experiment("parzen_map --test 0-4 --judge 0-4 --out {at}"),),
+    ),
 }
 
 # %% ../../nbs/59_measurements.ipynb #8633f3b6
@@ -95,11 +100,6 @@ STORED |= {
     ),
     "fig14_clock": Source(
         "biology/clock.json", "7 and 8", (_experiment("clock --seeds 7-8 --out {at}"),)
-    ),
-    "fig15_numbers": Source(
-        "parzen_map.json",
-        "0, on test digits 0 to 4",
-        (_experiment("parzen_map --test 0-4 --out {at}"),),
     ),
 }
 
