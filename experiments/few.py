@@ -136,14 +136,14 @@ def by_label_spreading(how, mine, y, rng, runs):
     places, n = pixel_places(), len(y)
     everything = np.concatenate([places[name] for name in SETS])
 
-    def kernel(_, rows=None):
-        asked = np.arange(n) if rows is None else rows[:, 0].astype(int)
+    def kernel(units, rows):
+        asked = rows[:, 0].astype(int)
         ends = (
             everything[asked].ravel(),
             np.repeat(np.arange(len(asked)), places["train"].shape[1]),
         )
         near = csr_matrix((np.ones(len(ends[0])), ends), (n, len(asked)))
-        return (near + near.T).tocoo() if rows is None else near
+        return near + near.T if rows is units else near
 
     given = np.full(n, -1)
     given[mine] = y[mine].argmax(axis=1)

@@ -56,12 +56,13 @@ def cues(model: Model, inference: Inference, sets: Mapping[str, Array]) -> dict[
 
 def _closest(queries: Array, memory: Array, k: int) -> Iterator[Array]:
     "The places (rows, k) of the units nearest to blocks of `queries`."
-    itself, half = queries is memory, (memory * memory).sum(axis=1) / 2
-    for i in range(0, len(queries), 1000):
-        likeness = queries[i : i + 1000] @ memory.T - half
-        if itself:
-            likeness[np.arange(len(likeness)), np.arange(i, i + len(likeness))] = -np.inf
-        yield np.argpartition(-likeness, k, axis=1)[:, :k]
+    half = (memory * memory).sum(axis=1) / 2
+    for i in range(0, len(queries), 500):
+        far = half - queries[i : i + 500] @ memory.T
+        if queries is memory:
+            far[np.arange(len(far)), np.arange(i, i + len(far))] = np.inf
+        # a copy: a view of the order of all units would keep it in memory
+        yield np.argpartition(far, k - 1, axis=1)[:, :k].astype(np.int32)
 
 
 def nearest(queries: Array, memory: Array, k: int) -> Array:
