@@ -110,12 +110,12 @@ def test_labels_are_drawn_balanced_and_anew_for_each_seed():
 
 @pytest.fixture
 def blobs(monkeypatch):
-    "Ten clouds in the place of MNIST's classes."
+    "Ten clouds that overlap, in the place of MNIST's classes."
     truth = {name: np.repeat(np.arange(10), n) for name, n in (("train", 40), ("valid", 5))}
     truth["test"] = truth["valid"]
     centres = Random(5).uniform((10, 20))
     x = {
-        k: (centres[t] + 0.1 * Random(6).stream(k).normal((len(t), 20))).astype(np.float32)
+        k: (centres[t] + 0.3 * Random(6).stream(k).normal((len(t), 20))).astype(np.float32)
         for k, t in truth.items()
     }
 
@@ -147,9 +147,9 @@ def test_label_spreading_of_the_stored_neighbours_is_that_of_scikit_learn(blobs)
 
 
 @pytest.mark.parametrize("reader", ["ridge", "back-propagation", "label spreading"])
-def test_peers_read_easy_clouds(blobs, reader):
+def test_peers_read_the_clouds(blobs, reader):
     found = few.with_few(Trial(reader, few.ROWS[reader], 0))
-    assert found["100"]["test"] <= 10
+    assert found["100"]["test"] <= 45  # 90 is chance
 
 
 def test_a_target_holds_where_the_mean_of_the_seeds_is_at_most_it():
