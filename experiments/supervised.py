@@ -4,9 +4,11 @@ controls.
     python -m experiments.supervised
         everything that is not there yet, into figures/paper/supervised.json (hours on two cores)
     python -m experiments.supervised --part rules --seeds 0-4
-        one part: rules, squared, depth or names; with --device gpu half a minute for each row
+        one part: rules, squared, depth, names or few; with --device gpu half a minute for each row
     python -m experiments.supervised --part names --seeds 7 --runs DIR  the labels on top of the
         paper's network, trained before, in DIR/paper-seed7-...
+    python -m experiments.supervised --part few --workers 1 --runs DIR  few labels, by a memory and
+        by its peers (experiments/few.py); one process finds the neighbours of all digits once
 
 Settings were chosen on the 10,000 validation digits and given to all rules: those of SQUARED for
 babbled feedback, with seed 0; those of COMPETING (how many epochs, how many pixels are hidden) for
@@ -43,7 +45,7 @@ from biolearn.reproduction.measures import (
     recognised,
 )
 from biolearn.reproduction.runs import versions
-from experiments import PAPER, command_line, extend_table, mnist, some
+from experiments import PAPER, command_line, extend_table, few, mnist, some
 from experiments.trained import features_of, network
 
 BATCH, RATE = 100, 1e-3  # of every map but the one to the labels
@@ -140,16 +142,6 @@ def taught(trial, device):
     return by_rule(trial, device)
 
 
-def balanced(labels, n, rng):
-    "The places of `n` labels, as many of each class."
-    places = []
-    for c in range(10):
-        of_class = np.flatnonzero(labels == c)
-        order = to_numpy(rng.stream("choose", c).permutation(len(of_class)))
-        places.append(of_class[order[: n // 10]])
-    return np.concatenate(places)
-
-
 def top_config(n, epochs):
     "The settings of training for a pair of labels on top, with `n` labels."
     return TrainConfig(
@@ -159,31 +151,6 @@ def top_config(n, epochs):
         rate_f=(5e-3,),
         rate_g=(5e-3,),
     )
-
-
-def few_labels(model, codes, unseen, n, rng, draws=5):
-    """Test errors with `n` labels, for several draws of which: on top of the network, and of two
-    classifiers that see nothing but those digits.
-    """
-    data, found = mnist(), {"this network": [], "back-propagation": [], "linear": []}
-    y, config = one_hot(data.train_labels, 10, Backend()), top_config(n, max(200_000 // n, 300))
-    for draw in range(draws):
-        mine, stream = balanced(data.train_labels, n, rng.stream(n, draw)), rng.stream(n, draw)
-        few = np.zeros_like(y)
-        few[mine] = y[mine]
-        whole = put_labels_on_top(model, codes, few, config, rng=stream)
-        said = whole.pairs[-1].f(unseen).argmax(1)
-        found["this network"].append(error_rate(said, data.test_labels))
-        for name, peer in (
-            (
-                "back-propagation",
-                MLPClassifier((1000,), batch_size=min(BATCH, n), max_iter=100, random_state=draw),
-            ),
-            ("linear", LogisticRegression(max_iter=200)),
-        ):
-            _fitted(peer, data.train[mine], data.train_labels[mine])
-            found[name].append(error_rate(peer.predict(data.test), data.test_labels))
-    return found
 
 
 def completed(whole, features, rng):
@@ -213,8 +180,8 @@ def packed(pictures):
 
 
 def with_names(trial, runs):
-    """What the paper's network does with labels on top: errors with all and with few labels,
-    pictures of a class, completion given the class.
+    """What the paper's network does with labels on top: errors, pictures of a class, completion
+    given the class.
     """
     data, run, rng = mnist(), network(trial.seed, runs), Random(trial.seed).stream("names")
     features, inference = features_of(data), run.profile.recipe.inference
@@ -224,8 +191,6 @@ def with_names(trial, runs):
     y = one_hot(data.train_labels, 10, Backend())
     whole = put_labels_on_top(run.model, codes, y, top_config(len(y), 30), rng=rng)
     found = {"test": error_rate(whole.pairs[-1].f(unseen).argmax(1), data.test_labels)}
-    for n in (100, 1000):
-        found[f"{n} labels"] = few_labels(run.model, codes, unseen, n, rng)
     pictures, reference = imagine_classes(whole, codes, y, 500, rng=rng), features(data.test)
     for rounds, sets in pictures.items():
         distance = frechet_distance(features(np.concatenate(sets)), reference)
@@ -253,34 +218,37 @@ def rows_of(part, seeds):
             for rule in ("babbled", "fixed", "exact")
         }
         return [(rows, seeds)]
+    if part == "few":
+        return [(few.ROWS, seeds)]
     return [({"names": {"sheet": 7}}, seeds)]  # the seed whose pictures are kept
 
 
-PARTS = {"rules": "0-4", "squared": "0-4", "depth": "0", "names": "7,8"}
+PARTS = {"rules": "0-4", "squared": "0-4", "depth": "0", "names": "7,8", "few": "0-4"}
 
 
 def finish(table):
     "The settings, beside the results."
     settings = {"batch": BATCH, "rate": RATE, "rules": COMPETING, "squared": SQUARED}
-    settings |= {"depth": BRIEF, "babbling": BABBLING}
-    return {"settings": settings, "versions": versions()}
+    settings |= {"depth": BRIEF, "babbling": BABBLING, "few": few.MEMORY | few.PEERS}
+    verdicts = few.verdicts(table.get("few", {}))
+    return {"settings": settings, "versions": versions(), "few labels": verdicts}
 
 
 def main(argv=None):
     parser = command_line("supervised", __doc__, PAPER / "supervised.json", runs=True)
     option, text = parser.add_argument, "what to measure (default: everything)"
     option("--part", choices=tuple(PARTS), action="append", help=text)
-    text = "seeds (default: rules and squared 0-4, depth 0, names 7,8)"
+    text = "seeds (default: rules, squared and few 0-4, depth 0, names 7,8)"
     option("--seeds", type=some, metavar="0-4", help=text)
     option("--only", nargs="+", metavar="NAME", help="only these rows of a part")
     text = "where rules and depth train (default: %(default)s)"
     option("--device", choices=("auto", "cpu", "gpu"), default="cpu", help=text)
     asked, failed = parser.parse_args(argv), 0
     for part in asked.part or PARTS:
-        names = part == "names"
-        measure = (
-            partial(with_names, runs=asked.runs) if names else partial(taught, device=asked.device)
-        )
+        measure = {
+            "names": partial(with_names, runs=asked.runs),
+            "few": partial(few.with_few, runs=asked.runs),
+        }.get(part, partial(taught, device=asked.device))
         for rows, seeds in rows_of(part, asked.seeds or some(PARTS[part])):
             rows = {name: how for name, how in rows.items() if name in (asked.only or rows)}
             place = partial(_place, part)
