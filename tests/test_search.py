@@ -2,6 +2,10 @@
 package's own estimator and generator, a simulation, and cases with known answers.
 """
 
+import json
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.neighbors import KernelDensity
@@ -10,11 +14,12 @@ from biolearn.core.arrays import to_numpy
 from biolearn.core.generation import generate, sample_directed
 from biolearn.core.inference import Inference
 from biolearn.core.layers import corrupt
-from biolearn.core.learning import TrainConfig
+from biolearn.core.learning import DivergenceError, TrainConfig
 from biolearn.core.model import init_model
 from biolearn.core.priors import TopPrior, fit_top_prior
 from biolearn.core.rng import Random
 from biolearn.evaluation.parzen import parzen_log_likelihood
+from biolearn.reproduction.study import Trial
 from experiments import parzen_map, search
 
 
@@ -110,7 +115,7 @@ def test_the_nearest_network_is_chosen_for_each_prior():
 
 def test_candidate_0_is_the_recipe_of_the_package():
     how = search.candidate(0)
-    assert search.recipe_of(how, 20) == TrainConfig(epochs=20).for_layers(2)
+    assert search.recipe_of(how, 20) == TrainConfig(epochs=20, precision="mixed").for_layers(2)
     ours, usual = (
         search.newborn(how, Random(5)),
         init_model(search.SIZES, ("sigmoid", "softplus", "sigmoid"), rng=Random(5)),
@@ -144,21 +149,39 @@ def test_gains_and_orthogonal_weights_are_as_they_are_named():
     np.testing.assert_allclose(W.T @ W, np.eye(100) * (W * W).sum() / 100, atol=1e-3)
 
 
-def test_halving_promotes_the_best_third_and_those_that_diverged_last(tmp_path, monkeypatch):
+def test_halving_promotes_the_best_and_resumes(tmp_path, monkeypatch):
     def told(trial):
+        tried.append((trial.settings["epochs"], trial.name))
         n = int(trial.name)
-        both = {"GENERATE, rates": n / 2, "GENERATE, spikes": float(n)}
-        score = both | {"diverged": None}
-        return {"diverged": "it grew"} if n == 8 else score
+        both = {"GENERATE, rates": float(n), "GENERATE, spikes": n / 2}
+        return {"diverged": "it grew"} if n == 24 else both
 
+    tried = []
     monkeypatch.setattr(search, "tried", told)
-    found = search.climb(9, tmp_path, search.Work(1, None, progress=False, table=""))
-    names = {epochs: [record["name"] for record in records] for epochs, records in found.items()}
-    assert names == {3: [f"{n:03d}" for n in range(9)], 8: ["005", "006", "007"], 20: ["007"]}
-    table = search.rows(found)
-    assert [row["epochs"] for row in table] == [3] * 9 + [8] * 3 + [20]
-    assert table[8]["diverged"] == "it grew" and table[8]["GENERATE, rates"] is None
-    assert (
-        table[-1]["GENERATE, spikes"] == 7.0
-        and table[-1]["rate of g1"] == search.candidate(7)["rate of g1"]
-    )
+    asked = ["--trials", "25", "--workers", "1", "--out", str(tmp_path / "search.json")]
+    assert search.main(asked) == 0
+    rungs = {k: [name for epochs, name in tried if epochs == k] for k in search.RUNGS}
+    assert rungs == {
+        3: [f"{n:03d}" for n in range(25)],
+        8: ["019", "020", "021", "022", "023"],
+        20: ["023"],
+    }
+    table = json.loads((tmp_path / "search.json").read_text())
+    assert table["3 epochs"]["024"]["diverged"] == "it grew"
+    assert search.best(table["3 epochs"]["024"]) == -np.inf
+    assert search.best(table["20 epochs"]["023"]) == 23
+    assert set(table["space"]) == set(search.SPACE)
+
+    tried.clear()
+    shutil.rmtree(tmp_path / "studies")  # the table alone is enough to go on from
+    assert search.main(asked) == 0 and not tried
+
+
+def test_a_trial_that_diverges_is_a_result(monkeypatch):
+    def grows(*args, **kwargs):
+        raise DivergenceError("layer h_1 has rms activity 30 in epoch 1: training diverges.")
+
+    monkeypatch.setattr(search, "fit", grows)
+    monkeypatch.setattr(search, "mnist", lambda: SimpleNamespace(train=None))
+    found = search.tried(Trial("003", search.candidate(3) | {"epochs": 3}, 0))
+    assert found == {"diverged": "layer h_1 has rms activity 30 in epoch 1"}
