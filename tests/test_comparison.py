@@ -84,6 +84,18 @@ def test_a_difference_counts_from_three_standard_errors_on_and_in_the_better_dir
             assert verdicts[h.key] == (word or ("better" if shift * h.better > 0 else "worse"))
 
 
+@pytest.mark.parametrize(
+    ("ours", "word"),
+    [((-0.3, -0.31), "same"), ((0.0, 0.0), "same"), ((0.2, 0.21), "worse")],
+)
+def test_fewer_copies_than_none_are_none(ours, word):
+    some = lambda values: {"copied": dict(enumerate(values))}
+    none = (-0.01, -0.02)
+    assert Y.compare(some(ours), some(none))["copied"] == word
+    back = {"worse": "better", "same": "same"}
+    assert Y.compare(some(none), some(ours))["copied"] == back[word]
+
+
 def test_a_model_that_cannot_be_asked_decides_nothing():
     some = {"Parzen": {0: 1.0, 1: 2.0}}
     assert (

@@ -48,6 +48,7 @@ class Headline:
 
     `key` names the number that answers it in what `score_baseline` returns, `better` is 1 where
     more is better and -1 where less is, `form` prints it, and `blind` says what it does not see.
+    Values below `low` count as `low`: an estimate of how many are copies may fall below none.
     """
 
     question: str
@@ -56,6 +57,7 @@ class Headline:
     better: int
     form: str
     blind: str
+    low: float = float("-inf")
 
 # %% ../../nbs/25_comparison.ipynb #7333666d
 _PROBABILITY = (
@@ -98,6 +100,7 @@ _SAMPLES = (
         -1,
         "{:.3f}",
         "everything else",
+        low=0.0,
     ),
 )
 
@@ -123,11 +126,13 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, str]:
     answer' where one has none}. Both: {key: {seed: value}}.
     """
 
-    def one(h):
-        a, b = (mean_and_sd(found.get(h.key, {})) for found in (ours, theirs))
-        return (outcome(a, b, h.better) if a["n"] and b["n"] else None) or "no answer"
+    def over_seeds(found, h):
+        return mean_and_sd({s: max(h.low, value) for s, value in found.get(h.key, {}).items()})
 
-    return {h.key: one(h) for h in HEADLINES}
+    return {
+        h.key: outcome(over_seeds(ours, h), over_seeds(theirs, h), h.better) or "no answer"
+        for h in HEADLINES
+    }
 
 # %% ../../nbs/25_comparison.ipynb #116e649b
 def with_noise(network: TrainedNetwork, valid: Array) -> TrainedNetwork:
