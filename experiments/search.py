@@ -183,16 +183,21 @@ def climb(n_trials, extend, table):
     return failed
 
 
+def finish(table):
+    "The space, and the settings of the candidates, with the results."
+    return {
+        "space": {name: asdict(axis) for name, axis in SPACE.items()},
+        "candidates": {name: candidate(int(name)) for name in table[f"{min(RUNGS)} epochs"]},
+        **origin(),
+    }
+
+
 def main(argv=None):
     out = PAPER / "search.json"
     parser = command_line("search", __doc__, out)
     text = "candidates (default: %(default)s)"
     parser.add_argument("--trials", type=int, default=150, metavar="N", help=text)
     asked = parser.parse_args(argv)
-    finish = lambda table: {
-        "space": {name: asdict(axis) for name, axis in SPACE.items()},
-        **origin(),
-    }
     extend = lambda settings, rung: extend_table(
         asked, settings, (0,), tried, place=lambda t: (rung, t.name), finish=finish
     )

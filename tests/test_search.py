@@ -171,6 +171,7 @@ def test_halving_promotes_the_best_and_resumes(tmp_path, monkeypatch):
     assert search.best(table["3 epochs"]["024"]) == -np.inf
     assert search.best(table["20 epochs"]["023"]) == 23
     assert set(table["space"]) == set(search.SPACE)
+    assert table["candidates"]["023"] == search.candidate(23)
 
     tried.clear()
     shutil.rmtree(tmp_path / "studies")  # the table alone is enough to go on from
