@@ -2,6 +2,7 @@
 at sigma = 0.2: figures/paper/search.json, every trial.
 
     python -m experiments.search                   150 candidates; resumes
+    python -m experiments.search --test 0-4        the best of the last rung, on test digits
 
 Successive halving. Every candidate trains for 3 epochs, the best fifth again for 8, and the best
 quarter of those for 20, the paper's number; each time all of its schedule is run. Scores are those
@@ -19,7 +20,8 @@ last 10,000 are those that the choice is made on.
 """
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -29,10 +31,12 @@ from biolearn.core.layers import Dense, LayerPair
 from biolearn.core.learning import DivergenceError, TrainConfig, fit
 from biolearn.core.model import Model, init_model
 from biolearn.core.rng import Random
+from biolearn.evaluation.coverage import score_samples
 from biolearn.evaluation.neighbours import variety
 from biolearn.evaluation.parzen import parzen_log_likelihood
-from experiments import PAPER, command_line, extend_table, mnist, origin, read_table
+from experiments import PAPER, command_line, extend_table, mnist, origin, read_table, some
 from experiments.parzen_map import PRIORS, with_prior
+from experiments.trained import features_of
 
 SIZES, N_SAMPLES, SIGMA = (784, 1000, 100), 10_000, 0.2
 RUNGS = {3: 1, 8: 5, 20: 4}  # epochs: of how many candidates of the rung before one goes on
@@ -130,17 +134,40 @@ def newborn(how, rng):
     return Model(tuple(pairs))
 
 
-def tried(trial):
-    "Train one candidate and measure it on the validation digits; one that diverges says so."
-    how, data, rng = trial.settings, mnist(), Random(trial.seed)
+def trained(how, seed):
+    "A candidate that has learnt; DivergenceError if it cannot."
+    rng = Random(seed)
     born = newborn(how, rng.stream("init"))
     recipe = recipe_of(how, how["epochs"])
+    model, _ = fit(born, mnist().train, recipe, rng=rng.stream("train"), progress=False)
+    return model
+
+
+def tried(trial):
+    "Train one candidate and measure it on the validation digits; one that diverges says so."
+    how, rng = trial.settings, Random(trial.seed)
     try:
-        model, _ = fit(born, data.train, recipe, rng=rng.stream("train"), progress=False)
+        model = trained(how, trial.seed)
     except DivergenceError as e:
         return {"diverged": str(e).split(":")[0]}
     last = how["epochs"] == max(RUNGS)
-    return measured(model, data, PRIORS if last else ("rates",), rng.stream("samples"))
+    return measured(model, mnist(), PRIORS if last else ("rates",), rng.stream("samples"))
+
+
+def tested(trial):
+    """One seed of a candidate on the test digits, with both priors: the directed model's Parzen
+    score, and what `score_samples` asks of 10,000 samples of GENERATE.
+    """
+    data, rng, found = mnist(), Random(trial.seed), {}
+    model, unseen = trained(trial.settings, trial.seed), replace(data, valid=data.test)
+    for prior in PRIORS:
+        own = with_prior(model, prior, data.train[:10_000])
+        x = generate(own, N_SAMPLES, rng=rng.stream("samples"))
+        decoded = sample_directed(own, N_SAMPLES, rng=rng.stream("samples"))
+        parzen = float(parzen_log_likelihood(data.test, decoded, SIGMA).mean())
+        asked = dict(features=features_of(data), rng=rng.stream("judge"))
+        found[prior] = {"directed": parzen, "GENERATE": score_samples(x, unseen, **asked)}
+    return found
 
 
 def measured(model, data, priors, rng):
@@ -197,11 +224,19 @@ def main(argv=None):
     parser = command_line("search", __doc__, out)
     text = "candidates (default: %(default)s)"
     parser.add_argument("--trials", type=int, default=150, metavar="N", help=text)
+    text = "seeds with which the best is trained and scored on test digits, such as 0-4"
+    parser.add_argument("--test", type=some, default="", metavar="SEEDS", help=text)
     asked = parser.parse_args(argv)
-    extend = lambda settings, rung: extend_table(
-        asked, settings, (0,), tried, place=lambda t: (rung, t.name), finish=finish
-    )
-    return int(climb(asked.trials, extend, lambda: read_table(asked.out)) > 0)
+    extend = partial(extend_table, asked, finish=finish)
+    place = lambda rung: lambda trial: (rung, trial.name)
+    one = lambda settings, rung: extend(settings, (0,), tried, place=place(rung))
+    failed = climb(asked.trials, one, lambda: read_table(asked.out))
+    if asked.test and not failed:
+        last = read_table(asked.out)[f"{max(RUNGS)} epochs"]
+        name = max(last, key=lambda name: best(last[name]))
+        how = {name: candidate(int(name)) | {"epochs": max(RUNGS)}}
+        failed += extend(how, asked.test, tested, place=lambda t: ("test", t.name, t.seed))
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

@@ -157,7 +157,14 @@ def test_halving_promotes_the_best_and_resumes(tmp_path, monkeypatch):
         return {"diverged": "it grew"} if n == 24 else both
 
     tried = []
+
+    def scored(trial):
+        tests.append((trial.name, trial.seed))
+        return {"rates": {"directed": 1.0}}
+
+    tests = []
     monkeypatch.setattr(search, "tried", told)
+    monkeypatch.setattr(search, "tested", scored)
     asked = ["--trials", "25", "--workers", "1", "--out", str(tmp_path / "search.json")]
     assert search.main(asked) == 0
     rungs = {k: [name for epochs, name in tried if epochs == k] for k in search.RUNGS}
@@ -172,6 +179,11 @@ def test_halving_promotes_the_best_and_resumes(tmp_path, monkeypatch):
     assert search.best(table["20 epochs"]["023"]) == 23
     assert set(table["space"]) == set(search.SPACE)
     assert table["candidates"]["023"] == search.candidate(23)
+
+    assert search.main([*asked, "--test", "0-2"]) == 0
+    assert tests == [("023", seed) for seed in range(3)]
+    table = json.loads((tmp_path / "search.json").read_text())
+    assert table["test"]["023"]["2"]["rates"] == {"directed": 1.0}
 
     tried.clear()
     shutil.rmtree(tmp_path / "studies")  # the table alone is enough to go on from
