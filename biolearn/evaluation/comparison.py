@@ -241,8 +241,9 @@ def score_baseline(
     unseen = replace(data, valid=data.test)
     found = score_samples(result.samples, unseen, features=features, rng=rng.stream("samples"))
     found |= _score_completed(result, data, features.predict)
-    digits = data.test[:n_digits]
-    return found | score_density(result, digits, rng=rng.stream("density"), **settings)
+    return found | score_density(
+        result, data.test[:n_digits], rng=rng.stream("density"), **settings
+    )
 
 # %% ../../nbs/25_comparison.ipynb #88f02b86
 def score_inference(

@@ -50,14 +50,15 @@ def _signs_of_layer(n, fraction, rng):
     return array_namespace(signs).take(signs, rng.permutation(n))
 
 # %% ../../nbs/29_dale.ipynb #d9a765c6
-def keep_signs(dense: Dense, signs: Array | None) -> None:
+def keep_signs(dense: Dense, signs: Array | None, inhibition: float = 0.0) -> None:
     """Rewrite the weights of `dense` in place: those whose sign is not that of their sender in
-    `signs` (n_in,) become 0. None: nothing is bound.
+    `signs` (n_in,) become 0. None: nothing is bound. With `inhibition`, which takes off as much
+    from every weight, it is the excitatory synapses W + inhibition that cannot fall below 0.
     """
     if signs is None:
         return
     xp, s = array_namespace(dense.W), signs[:, None]
-    dense.W[...] = s * xp.maximum(s * dense.W, xp.zeros_like(dense.W))
+    dense.W[...] = s * xp.maximum(s * dense.W, xp.full_like(dense.W, -inhibition))
 
 # %% ../../nbs/29_dale.ipynb #ffa8565d
 def _bound(model, signs):
@@ -76,22 +77,38 @@ def _bound(model, signs):
     ]
 
 # %% ../../nbs/29_dale.ipynb #778d1587
-def dale_rule(signs: Sequence[Array | None]) -> Callable[[Model, list[Array]], None]:
+def dale_rule(
+    signs: Sequence[Array | None], inhibition: float = 0.0
+) -> Callable[[Model, list[Array]], None]:
     """A `projection` for `fit` that keeps the `signs` of `dale_signs`: after each minibatch,
-    weights that crossed zero are put back to it.
+    synapses that crossed zero are put back to it.
+
+    Parameters
+    ----------
+    signs
+        From `dale_signs`.
+    inhibition
+        What the interneurons of a layer subtract from each of its neurons, for every unit of the
+        layer's summed input; for layers whose senders are all excitatory. The weights of the model
+        are then those of the excitatory synapses less `inhibition`.
     """
+    check_number(inhibition, "inhibition", low=0)
+    if inhibition and any(s is not None and (s < 0).any() for s in signs):
+        raise ValueError("inhibition is for senders that are all excitatory: use fraction 1.")
 
     def projection(model: Model, h: list[Array]) -> None:
         for dense, s in _bound(model, signs):
-            keep_signs(dense, s)
+            keep_signs(dense, s, inhibition)
 
     return projection
 
 
-def wrong_signs(model: Model, signs: Sequence[Array | None]) -> int:
-    "How many weights of `model` break the law of `signs`, those of `dale_signs`."
+def wrong_signs(model: Model, signs: Sequence[Array | None], inhibition: float = 0.0) -> int:
+    "How many synapses of `model` break the law that `dale_rule` keeps with the same settings."
     return sum(
-        int((dense.W * s[:, None] < 0).sum()) for dense, s in _bound(model, signs) if s is not None
+        int((dense.W * s[:, None] < -inhibition).sum())
+        for dense, s in _bound(model, signs)
+        if s is not None
     )
 
 # %% ../../nbs/29_dale.ipynb #a4d34659

@@ -193,6 +193,7 @@ def train_under_dale(
     fractions: tuple[float, float | None] | None,
     *,
     kept: bool = True,
+    inhibition: float = 0.0,
     rng: Random,
 ) -> tuple[Model, list[dict[str, Any]], list[Array | None]]:
     """A network trained under Dale's law: (model, history, signs of its neurons).
@@ -208,19 +209,24 @@ def train_under_dale(
         network without the law.
     kept
         Whether the law holds in training too, or only at the start.
+    inhibition
+        By interneurons, as of `dale_rule`; the network then starts as one without the law does.
     rng
         The root of the streams of this seed.
     """
     model = init_model(profile.sizes(x.shape[1]), profile.units, rng=rng.stream("init"))
     signs: list[Array | None] = [None] * len(model.sizes)
-    law = dale_rule(signs)
     if fractions is not None:
-        hidden, pixels = fractions
-        signs = dale_signs(model.sizes, hidden, rng=rng.stream("signs"), pixels=pixels)
-        model = dale_start(model, signs, x[:1000])
-        law = dale_rule(signs) if kept else law
+        share, pixels = fractions
+        signs = dale_signs(model.sizes, share, rng=rng.stream("signs"), pixels=pixels)
+        model = model if inhibition else dale_start(model, signs, x[:1000])
     model, history = fit(
-        model, x, profile.recipe, rng=rng.stream("train"), projection=law, progress=False
+        model,
+        x,
+        profile.recipe,
+        rng=rng.stream("train"),
+        projection=dale_rule(signs, inhibition) if kept else None,
+        progress=False,
     )
     return model, history, signs
 
@@ -234,10 +240,10 @@ def _half_error(model, digits, image_shape, rng):
     return float(inpainting_error(digits, completed, masks).mean())
 
 
-def _silent(model):
-    "The fraction of the weights of each map that are nought: {'f_1': ..., 'g_1': ...}."
+def _silent(model, inhibition):
+    "The fraction of the synapses of each map that are nought: {'f_1': ..., 'g_1': ...}."
     return {
-        f"{name}_{k}": float(to_numpy(getattr(pair, name).W == 0).mean())
+        f"{name}_{k}": float(to_numpy(getattr(pair, name).W == -inhibition).mean())
         for k, pair in enumerate(model.pairs, 1)
         for name in "fg"
     }
@@ -250,14 +256,15 @@ def measure_dale(
     size: Size,
     *,
     n_completed: int,
+    inhibition: float = 0.0,
     rng: Random,
 ) -> dict[str, Any]:
     """What a network scores on the test digits, and what Dale's law has made of its weights.
 
     Parameters
     ----------
-    signs
-        Of its neurons, as `train_under_dale` returns them.
+    signs, inhibition
+        Of its neurons and interneurons, as `train_under_dale` returns and takes them.
     n_completed
         How many test digits are completed, another half of each in turn.
 
@@ -280,8 +287,8 @@ def measure_dale(
         "rising": float(to_numpy(after > before).mean()),
         "log p before": float(before.mean()),
         "log p after": float(after.mean()),
-        "wrong signs": wrong_signs(model, signs),
-        "silent": _silent(model),
+        "wrong signs": wrong_signs(model, signs, inhibition),
+        "silent": _silent(model, inhibition),
     }
 
 # %% ../../nbs/57_measures.ipynb #fea1f742
