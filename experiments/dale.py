@@ -1,6 +1,7 @@
 """Measure what Dale's law costs (nbs/29_dale.ipynb) and write figures/paper/biology/dale.json.
 
     python -m experiments.dale --seeds 0-9                        every condition for every seed
+    python -m experiments.dale --seeds '' --labels 0-4            the network that learns labels
 
 What is there is kept: seeds are added to the file. Delete it to begin anew.
 
@@ -19,13 +20,25 @@ than ten above. Nothing is chosen: the recipe is the paper's profile, shortened.
 
 import sys
 from dataclasses import replace
+from functools import partial
+
+import numpy as np
 
 from biolearn.core.learning import DivergenceError
 from biolearn.core.rng import Random
 from biolearn.evaluation.statistics import mean_and_sd
-from biolearn.reproduction.measures import Size, measure_dale, train_under_dale
+from biolearn.extensions.dale import dale_rule, wrong_signs
+from biolearn.extensions.supervised import predict
+from biolearn.reproduction.measures import (
+    Size,
+    label_errors,
+    learn_labels,
+    measure_dale,
+    train_under_dale,
+)
 from biolearn.reproduction.profiles import PROFILES
-from experiments import PAPER, command_line, extend_table, mnist, origin
+from experiments import PAPER, command_line, extend_table, mnist, origin, some
+from experiments.supervised import BABBLING, COMPETING, config_of
 
 # `fractions` of excitatory neurons and pixels, whether the law is `kept` in training, and the
 # `inhibition` by interneurons. "then free" tells the start's part from the law's.
@@ -79,11 +92,35 @@ def measured(trial):
     return found | {"rms": history[-1]["rms"], "lowest": lowest}
 
 
+def taught(trial):
+    """The network that learns labels, of `experiments.supervised`, with every neuron and pixel
+    excitatory: errors in per cent, and how many synapses the law ever stopped at zero.
+    """
+    how, rng, stopped = trial.settings, Random(trial.seed), []
+
+    def kept(model, h):
+        signs = [np.ones(n, np.float32) for n in model.sizes]
+        stopped.append(wrong_signs(model, signs, how["inhibition"]))
+        dale_rule(signs, how["inhibition"])(model, h)
+
+    model, _, _ = learn_labels(
+        mnist(),
+        how["rule"],
+        how["layers"],
+        config_of(len(how["layers"]), how["epochs"], how["rate_top"]),
+        babbling=BABBLING,
+        law=kept,
+        rng=rng,
+        **how["labels"],
+    )
+    return label_errors(partial(predict, model), mnist()) | {"stopped": sum(stopped)}
+
+
 def verdicts(found):
     "The sentence of the rule for each condition."
     means = {
         c: mean_and_sd({s: r["GENERATE"] for s, r in seeds.items() if "GENERATE" in r})
-        for c, seeds in found["conditions"].items()
+        for c, seeds in found.get("conditions", {}).items()
     }
     if not means.get("free", {}).get("n"):
         return {}
@@ -110,8 +147,19 @@ def main(argv=None):
     parser.add_argument(
         "--conditions", nargs="+", choices=names, default=names, metavar="NAME", help=text
     )
+    text = "seeds of the network that learns labels, such as 0-4"
+    parser.add_argument("--labels", type=some, default="", metavar="SEEDS", help=text)
     asked = parser.parse_args(argv)
+    labels = COMPETING | dict(layers=[1000], rule="babbled", inhibition=4.0)
     failed = extend_table(
+        asked,
+        {"interneurons, 4": labels},
+        asked.labels,
+        taught,
+        place=lambda trial: ("labels", trial.name, trial.seed),
+        finish=finish,
+    )
+    failed += extend_table(
         asked,
         {name: SETTINGS | CONDITIONS[name] for name in asked.conditions},
         asked.seeds,

@@ -215,6 +215,45 @@ def test_the_model_given_is_left_as_it_is():
     assert (model.pairs[1].f.W == before).all()
 
 
+def trained(start, rule):
+    settings = dict(rng=Random(1), progress=False, projection=rule)
+    return fit(start, pictures(), RECIPE, **settings)[0]
+
+
+def test_with_interneurons_the_lawful_network_is_the_free_one_to_the_bit():
+    signs, start = all_signs(1.0, pixels=1.0), network()
+    free, lawful = trained(start, None), trained(start, dale_rule(signs, inhibition=3.0))
+    for pairs in zip(free.pairs, lawful.pairs, start.pairs):
+        for name in "fg":
+            one, other, before = (getattr(pair, name) for pair in pairs)
+            assert (one.W == other.W).all() and (one.b == other.b).all()
+            assert np.abs(one.W - before.W).max() > 1e-2  # and it has learnt
+    assert wrong_signs(lawful, signs, 3.0) == 0 < wrong_signs(lawful, signs)
+
+
+def test_weak_inhibition_leaves_excitatory_synapses_that_stop_at_zero():
+    signs, c = all_signs(1.0, pixels=1.0), 0.2
+    model = trained(network(), dale_rule(signs, inhibition=c))
+    excitatory = [dense.W + np.float32(c) for pair in model.pairs for dense in (pair.f, pair.g)]
+    assert all((E >= 0).all() for E in excitatory) and any((E == 0).any() for E in excitatory)
+    assert wrong_signs(model, signs, c) == 0 < wrong_signs(trained(network(), None), signs, c)
+
+
+def test_a_neuron_and_its_interneuron_give_what_the_weights_say():
+    dense, h, c = network().pairs[1].g, RNG.stream("rates").uniform((20, 5)), np.float32(0.7)
+    keep_signs(dense, np.ones(5, np.float32), inhibition=0.7)
+    excitation, inhibition = h @ (dense.W + c), c * h.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(excitation - inhibition, h @ dense.W, atol=2e-6)
+    assert (dense.W + c >= 0).all() and (excitation >= 0).all()
+
+
+def test_inhibition_needs_senders_that_all_excite():
+    with pytest.raises(ValueError, match="all excitatory: use fraction 1"):
+        dale_rule(all_signs(0.8), inhibition=1.0)
+    with pytest.raises(ValueError, match="inhibition must be at least 0"):
+        dale_rule(all_signs(1.0), inhibition=-1.0)
+
+
 def test_what_does_not_fit_is_refused():
     for fraction in (-0.1, 1.1, "most"):
         with pytest.raises((ValueError, TypeError), match="fraction"):

@@ -533,6 +533,7 @@ def learn_labels(
     config: TrainConfig,
     *,
     babbling: Mapping[str, float],
+    law: Callable[[Model, list[Array]], object] | None = None,
     rng: Random,
     **labels: Any,
 ) -> tuple[Model, list[dict[str, Any]], ClampedLabels]:
@@ -548,21 +549,23 @@ def learn_labels(
         Of the training; in inference only the labels move a layer.
     babbling
         `rate` and `sd` of the feedback that is learnt by shaking.
+    law
+        A `projection` of `fit`, such as Dale's.
     rng
         The root of the streams of this seed; its backend is where the network is trained.
     **labels
         Of `ClampedLabels`.
     """
     y = one_hot(data.train_labels, 10, rng.backend)
-    sizes = (data.train.shape[1], *layers, 10)
     units = ("sigmoid", *["relu"] * len(layers), "linear")
-    start = init_model(sizes, units, rng=rng.stream("init"))
+    start = init_model((data.train.shape[1], *layers, 10), units, rng=rng.stream("init"))
     push = RULES[rule](start, rng.stream("feedback"), **babbling)
     clamped = ClampedLabels(push, inference=Inference(n_steps=0), **labels)
     x = rng.backend.xp.concat([rng.backend.asarray(data.train), y], axis=1)
     shaken, stream = push.learn if rule == "babbled" else None, rng.stream("train")
+    after = lambda model, h: [rule(model, h) for rule in (shaken, law) if rule]
     model, history = fit(
-        start, x, config, inference=clamped, projection=shaken, rng=stream, progress=False
+        start, x, config, inference=clamped, projection=after, rng=stream, progress=False
     )
     return model, history, clamped
 
