@@ -86,11 +86,8 @@ STORED |= {
     ),
     "fig11_dale": Source(
         "biology/dale.json",
-        "0 to 4 (a share of 0.8 and free), 0 (others)",
-        (
-            _experiment("dale --seeds 0 --out {at}"),
-            _experiment("dale --seeds 1-4 --conditions free 0.8 --out {at}"),
-        ),
+        "0 to 9",
+        (_experiment("dale --seeds 0-9 --out {at}"),),
     ),
     "fig12_lateral": Source(
         "biology/lateral.json", "7 and 8", (_experiment("lateral --seeds 7-8 --out {at}"),)
