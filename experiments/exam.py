@@ -1,7 +1,7 @@
 """The judge sits an exam: what do measures of sample sets say where the answer is known?
 figures/paper/exam.json.
 
-    python -m experiments.exam            five repeats; resumes, and prints the table
+    python -m experiments.exam            ten repeats; resumes, and prints the table
     python -m experiments.exam --table    prints it only
 
 The 15 sanity checks of Räisä, van Breugel and van der Schaar (ICML 2025, arXiv:2505.22450), with
@@ -169,9 +169,9 @@ def shifted(real, fake, n, x, d):
 
 
 def with_outlier(real, fake, n, x, d, far, where):
-    "One more point of the set `where`, at the last of the means."
+    "One more point, the first, of the set `where`: at the last of the means."
     sets = dict(zip(("real", "fake"), shifted(real, fake, n, x, d)))
-    sets[where] = np.concatenate([sets[where], np.full((1, d), far)])
+    sets[where] = np.concatenate([np.full((1, d), far), sets[where]])
     return sets["real"], sets["fake"]
 
 
@@ -578,7 +578,7 @@ def as_text(verdicts):
 
 
 def main(argv=None):
-    parser = command_line("exam", __doc__, PAPER / "exam.json", seeds="0-4")
+    parser = command_line("exam", __doc__, PAPER / "exam.json", seeds="0-9")
     option = parser.add_argument
     option("--checks", nargs="+", choices=CHECKS, default=list(CHECKS), metavar="NAME")
     option("--size", type=int, default=SIZE, metavar="N", help="points (default: %(default)s)")
