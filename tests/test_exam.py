@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
+from biolearn.core.files import as_plain
 from biolearn.core.rng import Random
 from biolearn.reproduction.study import Trial
 from experiments import exam, judges, read_table
@@ -400,3 +401,10 @@ def test_a_small_exam_is_sat_resumed_and_printed(tmp_path, monkeypatch, capsys):
     assert out.read_text() == before
     line = next(x for x in printed.splitlines() if x.startswith("copied"))
     assert "--" in line and "T" in line
+
+
+def test_the_stored_verdicts_are_those_of_the_stored_repeats():
+    table = read_table(exam.PAPER / "exam.json")
+    found = as_plain(exam.finish(table))
+    assert list(table["repeats"]) == list(CHECKS)
+    assert found["verdicts"] == table["verdicts"] and found["kinds"] == table["kinds"]
