@@ -10,6 +10,8 @@ grids are thinner (about 11 points for 51; sizes to 5,000 for 10,000). As there,
 shifted and scaled so that each dimension of the real set has mean 0 and variance 1, the criteria
 judge the mean over repeats, and a measure passes where it does in all dimensions. Precision and
 recall have k = 5 here, as in biolearn, and 3 there. The bins of 'bins' hold 50 real points each.
+Real points are drawn once for a curve, as there, and anew at each of its points where they depend
+on it.
 
 THE RULE, fixed before anything was measured. Measures of fidelity and of diversity are asked what
 the authors ask of them, in two groups: the *shape* of the curve, and *values* at some of its
@@ -342,6 +344,7 @@ class Check:
     shape : {kind of measure: a criterion of the curve}.
     values : {kind, or 'kind, case': criteria of points}; a kind that is not there is not asked.
     measure : measure(real, fake, rng) -> {measure: number}.
+    anew : are the real points drawn anew at each x, since they depend on it?
     """
 
     draw: Callable
@@ -349,6 +352,7 @@ class Check:
     shape: Mapping[str, Callable]
     values: Mapping[str, tuple] = field(default_factory=dict)
     measure: Callable = scores
+    anew: bool = False
 
 
 def alike(rule):
@@ -402,7 +406,8 @@ def dropping(points, together, middle):
 def sizes(real_too):
     "The value depends on the overlap of 0.2 alone, not on the numbers of points."
     cases = dimensions([RATIOS] * 3, how=(real_too,))
-    return Check(cubes, cases, alike(settles), alike((Near("last", 0.2),)))
+    value = alike((Near("last", 0.2),))
+    return Check(cubes, cases, alike(settles), value, anew=real_too)
 
 
 CHECKS = {
@@ -443,12 +448,14 @@ CHECKS = {
         dimensions([np.linspace(0, 5, 11)] * 3),
         {"fidelity": falls, "diversity": either(falls, level), "both": falls},
         alike((START,)),
+        anew=True,
     ),
     "one scaled": Check(
         stretched,
         {"2 dimensions": (np.logspace(-3, 3, 11), ())},
         alike(level),
         alike((LOW_START, LOW_END)),
+        anew=True,
     ),
     "mean, heavy tail": bell_check(heavy_tail, {"2 dimensions": (SHIFTS[0], ())}, 0.0),
     "one disjoint": Check(
@@ -456,6 +463,7 @@ CHECKS = {
         {"1 more dimension to 1,000": (np.round(np.geomspace(1, 1000, 7)), ())},
         alike(level),
         alike((LOW_START, LOW_END)),
+        anew=True,
     ),
     "whole numbers": Check(
         rounded,
@@ -468,6 +476,7 @@ CHECKS = {
             "diversity, fake whole": (LOW_START, LOW_END),
             "both": (LOW_START, LOW_END),
         },
+        anew=True,
     ),
     "copies": Check(
         some_copied,
@@ -487,7 +496,8 @@ def tried(trial):
     for case, (points, how) in check.cases.items():
         found = []
         for i, x in enumerate(points):
-            drawn = generator(case, "real"), generator(case, "fake", i)
+            mine = [i] if check.anew else []
+            drawn = generator(case, "real", *mine), generator(case, "fake", i)
             sets = check.draw(*drawn, trial.settings["size"], x, *how)
             found.append(check.measure(*sets, rng.stream(case, "measures", i)))
         curves[case] = {name: [float(f"{at[name]:.5g}") for at in found] for name in found[0]}

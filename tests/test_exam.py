@@ -359,24 +359,26 @@ def test_scores_do_not_change_when_dimensions_are_scaled():
     assert one == pytest.approx(other, rel=1e-4) and set(one) < set(KINDS)
 
 
-def test_a_check_is_drawn_anew_with_each_seed_and_real_points_stay_in_a_case(monkeypatch):
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_check_is_drawn_anew_with_each_seed_and_where_its_real_points_depend_on_x(
+    anew, monkeypatch
+):
     seen = []
-    monkeypatch.setitem(
-        CHECKS,
-        "mean",
-        exam.Check(
-            exam.shifted,
-            exam.dimensions([[0.0, 1.0]], dims=(1,)),
-            {},
-            {},
-            lambda real, fake, rng: seen.append((real, fake)) or {"m": 0.0},
-        ),
-    )
+    measure = lambda real, fake, rng: seen.append((real, fake)) or {"m": 0.0}
+    cases = exam.dimensions([[0.0, 1.0]], dims=(1,))
+    check = exam.Check(exam.shifted, cases, {}, {}, measure, anew)
+    monkeypatch.setitem(CHECKS, "mean", check)
     for seed in (0, 1):
         exam.tried(Trial("mean", {"size": 20}, seed))
     (real, fake), (same, other), (new, _), _ = seen
-    assert np.array_equal(real, same) and not np.any(real == new)
-    assert not np.any(fake == other - 1)
+    assert np.array_equal(real, same) is not anew
+    assert not np.any(real == new) and not np.any(fake == other - 1)
+
+
+def test_real_points_are_drawn_anew_in_five_checks():
+    "Where their distribution or their number depends on x."
+    anew = ["cubes, both sizes", "one for two modes", "one scaled", "one disjoint", "whole numbers"]
+    assert [name for name, check in CHECKS.items() if check.anew] == anew
 
 
 def test_a_small_exam_is_sat_resumed_and_printed(tmp_path, monkeypatch, capsys):
@@ -390,7 +392,7 @@ def test_a_small_exam_is_sat_resumed_and_printed(tmp_path, monkeypatch, capsys):
     for name, mean in case["means"].items():
         assert np.allclose(mean, np.mean([c[name] for c in curves], axis=0))
     assert case["points"][0] == pytest.approx(1e-3) and len(case["points"]) == 11
-    assert table["verdicts"]["one scaled"]["precision"]["values"] is True  # disjoint by 6 sd
+    assert max(case["means"]["density"]) < 0.3  # disjoint by six standard deviations
     assert table["verdicts"]["copies"]["copied"]["shape"] is True
     before = out.read_text()
     printed = capsys.readouterr().out
