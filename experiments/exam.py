@@ -490,7 +490,7 @@ CHECKS = {
 
 
 def tried(trial):
-    "The curves of one check, once: {case: {measure: values at its points}}."
+    "The curves of one check, once: {case: {measure: values at its points, as one text}}."
     check, rng = CHECKS[trial.name], Random(trial.seed).stream(trial.name)
     generator = lambda *parts: np.random.default_rng(sklearn_seed(rng.stream(*parts)))
     curves = {}
@@ -501,7 +501,7 @@ def tried(trial):
             drawn = generator(case, "real", *mine), generator(case, "fake", i)
             sets = check.draw(*drawn, trial.settings["size"], x, *how)
             found.append(check.measure(*sets, rng.stream(case, "measures", i)))
-        curves[case] = {name: [float(f"{at[name]:.5g}") for at in found] for name in found[0]}
+        curves[case] = {name: " ".join(f"{at[name]:.5g}" for at in found) for name in found[0]}
     return {"curves": curves}
 
 
@@ -535,15 +535,16 @@ def judged(check, case, kind, y):
 
 
 def results_of(name, repeats):
-    """The means over repeats, the scores and the verdicts of one check: {case: {'points', 'means',
-    'verdicts'}}.
-    """
+    "The means over repeats, as text, and the verdicts of one check, by case."
     check, found = CHECKS[name], {}
     for case, (points, _) in check.cases.items():
         curves = [repeat["curves"][case] for repeat in repeats.values()]
-        means = {m: np.mean([curve[m] for curve in curves], axis=0) for m in curves[0]}
+        values = lambda m: [np.array(curve[m].split(), float) for curve in curves]
+        means = {m: np.mean(values(m), axis=0) for m in curves[0]}
         verdicts = {m: judged(check, case, KINDS[m], score(KINDS[m], y)) for m, y in means.items()}
-        found[case] = {"points": points, "means": means, "verdicts": verdicts}
+        text = lambda y: " ".join(f"{value:.5g}" for value in y)
+        curves = {m: text(y) for m, y in means.items()}
+        found[case] = {"points": text(points), "means": curves, "verdicts": verdicts}
     return found
 
 
