@@ -86,12 +86,12 @@ _PROBABILITY = (
 _SAMPLES = (
     Headline("Do samples have the features of digits?", "Fréchet", "", -1, "{:.3f}", "copies"),
     Headline(
-        "Does every kind of digit occur as often as it should?",
-        "bins",
-        "fraction of 100 that differ",
+        "Can a classifier tell samples from digits?",
+        "two-sample",
+        "accuracy",
         -1,
-        "{:.2f}",
-        "copies; how good a digit looks",
+        "{:.3f}",
+        "copies; how near a miss is",
     ),
     Headline(
         "Are samples copies of training digits?",
