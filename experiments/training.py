@@ -57,8 +57,9 @@ def trained(trial):
     "One network trained in one way, and what it scores on the test digits."
     data, rng, paper = mnist(), Random(trial.seed), PROFILES["paper"]
     recipe = replace(paper.recipe, epochs=SETTINGS["epochs"])
-    start = init_model((784, *SETTINGS["hidden"]), paper.units, rng=rng.stream("init"))
     x, how = data.train[: SETTINGS["rows"]], dict(rng=rng.stream("train"), progress=False)
+    sizes = (x.shape[1], *SETTINGS["hidden"])
+    start = init_model(sizes, paper.units, rng=rng.stream("init"))
     learn = lambda inference: fit(start, x, recipe, inference=inference, **how)[0]
     try:
         model = learn(inference_of(WAYS[trial.name], learn))

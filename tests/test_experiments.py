@@ -8,12 +8,24 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import experiments
+from biolearn.core.data import load_digits
 from biolearn.core.files import as_plain
+from biolearn.core.model import init_model
+from biolearn.core.priors import TopPrior
+from biolearn.core.rng import Random
+from biolearn.evaluation.features import train_features
+from biolearn.reproduction.measures import Size
+from biolearn.reproduction.profiles import PROFILES
+from biolearn.reproduction.study import Work, study
 from experiments import PAPER, command_line, extend_table, read_table, some
 
 PROGRAMS = sorted(
@@ -37,11 +49,12 @@ def test_every_program_has_help_that_holds_its_docstring(name):
 
 # program: (its arguments for the seeds that were measured, its table)
 STORED = {
-    "clock": (["--seeds", "7-8", "--learn", ""], "biology/clock.json"),
-    "noise": (["--seeds", "7-8", "--learn", ""], "biology/noise.json"),
+    "clock": (["--seeds", "0-4"], "biology/clock.json"),
+    "noise": (["--seeds", "0-4"], "biology/noise.json"),
     "lateral": (["--seeds", "7-8"], "biology/lateral.json"),
-    "spikes": (["--seeds", "7-8"], "biology/spikes.json"),
-    "dale": (["--seeds", "0", "--conditions", "free", "0.8", "1.0"], "biology/dale.json"),
+    "spikes": (["--seeds", "0-4"], "biology/spikes.json"),
+    "dale": (["--seeds", "0-9"], "biology/dale.json"),
+    "training": (["--seeds", "0-4"], "biology/training.json"),
     "supervised": (["--part", "rules", "--seeds", "0-1"], "supervised.json"),
     "reinforcement": (["--only", "CartPole-v1", "mnist"], "reinforcement.json"),
 }
@@ -61,12 +74,51 @@ def test_what_was_measured_before_is_not_measured_again(name, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == [copy]
 
 
-@pytest.mark.parametrize("name", ["clock", "dale", "lateral", "noise", "spikes", "supervised"])
+@pytest.mark.parametrize(
+    "name", ["clock", "dale", "lateral", "noise", "spikes", "supervised", "training"]
+)
 def test_stored_settings_and_verdicts_are_those_of_today(name):
     table = read_table(PAPER / STORED[name][1])
     about = as_plain(importlib.import_module(f"experiments.{name}").finish(table))
     for part in {"settings", "verdict", "verdicts", "trained"} & set(about):
         assert about[part] == table[part], part
+
+
+def test_a_study_takes_what_the_programs_measure(tmp_path, monkeypatch):
+    from experiments import clock, dale, noise, spikes, training
+
+    digits, quick = load_digits(), PROFILES["quick"]
+    net = init_model(quick.sizes(64), quick.units, rng=Random(0))
+    prior = TopPrior(np.full(50, 0.5, np.float32), np.full(50, 0.1, np.float32))
+    run = SimpleNamespace(model=replace(net, prior=prior), dataset=digits, key="k", profile=quick)
+    features = train_features(digits.train, digits.train_labels, rng=Random(1), epochs=1)
+    small = Size(samples=40, digits=5)
+    for module in (clock, noise, spikes):
+        monkeypatch.setattr(module, "network", lambda seed, runs: run)
+    for module in (clock, noise, dale, training):
+        monkeypatch.setattr(module, "mnist", lambda: digits)
+    monkeypatch.setattr(noise, "features_of", lambda data: features)
+    monkeypatch.setattr(noise, "N_SAMPLES", 40)
+    monkeypatch.setattr(noise, "LEVELS", replace(noise.LEVELS, temperatures=(0.0,)))
+    for module in (clock, spikes):
+        monkeypatch.setattr(module, "SIZE", small)
+    tiny = dict(hidden=(20, 10), rows=100, epochs=1, samples=40, digits=5, filled=4)
+    monkeypatch.setitem(dale.SETTINGS, "sigma", 0.2)
+    for name, value in tiny.items():
+        monkeypatch.setitem(dale.SETTINGS, name, value)
+    ways = {"ways": {"lock step": dict(p=1)}}
+    for name, settings, measure in (
+        ("3", {}, partial(spikes.measured, runs=None)),
+        ("seeds", ways, partial(clock.measured, runs=None)),
+        ("seeds", {}, partial(noise.measured, runs=None)),
+        ("interneurons, 1", {}, dale.measured),
+        ("noise, T = 1", {}, training.trained),
+        ("3 spikes in a window", {}, training.trained),
+    ):
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        work = Work(1, None, progress=False, table="")
+        (record,) = study({name: settings}, (0,), measure, folder, work=work)
+        assert "error" not in record, record["error"]
 
 
 def test_stored_rewards_are_read_with_their_verdicts_and_history():

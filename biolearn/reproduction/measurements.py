@@ -81,22 +81,22 @@ STORED |= {
 STORED |= {
     "fig10_spikes": Source(
         "biology/spikes.json",
-        "7 and 8, small networks 0 and 1",
-        (_experiment("spikes --seeds 7-8 --training 0-1 --out {at}"),),
+        "0 to 4",
+        (_experiment("spikes --seeds 0-4 --out {at}"),),
     ),
     "fig11_dale": Source(
         "biology/dale.json",
         "0 to 9",
-        (_experiment("dale --seeds 0-9 --out {at}"),),
+        (_experiment("dale --seeds 0-9 --labels 0-4 --out {at}"),),
     ),
     "fig12_lateral": Source(
         "biology/lateral.json", "7 and 8", (_experiment("lateral --seeds 7-8 --out {at}"),)
     ),
     "fig13_noise": Source(
-        "biology/noise.json", "7 and 8", (_experiment("noise --seeds 7-8 --out {at}"),)
+        "biology/noise.json", "0 to 4", (_experiment("noise --seeds 0-4 --out {at}"),)
     ),
     "fig14_clock": Source(
-        "biology/clock.json", "7 and 8", (_experiment("clock --seeds 7-8 --out {at}"),)
+        "biology/clock.json", "0 to 4", (_experiment("clock --seeds 0-4 --out {at}"),)
     ),
 }
 

@@ -160,8 +160,8 @@ def measure_spikes(
     dict
         Parzen scores of 'GENERATE', of 'GENERATE, last painting without noise' (with a window) and
         'directed'; the mean 'rise' of log p(x, h) in 20 steps of INFERENCE above the feedforward
-        pass without spikes, the fraction of digits 'rising', and the squared 'error' per pixel of
-        the picture that h_1 decodes to.
+        pass without spikes, the fraction of digits 'rising', and the 'decoding error', squared
+        and per pixel, of the picture that h_1 decodes to.
     """
     inference = Inference() if window is None else SpikingInference(window=window)
     first, last, quiet = [], [], []
@@ -183,7 +183,7 @@ def measure_spikes(
         "directed": score(first),
         "rise": float(rise.mean()),
         "rising": float(to_numpy(rise > 0).mean()),
-        "error": float(((model.g(1, clean(h[1])) - x) ** 2).mean()),
+        "decoding error": float(((model.g(1, clean(h[1])) - x) ** 2).mean()),
     }
 
 # %% ../../nbs/57_measures.ipynb #ee57f471
