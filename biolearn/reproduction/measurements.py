@@ -66,11 +66,15 @@ STORED |= {
     ),
     "fig9_reinforcement": Source(
         "reinforcement.json",
-        "0 to 4, CartPole 0 to 9 and 20 to 29",
+        "0 to 4, CartPole and Acrobot to 9, CartPole 20 to 29",
         (
             _experiment("reinforcement --seeds 0-4 --out {at}"),
             _experiment(
-                "reinforcement --only CartPole-v1 --seeds 5-9,20-29"
+                "reinforcement --only CartPole-v1 Acrobot-v1 --seeds 5-9"
+                " --methods learnt backprop --out {at}"
+            ),
+            _experiment(
+                "reinforcement --only CartPole-v1 --seeds 20-29"
                 " --methods learnt backprop --out {at}"
             ),
         ),
