@@ -37,7 +37,6 @@ WAYS = {
     "noise, T = 1": {"temperature": 1.0},
     "noise, T = 10": {"temperature": 10.0},
     "3 spikes in a window": {"window": 3},
-    "30 spikes in a window": {"window": 30},
 }
 
 

@@ -39,6 +39,7 @@ def _experiment(line):
     return f"python -m experiments.{line}"
 
 
+_WORLDS = "reinforcement --only {} --seeds {} --methods learnt backprop --out {{at}}"
 _ABLATIONS = "biolearn experiments --profile paper --out {out}"
 _BASELINES = ("kmeans", "gmm", "ppca", "vae", "vae-fixed", "dae", "mcpc")
 STORED: dict[str, Source] = {
@@ -69,14 +70,8 @@ STORED |= {
         "0 to 4, CartPole and Acrobot to 9, CartPole 20 to 29",
         (
             _experiment("reinforcement --seeds 0-4 --out {at}"),
-            _experiment(
-                "reinforcement --only CartPole-v1 Acrobot-v1 --seeds 5-9"
-                " --methods learnt backprop --out {at}"
-            ),
-            _experiment(
-                "reinforcement --only CartPole-v1 --seeds 20-29"
-                " --methods learnt backprop --out {at}"
-            ),
+            _experiment(_WORLDS.format("CartPole-v1 Acrobot-v1", "5-9")),
+            _experiment(_WORLDS.format("CartPole-v1", "20-29")),
         ),
     ),
 }

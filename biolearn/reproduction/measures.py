@@ -98,8 +98,9 @@ class Size:
 
 def parzen_score(samples: Array, data: Dataset, sigma: float = 0.2) -> float:
     "The mean Parzen log-likelihood of the test digits under `samples` (n, n_0), in nats."
-    test = backend_of(samples).asarray(data.test)
-    return float(parzen_log_likelihood(test, samples, sigma).mean())
+    return float(
+        parzen_log_likelihood(backend_of(samples).asarray(data.test), samples, sigma).mean()
+    )
 
 # %% ../../nbs/57_measures.ipynb #1de56488
 def sample_quality(
