@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from biolearn.core.files import as_plain
 from biolearn.core.generation import decode
 from biolearn.core.priors import TopPrior
 from biolearn.core.rng import Random
 from biolearn.reproduction.study import Trial
-from experiments import forgetting
+from experiments import forgetting, read_table
 from experiments.forgetting import (
     Network,
     crisp,
@@ -214,3 +215,32 @@ def test_the_table_is_printed_with_mean_and_standard_deviation():
     first, curve, *_ = lines({"own replay": {"0": seed(88.0), "1": seed(90.0)}})
     assert "89.00 ± 1.41 %" in first and "2 seeds" in first
     assert curve.split()[-2:] == ["99.0", "89.0"]
+
+
+TABLE = read_table(forgetting.PAPER / "forgetting.json")
+OF_EACH = (
+    980,
+    1135,
+    1032,
+    1010,
+    982,
+    892,
+    958,
+    1028,
+    974,
+    1009,
+)  # MNIST's test digits, classes 0-9
+
+
+def test_the_stored_verdict_is_that_of_today():
+    today = as_plain(forgetting.finish(TABLE))
+    assert all(TABLE[part] == today[part] for part in ("settings", "tried", "verdict"))
+
+
+@pytest.mark.parametrize("way", [way for way in forgetting.WAYS if way in TABLE])
+def test_the_stored_numbers_add_up(way):
+    for found in TABLE[way].values():
+        whole = np.average(found["of each class"], weights=OF_EACH)
+        assert found["accuracy"] == found["after each task"][-1] == pytest.approx(whole, abs=1e-3)
+        assert len(found["after each task"]) == (1 if way == "all at once" else 5)
+        assert not found["revision"]["dirty"]
