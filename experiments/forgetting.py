@@ -334,7 +334,8 @@ def lines(table: Mapping[str, Any]) -> Iterator[str]:
             continue
         one = lambda name: mean_and_sd({k: v[name] for k, v in found.items()})
         end = one("accuracy")
-        yield f"{way:12} {end['mean']:6.2f} ± {end['sd']:.2f} % with {len(found)} seeds"
+        spread = "" if end["sd"] is None else f" ± {end['sd']:.2f}"  # one seed has none
+        yield f"{way:12} {end['mean']:6.2f}{spread} % with {len(found)} seeds"
         for name in ("after each task", "of each class", "dreams recognised"):
             means = np.mean([seed[name] for seed in found.values()], axis=0)
             yield f"    {name:18}" + "".join(f"{value:7.1f}" for value in means)

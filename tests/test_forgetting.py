@@ -215,6 +215,7 @@ def test_the_table_is_printed_with_mean_and_standard_deviation():
     first, curve, *_ = lines({"own replay": {"0": seed(88.0), "1": seed(90.0)}})
     assert "89.00 ± 1.41 %" in first and "2 seeds" in first
     assert curve.split()[-2:] == ["99.0", "89.0"]
+    assert "88.00 % with 1 seeds" in next(lines({"no replay": {"0": seed(88.0)}}))
 
 
 TABLE = read_table(forgetting.PAPER / "forgetting.json")
