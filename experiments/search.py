@@ -3,6 +3,7 @@ at sigma = 0.2: figures/paper/search.json, every trial.
 
     python -m experiments.search                   150 candidates; resumes
     python -m experiments.search --test 0-4        the best of the last rung, on test digits
+    python -m experiments.search --report          what is there, and which settings matter
 
 Successive halving. Every candidate trains for 3 epochs, the best fifth again for 8, and the best
 quarter of those for 20, the paper's number; each time all of its schedule is run. Scores are those
@@ -24,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
+from scipy.stats import rankdata
 
 from biolearn.core.arrays import to_numpy
 from biolearn.core.generation import generate, sample_directed
@@ -210,6 +212,61 @@ def climb(n_trials, extend, table):
     return failed
 
 
+def moved(candidates):
+    """How far settings are from their usual values, towards each end of their ranges: {end: (n,), 0
+    for the usual value, 1 at the end}; ranges by ratio in logarithms.
+    """
+    found = {}
+    for name, axis in SPACE.items():
+        values = [how[name] for how in candidates]
+        if name == "rates of rmsprop":  # Adam does not use them
+            values = [
+                v if how["optimiser"] == "rmsprop" else axis.usual
+                for v, how in zip(values, candidates)
+            ]
+        for other in axis.choices:
+            found[f"{name}: {other}"] = np.array([value == other for value in values], float)
+        scale = np.log if axis.ratio else np.asarray
+        for end in () if axis.choices else (axis.low, axis.high):
+            if end != axis.usual:
+                way = scale(end) - scale(axis.usual)
+                found[f"{name}: {end:g}"] = np.maximum((scale(values) - scale(axis.usual)) / way, 0)
+    return found
+
+
+def effects(columns, y, rng, times=1000):
+    """What each of `columns` (n,) does to `y` (n,), by one linear fit of all: {name: (effect, low,
+    high)} with 95 % bootstrap intervals. Ends to which fewer than five moved are left out.
+    """
+    names = [name for name, far in columns.items() if np.count_nonzero(far) >= 5]
+    X = np.column_stack([np.ones(len(y))] + [columns[name] for name in names])
+    fitted = lambda rows: np.linalg.lstsq(X[rows], y[rows], rcond=None)[0][1:]
+    again = [fitted(rng.choice(len(y), len(y))) for _ in range(times)]
+    low, high = np.percentile(again, (2.5, 97.5), axis=0)
+    return {name: each for name, *each in zip(names, fitted(np.arange(len(y))), low, high)}
+
+
+def report(table):
+    """Lines about the rungs, and about the settings, by the ranks of the candidates in the first
+    rung, where those that diverged share the last ones.
+    """
+    for rung in (f"{epochs} epochs" for epochs in RUNGS):
+        scores = {name: best(result) for name, result in table.get(rung, {}).items()}
+        if scores:
+            first = sorted(scores, key=scores.get, reverse=True)[:5]
+            grew = sum(np.isinf(score) for score in scores.values())
+            told = ", ".join(f"{name} {scores[name]:.1f}" for name in first)
+            yield f"{rung}: {len(scores)} candidates, {grew} diverged; the best: {told} nats"
+    first = table.get(f"{min(RUNGS)} epochs", {})
+    ranks = rankdata([best(result) for result in first.values()]) / len(first)
+    columns = moved([table["candidates"][name] for name in first])
+    found = effects(columns, ranks, np.random.default_rng(0))
+    yield "the whole way to the end of a setting's range, in ranks (1: from the last to the first):"
+    for name in sorted(found, key=lambda name: -abs(found[name][0]))[:12]:
+        effect, low, high = found[name]
+        yield f"    {name:28} {effect:6.2f}   ({low:.2f} to {high:.2f})"
+
+
 def finish(table):
     "The space, and the settings of the candidates, with the results."
     return {
@@ -226,7 +283,12 @@ def main(argv=None):
     parser.add_argument("--trials", type=int, default=150, metavar="N", help=text)
     text = "seeds with which the best is trained and scored on test digits, such as 0-4"
     parser.add_argument("--test", type=some, default="", metavar="SEEDS", help=text)
+    text = "print what is there, and train nothing"
+    parser.add_argument("--report", action="store_true", help=text)
     asked = parser.parse_args(argv)
+    if asked.report:
+        print("\n".join(report(read_table(asked.out))))
+        return 0
     extend = partial(extend_table, asked, finish=finish)
     place = lambda rung: lambda trial: (rung, trial.name)
     one = lambda settings, rung: extend(settings, (0,), tried, place=place(rung))

@@ -190,6 +190,37 @@ def test_halving_promotes_the_best_and_resumes(tmp_path, monkeypatch):
     assert search.main(asked) == 0 and not tried
 
 
+def test_known_effects_are_found_by_one_fit(tmp_path, capsys):
+    candidates = {f"{n:03d}": search.candidate(n) for n in range(200)}
+    columns = search.moved(list(candidates.values()))
+    assert all((far >= 0).all() and far.max() <= 1 for far in columns.values())
+    assert {far[0] for far in columns.values()} == {0.0}  # candidate 0 is the usual one
+    ends = [how["noise of x, last"] for how in candidates.values()]
+    far = columns["noise of x, last: 0.25"]
+    for end, part in zip(ends, far):
+        assert part == pytest.approx(max(0, (0.4 - end) / 0.15), abs=1e-9)
+    rates = [how["rate of g1"] for how in candidates.values()]
+    for rate, part in zip(rates, columns["rate of g1: 0.003"]):
+        assert part == pytest.approx(max(0, np.log(rate / 1e-3) / np.log(3)), abs=1e-9)
+
+    known = {"noise of x, last: 0.25": -30.0, "orthogonal: True": 12.0, "rate of g1: 0.003": 8.0}
+    rng = np.random.default_rng(1)
+    y = 200 + sum(known[name] * columns[name] for name in known) + rng.normal(0, 1, 200)
+    found = search.effects(columns, y, rng, times=200)
+    for name, (effect, low, high) in found.items():
+        assert abs(effect - known.get(name, 0)) < 4 * (high - low) / 3.92
+    scores = {name: {"GENERATE, rates": float(v)} for name, v in zip(candidates, y)}
+    scores["001"] = {"diverged": "it grew"}
+    table = {"3 epochs": scores, "candidates": candidates}
+    (tmp_path / "search.json").write_text(json.dumps(table))
+    assert search.main(["--report", "--out", str(tmp_path / "search.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "200 candidates, 1 diverged" in printed
+    order = [line.split(":")[0].strip() for line in printed.splitlines()[2:5]]
+    assert order == ["noise of x, last", "orthogonal", "rate of g1"]
+    assert printed.splitlines()[2].split("0.25")[1].strip().startswith("-")
+
+
 def test_a_trial_that_diverges_is_a_result(monkeypatch):
     def grows(*args, **kwargs):
         raise DivergenceError("layer h_1 has rms activity 30 in epoch 1: training diverges.")
