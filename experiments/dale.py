@@ -15,7 +15,8 @@ THE RULE, written before any measuring seed was looked at: the law of a share CO
 mean over seeds of GENERATE's Parzen score lies within TEN nats of the free network's, trained on
 the same digits as long; it is said to COST if it lies more than ten nats below, and to HELP if more
 than ten above. Nothing is chosen: the recipe is the paper's profile, shortened. The other numbers
-(directed, halves, rising) are reported beside it and decide nothing.
+(directed, halves, rising) are reported beside it and decide nothing. Of the network that learns
+labels the aim, named before, is a mean test error of at most 1.6 %; its feedback is not bound.
 """
 
 import sys

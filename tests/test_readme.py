@@ -161,7 +161,7 @@ def test_the_table_of_peers_repeats_the_committed_values():
                 mean(m, "Parzen", "{:.0f}"),
                 mean(m, "log p(x)", "{:.0f}"),
                 mean(m, "Fréchet", "{:.1f}"),
-                mean(m, "bins", "{:.2f}"),
+                mean(m, "two-sample", "{:.3f}"),
                 mean(m, "halves", "{:.3f}"),
             )
         )
