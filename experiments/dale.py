@@ -98,11 +98,13 @@ def taught(trial):
     excitatory: errors in per cent, and how many synapses the law ever stopped at zero.
     """
     how, rng, stopped = trial.settings, Random(trial.seed), []
+    sizes = (mnist().train.shape[1], *how["layers"], 10)
+    signs = [np.ones(n, np.float32) for n in sizes]
+    law = dale_rule(signs, how["inhibition"])
 
     def kept(model, h):
-        signs = [np.ones(n, np.float32) for n in model.sizes]
         stopped.append(wrong_signs(model, signs, how["inhibition"]))
-        dale_rule(signs, how["inhibition"])(model, h)
+        law(model, h)
 
     model, _, _ = learn_labels(
         mnist(),

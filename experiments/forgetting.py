@@ -47,6 +47,7 @@ from biolearn.core.learning import TrainConfig, fit, top_states
 from biolearn.core.model import Model, decode, encode, init_model
 from biolearn.core.priors import TopPrior, fit_mixture_prior, sample_prior
 from biolearn.core.rng import Random
+from biolearn.evaluation.neighbours import nearest_class
 from biolearn.evaluation.statistics import mean_and_sd
 from biolearn.extensions.supervised import ClampedLabels, PerturbationFeedback, one_hot
 from experiments import PAPER, command_line, extend_table, mnist, origin, read_table
@@ -172,10 +173,9 @@ def learn_labels(
     )
     x = trembling(x, how["tremble"], rng.stream("eye"))
     rows = np.hstack([x, one_hot(labels, reader.sizes[-1])])
-    learn = lambda model, h: push.learn(model, h)
-    return fit(reader, rows, config, inference=clamped, projection=learn, rng=rng, progress=False)[
-        0
-    ]
+    return fit(
+        reader, rows, config, inference=clamped, projection=push.learn, rng=rng, progress=False
+    )[0]
 
 
 def measure_tops(
@@ -275,16 +275,10 @@ def percent(right: np.ndarray) -> float:
     return round(100 * float(np.mean(right)), 4)
 
 
-def named_by_neighbour(x: np.ndarray, data: Dataset, n: int = 10_000) -> np.ndarray:
-    "The class of the nearest of the first `n` training digits, a judge that knows real digits."
-    far = (data.train[:n] ** 2).sum(axis=1) / 2 - x @ data.train[:n].T
-    return data.train_labels[far.argmin(axis=1)]
-
-
 def judged(network: Network, data: Dataset, how: Mapping[str, Any], rng: Random) -> list[float]:
     "How many of 200 dreams of each class the nearest training digit takes for it, per cent."
     x, labels = dream(network, {**how, "replayed": 200}, rng)
-    right = named_by_neighbour(x, data) == labels
+    right = nearest_class(x, data.train[:10_000], data.train_labels[:10_000]) == labels
     return [percent(right[labels == c]) for c in range(CLASSES)]
 
 
