@@ -21,10 +21,11 @@ The map has both scores over
 
 THE RULE, fixed before the test digits were looked at. A protocol is a noise of x, a prior, a number
 of samples (in thousands) and a way to sigma, with 3 rounds and h_1 at its mean. Its distance is the
-larger of its two misses, of 236 and of 126, on the map. For each prior the nearest protocol with
-sigma 0.2 and the nearest with sigma chosen are trained with five seeds and scored on test digits,
-once; a sigma is chosen on validation digits, for each seed. The paper's two numbers "are reproduced
-together" by a protocol if both lie within two standard deviations (over seeds) of our means.
+larger of its two misses, of 236 and of 126, on the map as it then was (NOISE_END). For each prior
+the nearest protocol with sigma 0.2 and the nearest with sigma chosen are trained with five seeds
+and scored on test digits, once; a sigma is chosen on validation digits, for each seed. The paper's
+two numbers "are reproduced together" by a protocol if both lie within two standard deviations (over
+seeds) of our means.
 """
 
 import itertools
@@ -53,7 +54,8 @@ SIGMAS = (0.14, 0.15, 0.16, 0.17, 0.18, 0.19, 0.2, 0.22)
 DRAWN = (0.1, 0.2, 0.3, 1.0)  # s
 THOUSANDS = np.arange(NUMBERS[0], NUMBERS[-1] + 1, 1000)
 BLOCK, FEW = 1000, 20_000  # all rounds, and s, with this many samples; more of rounds 0 and 3 alone
-NOISE_END = (0.4, 0.3, 0.2)  # of x
+NOISE_END = (0.4, 0.3, 0.2)  # of x: those that the rule was fixed on
+MAPPED = (*NOISE_END, 0.5, 0.15, 0.1)  # the last three came later, to complete the map
 PRIORS, PAPERS = ("spikes", "rates"), {"round 3": 236, "round 0": 126}
 
 
@@ -204,7 +206,8 @@ def judged(trial):
 
 def finish(table):
     "The settings and the protocols of the rule, beside the results."
-    whole = len(table.get("map", {})) == len(PRIORS) * len(NOISE_END)
+    there = table.get("map", {})
+    whole = all(f"{prior}, {end:g}" in there for prior in PRIORS for end in NOISE_END)
     return {"sigmas": SIGMAS, "protocols": points(table) if whole else {}, **origin()}
 
 
@@ -221,7 +224,7 @@ def main(argv=None):
     extend = partial(extend_table, asked, finish=finish)
     settings = {
         f"{prior}, {end:g}": {"noise_end": end, "prior": prior}
-        for end in NOISE_END
+        for end in MAPPED
         for prior in PRIORS
     }
     failed = extend({"controls": {}}, (None,), controls, place=lambda t: ("controls",))
