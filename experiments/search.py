@@ -3,7 +3,7 @@ at sigma = 0.2: figures/paper/search.json, every trial.
 
     python -m experiments.search                   150 candidates; resumes
     python -m experiments.search --test 0-4        the best of the last rung, on test digits
-    python -m experiments.search --report          what is there, and which settings matter
+    python -m experiments.search --report          what is there; which settings matter: Figure 16
 
 Successive halving. Every candidate trains for 3 epochs, the best fifth again for 8, and the best
 quarter of those for 20, the paper's number; each time all of its schedule is run. Scores are those
@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
-from scipy.stats import rankdata
 
 from biolearn.core.arrays import to_numpy
 from biolearn.core.generation import generate, sample_directed
@@ -234,44 +233,28 @@ def moved(candidates):
     return found
 
 
-def effects(columns, y, rng, times=1000):
-    """What each of `columns` (n,) does to `y` (n,), by one linear fit of all: {name: (effect, low,
-    high)} with 95 % bootstrap intervals. Ends to which fewer than five moved are left out.
-    """
-    names = [name for name, far in columns.items() if np.count_nonzero(far) >= 5]
-    X = np.column_stack([np.ones(len(y))] + [columns[name] for name in names])
-    fitted = lambda rows: np.linalg.lstsq(X[rows], y[rows], rcond=None)[0][1:]
-    again = [fitted(rng.choice(len(y), len(y))) for _ in range(times)]
-    low, high = np.percentile(again, (2.5, 97.5), axis=0)
-    return {name: each for name, *each in zip(names, fitted(np.arange(len(y))), low, high)}
-
-
 def report(table):
-    """Lines about the rungs, and about the settings, by the ranks of the candidates in the first
-    rung, where those that diverged share the last ones.
-    """
+    "A line about each rung."
     for rung in (f"{epochs} epochs" for epochs in RUNGS):
         scores = {name: best(result) for name, result in table.get(rung, {}).items()}
         if scores:
             first = sorted(scores, key=scores.get, reverse=True)[:5]
             grew = sum(np.isinf(score) for score in scores.values())
-            told = ", ".join(f"{name} {scores[name]:.1f}" for name in first)
-            yield f"{rung}: {len(scores)} candidates, {grew} diverged; the best: {told} nats"
-    first = table.get(f"{min(RUNGS)} epochs", {})
-    ranks = rankdata([best(result) for result in first.values()]) / len(first)
-    columns = moved([table["candidates"][name] for name in first])
-    found = effects(columns, ranks, np.random.default_rng(0))
-    yield "the whole way to the end of a setting's range, in ranks (1: from the last to the first):"
-    for name in sorted(found, key=lambda name: -abs(found[name][0]))[:12]:
-        effect, low, high = found[name]
-        yield f"    {name:28} {effect:6.2f}   ({low:.2f} to {high:.2f})"
+            ahead = ", ".join(f"{name} {scores[name]:.1f}" for name in first)
+            yield f"{rung}: {len(scores)} candidates, {grew} diverged; the best: {ahead} nats"
 
 
 def finish(table):
-    "The space, and the settings of the candidates, with the results."
+    "The space, and the settings of the candidates and where they differ, with the results."
+    candidates = {name: candidate(int(name)) for name in table[f"{min(RUNGS)} epochs"]}
+    columns = moved(list(candidates.values()))
     return {
         "space": {name: asdict(axis) for name, axis in SPACE.items()},
-        "candidates": {name: candidate(int(name)) for name in table[f"{min(RUNGS)} epochs"]},
+        "candidates": candidates,
+        "moved": {
+            end: {name: round(part, 4) for name, part in zip(candidates, far.tolist()) if part}
+            for end, far in columns.items()
+        },
         **origin(),
     }
 
