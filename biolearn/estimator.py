@@ -53,6 +53,7 @@ from .core.model import Model, copy_model, decode, init_model, log_p_joint
 from .core.priors import TopPrior, fit_top_prior
 from .core.rng import Random
 from .kernels.threads import use_threads
+from .theory.stability import starting_noise
 
 # %% ../nbs/15_estimator.ipynb #ccc8e9fe
 History = list[dict[str, Any]]
@@ -292,6 +293,7 @@ class _Settings(_Parameters):
     history_: History
     n_iter_: int
     data_range_: DataRange
+    noise_: tuple[float | str, ...]
     seed_: int
     n_features_in_: int
     _rows: int
@@ -364,6 +366,13 @@ def _config(estimator: _Settings) -> TrainConfig:
     return TrainConfig(**{name: getattr(estimator, name) for name in names})
 
 
+def _noisy(config: TrainConfig, x: Array) -> TrainConfig:
+    "`config`, for layers, with the corruption that suits the pixels `x`: 0.5 to 0.4 for MNIST."
+    first, others = starting_noise(x), (config.noise or ())[1:]
+    last = float(f"{0.8 * first:.2g}")
+    return replace(config, noise=(first, *others), noise_end=(last, *others))
+
+
 def _random(estimator: _Settings, like: Array, random_state: Any = None) -> Random:
     "Random streams on the device of `like`, for a `random_state`, or those of `fit` for None."
     return Random(
@@ -378,6 +387,8 @@ def _start(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model, Path | N
     units = _check_layers(estimator.hidden, estimator.units)
     config = _config(estimator).for_layers(len(estimator.hidden), units[-1])
     data_range, seed = _data_range(X, estimator.data_range, units[0]), _seed(estimator.random_state)
+    if estimator.noise is None:
+        config = _noisy(config, data_range.inside(X, "float32"))
     folder = None
     if estimator.checkpoint is not None:
         known = None if estimator.random_state is None else seed
@@ -388,7 +399,7 @@ def _start(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model, Path | N
     model = init_model((X.shape[1], *estimator.hidden), units, rng=rng.stream("init"))
     for name in ("model_", "history_", "n_iter_", "_stream"):
         estimator.__dict__.pop(name, None)
-    estimator.seed_, estimator.data_range_ = seed, data_range
+    estimator.seed_, estimator.data_range_, estimator.noise_ = seed, data_range, config.noise or ()
     estimator._rows = 0
     return config, model, folder
 
@@ -402,7 +413,10 @@ def _go_on(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model]:
             f"partial_fit goes on with layers {model.sizes[1:]}, {model.units}, but "
             f"hidden={estimator.hidden!r}, units={estimator.units!r} were set since; `fit` starts anew."
         )
-    return _config(estimator).for_model(model), model
+    config = _config(estimator).for_model(model)
+    if estimator.noise is None:
+        config = replace(config, noise=estimator.noise_, noise_end=None)
+    return config, model
 
 # %% ../nbs/15_estimator.ipynb #15a0c004
 def _keep(estimator: "DeepDAE", model: Model, history: History) -> None:
@@ -505,7 +519,7 @@ def _filled(estimator: _Settings, X: Array, visible: Any, rounds: int, random_st
     return xp.where(visible, X, estimator.data_range_.outside(filled, X.dtype))
 
 # %% ../nbs/15_estimator.ipynb #5c8be721
-_SAVED = ("seed_", "data_range_", "history_", "_rows")
+_SAVED = ("seed_", "data_range_", "noise_", "history_", "_rows")
 _NOT_SAVED = ("callbacks", "checkpoint")
 
 
@@ -539,6 +553,8 @@ def _load(kind: type[_Fitted], path: str | Path, device: str) -> _Fitted:
         names = notes["feature_names"]
         estimator.seed_ = Random(fitted["seed_"]).seed
         estimator.data_range_ = DataRange(*map(float, fitted["data_range_"]))
+        usual = _config(estimator).for_model(model).noise  # of files from before `noise_`
+        estimator.noise_ = tuple(fitted.get("noise_", usual))
         estimator._rows = int(fitted["_rows"])
         estimator._take(model, list(fitted["history_"]))
     except (AttributeError, KeyError, TypeError, ValueError) as e:
@@ -573,9 +589,10 @@ class DeepDAE(_Settings):
         N, δ and α of INFERENCE, in training and after it.
     noise, noise_end
         The corruption of each layer, x first, at the first and the last step of `fit`: Gaussian
-        standard deviations, or 'spikes'; None as in `TrainConfig`, and so for the next two.
+        standard deviations, or 'spikes'. None: on x the `starting_noise` of the first data (0.5 for
+        MNIST), falling to 0.8 of that, and in the other layers as in `TrainConfig`.
     rate_f, rate_g
-        The learning rates of f_1, ..., f_M and g_1, ..., g_M.
+        The learning rates of f_1, ..., f_M and g_1, ..., g_M; None as in `TrainConfig`.
     optimizer
         'adam', 'rmsprop', 'momentum' or 'sgd'.
     decay
@@ -600,8 +617,8 @@ class DeepDAE(_Settings):
         The trained `Model`.
     history_, n_iter_
         A dict of measurements for each epoch, and their number.
-    data_range_, seed_
-        The `DataRange` and the seed that were used.
+    data_range_, noise_, seed_
+        The `DataRange`, the noise at the first step and the seed that were used.
     n_features_in_, feature_names_in_
         The number of columns, and their names if they had any.
     """

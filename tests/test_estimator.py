@@ -11,7 +11,7 @@ import pickle
 import struct
 import sys
 import types
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from unittest import SkipTest
 
@@ -30,7 +30,7 @@ import biolearn.core.learning as learning
 import biolearn.estimator as module
 from biolearn.core.arrays import DeviceError, to_numpy, use_device
 from biolearn.core.checkpoints import read_notes, save_model
-from biolearn.core.data import load_digits, minibatches
+from biolearn.core.data import load_digits, load_mnist_small, minibatches
 from biolearn.core.generation import generate, inpaint
 from biolearn.core.inference import infer
 from biolearn.core.learning import DivergenceError, TrainConfig, new_train_state, train_step
@@ -39,6 +39,7 @@ from biolearn.core.priors import fit_top_prior
 from biolearn.core.rng import Random
 from biolearn.estimator import DeepDAE, log_to_mlflow, log_to_tensorboard, scalars
 from biolearn.reproduction.profiles import PROFILES
+from biolearn.theory.stability import starting_noise
 
 SMALL = dict(hidden=(12, 5), epochs=2, batch_size=20, noise=(0.2, 0.1, "spikes"), random_state=3)
 UNITS = ("sigmoid", "softplus", "sigmoid")
@@ -140,17 +141,59 @@ def test_the_defaults_are_the_papers():
     assert module._config(DeepDAE()).for_layers(2) == profile.recipe
 
 
-def test_with_nothing_said_it_trains_the_papers_recipe_for_its_depth(x, monkeypatch):
+def asked_of_fit(monkeypatch, X, **settings):
+    "(model, config) with which `DeepDAE(**settings).fit(X)` calls the core."
     asked = []
     monkeypatch.setattr(
         module, "fit", lambda model, x, config, **more: asked.append((model, config))
     )
+    with pytest.raises(TypeError):  # the stand-in returns nothing
+        DeepDAE(**settings).fit(X)
+    return asked.pop()
+
+
+def test_with_nothing_said_it_trains_the_papers_recipe_for_its_depth(monkeypatch):
+    digits = load_mnist_small().train
     for hidden in ((9,), (9, 8), (9, 8, 7)):
-        with pytest.raises(TypeError):  # the stand-in returns nothing
-            DeepDAE(hidden).fit(x)
-        model, config = asked.pop()
-        assert config == TrainConfig().for_model(model)
+        model, config = asked_of_fit(monkeypatch, digits, hidden=hidden)
+        usual = TrainConfig().for_model(model)
+        assert asdict(config) == asdict(usual)  # on MNIST the noise that is found is the recipe's
         assert model.units == ("sigmoid", *("softplus",) * (len(hidden) - 1), "sigmoid")
+
+
+def test_with_nothing_said_the_noise_suits_the_data(x, monkeypatch):
+    first = starting_noise(x)
+    s_2 = np.linalg.eigvalsh(np.cov(x.T))[-2] ** 0.5  # 8 x 8 digits
+    assert first == pytest.approx(0.26 * s_2, rel=0.05) and first < 0.3
+    for X in (x, 16 * x, 255 * x - 100):  # the noise is that of the visible units
+        config = asked_of_fit(monkeypatch, X, hidden=(9, 8))[1]
+        assert config.noise == (first, 0.1, "spikes")
+        assert config.noise_end == (pytest.approx(0.8 * first, rel=0.05), 0.1, "spikes")
+    assert asked_of_fit(monkeypatch, x, noise=(0.4, 0.1, "spikes"))[1].noise[0] == 0.4
+
+
+def test_what_learns_on_keeps_the_noise_of_the_first_data(x, tmp_path, monkeypatch):
+    quiet = x / 10
+    stream = small(noise=None, data_range=(0, 1)).partial_fit(x)
+    assert stream.noise_[0] == starting_noise(x) > 2 * starting_noise(quiet)
+    stream.save(tmp_path / "stream.safetensors")
+    loaded = DeepDAE.load(tmp_path / "stream.safetensors")
+    used = []
+    monkeypatch.setattr(
+        module, "_pass", lambda stream, x, config, *rest: used.append(config) or np.ones((2, 2))
+    )
+    for estimator in (stream, loaded):
+        estimator.partial_fit(quiet)
+        assert used.pop().noise == stream.noise_ == loaded.noise_
+
+
+def test_a_file_from_before_the_noise_was_found_says_what_was_used(x, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SAVED", ("seed_", "data_range_", "history_", "_rows"))
+    path = tmp_path / "old.safetensors"
+    for noise, used in ((None, 0.5), ((0.2, 0.1, "spikes"), 0.2)):
+        small(noise=noise).fit(x).save(path)
+        assert DeepDAE.load(path).noise_ == (used, 0.1, "spikes")
+        path.unlink()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

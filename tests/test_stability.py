@@ -22,7 +22,9 @@ from biolearn.theory.stability import (
     edge_noise,
     fixed_point,
     mean_drift,
+    principal_spread,
     reconstructed_fraction,
+    starting_noise,
 )
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -281,3 +283,41 @@ def test_fractions_and_weights_that_cannot_be_meant():
         edge_noise(0.0, 0.5)
     with pytest.raises(ValueError, match="g must not be 0"):
         mean_drift(1.0, 0.0, Signal(1.0, 0.1), rate_f=1.0, rate_g=1.0)
+
+
+def spread(values, n=400, n_0=6):
+    "Rows whose standard deviations along random directions are exactly `values`."
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(n, len(values)))
+    codes, _ = np.linalg.qr(codes - codes.mean(axis=0))  # columns of mean 0, norm 1, orthogonal
+    axes, _ = np.linalg.qr(rng.normal(size=(n_0, len(values))))
+    return (codes - codes.mean(axis=0)) * math.sqrt(n - 1) * values @ axes.T + 0.3
+
+
+def test_the_principal_spread_of_rows_made_to_measure():
+    found = principal_spread(spread(np.array([3.0, 1.2, 0.4])))
+    assert found == pytest.approx((3.0, 1.2), rel=1e-9)
+    assert principal_spread(spread(np.array([2.0]))) == pytest.approx((2.0, 0.0), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    "x, s_1",
+    [
+        (np.zeros((8, 3)), 0.0),
+        (np.ones((1, 4)), 0.0),
+        (np.array([[0.0], [1.0], [2.0]]), 1.0),
+        (np.array([[0.0, 0.0], [1.0, 1.0]]), 1.0),
+    ],
+)
+def test_where_there_are_no_two_directions(x, s_1, recwarn):
+    assert principal_spread(x) == pytest.approx((s_1, 0.0)) and not recwarn.list
+
+
+def test_the_noise_is_a_part_of_the_second_spread_and_at_least_a_little_of_the_first():
+    assert starting_noise(spread(np.array([3.0, 1.2, 0.4]))) == 0.31  # 0.312
+    assert starting_noise(spread(np.array([3.0, 0.2]))) == 0.09  # brightness alone, nearly
+
+
+def test_many_rows_are_looked_at_evenly():
+    dark, bright = np.zeros((30_000, 2)), np.ones((30_000, 2))  # sorted, as classes may be
+    assert principal_spread(np.concatenate([dark, bright]))[0] == pytest.approx(0.5**0.5, rel=1e-3)
