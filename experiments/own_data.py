@@ -25,7 +25,6 @@ taken), before any other seed: on a set the default HOLDS if training is finite 
 and the noise with the best mean score of part noise lies within a factor of two of the default.
 """
 
-import functools
 import sys
 
 import numpy as np
@@ -66,7 +65,6 @@ def photographs():
     return from_arrays(**splits, name="photographs")
 
 
-@functools.cache
 def pictures(name):
     "A set, with at most ROWS pictures to learn from: (train, validation, test)."
     check_choice(name, "name", SETS)
