@@ -221,6 +221,26 @@ def test_a_process_that_dies_is_a_failure_of_its_trial_alone(tmp_path):
     assert os.getpid() not in {r.get("pid") for r in records}
 
 
+class Elsewhere:
+    "What can be sent to another process, and not be read there."
+
+    def __reduce__(self):
+        return __import__, ("there_is_no_such_module",)
+
+
+def test_a_measure_that_no_other_process_can_read_says_so(tmp_path):
+    "It has not died of hunger, and must not seem so."
+    cargo = Elsewhere()
+
+    def measure(trial):
+        return {"cargo": str(cargo)}
+
+    two = Work(workers=2, progress=False)
+    records = study({"a": {}}, range(2), measure, tmp_path / "s", work=two)
+    for record in records:
+        assert "un-serialize" in record["error"] and "memory" not in record["error"]
+
+
 def test_ctrl_c_ends_the_study_and_not_a_trial(tmp_path):
     def measure(trial):
         if trial.seed == 1:

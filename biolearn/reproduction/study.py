@@ -236,6 +236,7 @@ class _Processes:
         from concurrent.futures.process import BrokenProcessPool  # a browser's tab has none
 
         from joblib.externals.loky import ProcessPoolExecutor
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         process, start = self.free.get(), time.perf_counter()
         try:
@@ -245,10 +246,12 @@ class _Processes:
                 )
                 self.all.add(process)
             return process.submit(_perform, task).result()
-        except BrokenProcessPool:
+        except BrokenProcessPool as error:
+            died = isinstance(error, TerminatedWorkerError)
+            what = "its process died (was there enough memory?)" if died else str(error)
             self.all.discard(process)
             process = None
-            return task.record(start, {"error": "its process died (was there enough memory?)"})
+            return task.record(start, {"error": what})
         finally:
             self.free.put(process)
 
