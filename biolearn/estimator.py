@@ -53,7 +53,7 @@ from .core.model import Model, copy_model, decode, init_model, log_p_joint
 from .core.priors import TopPrior, fit_top_prior
 from .core.rng import Random
 from .kernels.threads import use_threads
-from .theory.stability import starting_noise
+from .theory.stability import suit_noise
 
 # %% ../nbs/15_estimator.ipynb #ccc8e9fe
 History = list[dict[str, Any]]
@@ -366,13 +366,6 @@ def _config(estimator: _Settings) -> TrainConfig:
     return TrainConfig(**{name: getattr(estimator, name) for name in names})
 
 
-def _noisy(config: TrainConfig, x: Array) -> TrainConfig:
-    "`config`, for layers, with the corruption that suits the pixels `x`: 0.5 to 0.4 for MNIST."
-    first, others = starting_noise(x), (config.noise or ())[1:]
-    last = float(f"{0.8 * first:.2g}")
-    return replace(config, noise=(first, *others), noise_end=(last, *others))
-
-
 def _random(estimator: _Settings, like: Array, random_state: Any = None) -> Random:
     "Random streams on the device of `like`, for a `random_state`, or those of `fit` for None."
     return Random(
@@ -388,7 +381,7 @@ def _start(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model, Path | N
     config = _config(estimator).for_layers(len(estimator.hidden), units[-1])
     data_range, seed = _data_range(X, estimator.data_range, units[0]), _seed(estimator.random_state)
     if estimator.noise is None:
-        config = _noisy(config, data_range.inside(X, "float32"))
+        config = suit_noise(config, data_range.inside(X, "float32"))
     folder = None
     if estimator.checkpoint is not None:
         known = None if estimator.random_state is None else seed

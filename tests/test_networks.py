@@ -26,6 +26,7 @@ from biolearn.core.model import init_model, weights_of
 from biolearn.core.priors import TopPrior
 from biolearn.core.rng import Random
 from biolearn.reproduction.profiles import PROFILES
+from biolearn.theory.stability import starting_noise
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = load_digits().train[:60].reshape(-1, 8, 8)
@@ -87,6 +88,16 @@ def test_what_lies_where_the_state_of_training_goes_is_refused_and_kept(
 def test_a_finished_training_leaves_nothing_but_the_model(here, command):
     assert command(*TRAIN, *SAVE)[0] == 0
     assert sorted(p.name for p in here.iterdir()) == ["m.safetensors", "mine.npy"]
+
+
+@pytest.mark.parametrize("asked", [[], ["--profile", "quick"]])
+def test_the_noise_suits_the_pictures_unless_a_profile_is_named(asked, here, command):
+    _, _, errors = command(*TRAIN, *SAVE, *asked)
+    noise = read_notes(here / "m.safetensors")["recipe"]["noise"]
+    found = starting_noise(DIGITS.reshape(60, -1))
+    used = 0.22 if asked else found
+    assert noise[0] == used and f"noise on the pixels from {used:g} falling to" in errors
+    assert 0.15 < found < 0.21  # of 60 digits, almost as of all of them
 
 
 def test_an_interrupted_training_goes_on_in_its_folder_and_removes_only_its_own(

@@ -25,6 +25,7 @@ from biolearn.theory.stability import (
     principal_spread,
     reconstructed_fraction,
     starting_noise,
+    suit_noise,
 )
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -321,3 +322,12 @@ def test_the_noise_is_a_part_of_the_second_spread_and_at_least_a_little_of_the_f
 def test_many_rows_are_looked_at_evenly():
     dark, bright = np.zeros((30_000, 2)), np.ones((30_000, 2))  # sorted, as classes may be
     assert principal_spread(np.concatenate([dark, bright]))[0] == pytest.approx(0.5**0.5, rel=1e-3)
+
+
+def test_noise_is_suited_at_both_ends_and_the_other_layers_keep_theirs():
+    x = spread(np.array([3.0, 1.2, 0.4]))
+    config = suit_noise(TrainConfig(epochs=3).for_layers(2), x)
+    assert config.noise == (0.31, 0.1, "spikes") and config.noise_end == (0.25, 0.1, "spikes")
+    assert config.epochs == 3
+    with pytest.raises(ValueError, match="for_layers"):
+        suit_noise(TrainConfig(), x)

@@ -73,6 +73,7 @@ from biolearn.reproduction.runs import (
     versions,
     with_mixture,
 )
+from ..theory.stability import suit_noise
 
 # %% ../../nbs/18_networks.ipynb #fb1c8efd
 class _Network(NamedTuple):
@@ -403,6 +404,19 @@ def _nearest_profile(n_0):
     return get_profile("quick" if n_0 < 250 else "paper")
 
 
+def _suited(profile, data):
+    "`profile` with the noise that suits the training pictures of `data`."
+    recipe = suit_noise(profile.recipe, data.train)
+    return get_profile(profile, {"noise": recipe.noise, "noise_end": recipe.noise_end})
+
+
+def _faded(profile):
+    "The noise on the pixels, in words."
+    first, *_ = profile.recipe.noise
+    last, *_ = profile.recipe.noise_end or profile.recipe.noise
+    return f"{first}" if first == last else f"{first} falling to {last}"
+
+
 def _threads(profile):
     "A context in which matrix products have the profile's number of threads, as in its figures."
     from threadpoolctl import threadpool_limits
@@ -494,11 +508,13 @@ def _train_on(asked):
     profile = _profile_asked(
         asked, get_profile(asked.profile or _nearest_profile(data.train.shape[1]))
     )
+    if not asked.profile:
+        profile = _suited(profile, data)
     notes = _all_notes(asked, profile, data)
     if seems_done and not asked.force:
         history = [_last_epoch(target.path, notes)]
     else:
-        note(f"recipe of the profile {profile.name}")
+        note(f"recipe of the profile {profile.name}, noise on the pixels {_faded(profile)}")
         rng = Random(asked.seed, use_device(asked.device))
         model, history = _taught(profile, data, rng, checkpoint)
         with target.writing(f", and need not train again: its state is in {checkpoint}") as part:
