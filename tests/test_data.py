@@ -1,7 +1,8 @@
 """Data: the IDX reader against files written by hand, everything that can be wrong with a file or a
 download, the splits, the minibatches.
 
-No test needs the network: downloads come from a small HTTPS server on this machine.
+No test needs the network: downloads come from a small HTTPS server on this machine, and the data
+sets are stand-ins, whose checksums take the place of the published ones.
 """
 
 import base64
@@ -9,6 +10,7 @@ import contextlib
 import gzip
 import hashlib
 import os
+import re
 import signal
 import ssl
 import struct
@@ -17,6 +19,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -429,17 +432,24 @@ def test_the_digits_are_scikit_learns_in_a_split_fixed_for_good():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="'digits', 'mnist-small', 'mnist'.*'cifar'"):
+    with pytest.raises(ValueError, match="'digits', .*'mnist', .*'emnist-letters'.*'cifar'"):
         load_dataset("cifar")
 
 
 # ---------------------------------------------------------------- MNIST: where it is looked for
 
 
-@pytest.fixture(scope="session")
-def small_mnist():
+SETS = ("mnist", "fashion-mnist")  # one of the contents and one of the packed files, alike named
+
+
+def pack(contents):
+    "The one packed file whose checksum a stand-in has."
+    return gzip.compress(contents, 1, mtime=0)
+
+
+def made_up(seed):
     "A stand-in for MNIST: as many pictures, of 2 x 2 pixels. {name: uncompressed contents}."
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     return {
         name: fast_idx(
             rng.integers(
@@ -454,17 +464,32 @@ def small_mnist():
     }
 
 
+def stand_in(monkeypatch, name, contents):
+    "Let the data set `name` be that of these contents, with no mirror."
+    source = data._SOURCES[name]
+    published = pack if source.packed else bytes
+    files = {n: (hashlib.sha256(published(c)).hexdigest(), len(c)) for n, c in contents.items()}
+    monkeypatch.setitem(data._SOURCES, name, replace(source, files=files, mirrors=()))
+
+
+@pytest.fixture(scope="session")
+def small_sets():
+    "{data set of SETS: its stand-in}."
+    return {name: made_up(1 + seed) for seed, name in enumerate(SETS)}
+
+
+@pytest.fixture(scope="session")
+def small_mnist(small_sets):
+    return small_sets["mnist"]
+
+
 @pytest.fixture
-def places(tmp_path, monkeypatch, small_mnist):
-    """Three empty folders (given, environment, cache), the stand-in's fingerprints for MNIST's, and
-    no mirror.
+def places(tmp_path, monkeypatch, small_sets):
+    """Three empty folders (given, environment, cache), the stand-ins' fingerprints for those
+    published, and no mirror.
     """
-    monkeypatch.setattr(
-        data,
-        "MNIST_FILES",
-        {name: (hashlib.sha256(c).hexdigest(), len(c)) for name, c in small_mnist.items()},
-    )
-    monkeypatch.setattr(data, "MNIST_MIRRORS", ())
+    for name, contents in small_sets.items():
+        stand_in(monkeypatch, name, contents)
     monkeypatch.setattr(
         data,
         "user_cache_path",
@@ -479,7 +504,7 @@ def places(tmp_path, monkeypatch, small_mnist):
 def fill(folder, contents, packed=True):
     folder.mkdir(exist_ok=True)
     for name, c in contents.items():
-        put(folder, gzip.compress(c, 1) if packed else c, name + ".gz" * packed)
+        put(folder, pack(c) if packed else c, name + ".gz" * packed)
 
 
 def files_in(folder):
@@ -487,23 +512,38 @@ def files_in(folder):
 
 
 @pytest.mark.parametrize(
-    "where", ["given", "given/mnist", "env", "env/mnist", "cache", "cache/mnist"]
+    "name, where, packed",
+    [
+        *(
+            ("mnist", f"{place}{sub}", packed)
+            for place in ("given", "env", "cache")
+            for sub in ("", "/mnist")
+            for packed in (False, True)
+        ),
+        ("fashion-mnist", "given", True),
+        *(("fashion-mnist", f"{p}/fashion-mnist", True) for p in ("given", "env", "cache")),
+    ],
 )
-@pytest.mark.parametrize("packed", [False, True])
-def test_each_place_is_looked_at(places, small_mnist, where, packed):
-    fill(places / where, small_mnist, packed)
-    found = load_mnist(places / "given")
-    assert [len(x) for x in (found.train, found.valid, found.test)] == [
-        50_000,
-        10_000,
-        10_000,
-    ] and found.image_shape == (2, 2)
-    pixels = np.frombuffer(small_mnist["train-images-idx3-ubyte"][16:], "u1").reshape(-1, 4)
+def test_each_place_is_looked_at(places, small_sets, name, where, packed):
+    fill(places / where, contents := small_sets[name], packed)
+    found = load_dataset(name, places / "given")
+    assert data.data_folder(name, places / "given") == places / where
+    assert (
+        found.name == name
+        and [len(x) for x in (found.train, found.valid, found.test)]
+        == [
+            50_000,
+            10_000,
+            10_000,
+        ]
+        and found.image_shape == (2, 2)
+    )
+    pixels = np.frombuffer(contents["train-images-idx3-ubyte"][16:], "u1").reshape(-1, 4)
     np.testing.assert_array_equal(found.valid, pixels[50_000:].astype("f4") / np.float32(255))
-    labels = np.frombuffer(small_mnist["train-labels-idx1-ubyte"][8:], "u1")
+    labels = np.frombuffer(contents["train-labels-idx1-ubyte"][8:], "u1")
     np.testing.assert_array_equal(np.r_[found.train_labels, found.valid_labels], labels)
     assert files_in(places / "cache") == (
-        sorted(n + ".gz" * packed for n in small_mnist) if where.startswith("cache") else []
+        sorted(n + ".gz" * packed for n in contents) if where.startswith("cache") else []
     )
 
 
@@ -566,34 +606,46 @@ def test_the_folder_of_mnist_is_found_without_reading(places, small_mnist, monke
     assert data.mnist_folder() is None
 
 
-def test_a_wrong_file_ends_the_search(places, small_mnist):
-    fill(places / "env", small_mnist)  # a good copy further on must not hide the bad one
-    images, labels = small_mnist["train-images-idx3-ubyte"], small_mnist["train-labels-idx1-ubyte"]
+@pytest.mark.parametrize("name", SETS)
+def test_a_wrong_file_ends_the_search(places, small_sets, name):
+    fill(
+        places / "env" / name, small_sets[name]
+    )  # a good copy further on must not hide the bad one
+    images, labels = (small_sets[name][f"train-{n}-ubyte"] for n in ("images-idx3", "labels-idx1"))
+    title = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
+    other = [n for n in SETS if n != name][0]
+    mistaken = small_sets[other]["train-images-idx3-ubyte"]
     for contents, complaint in [
         (images[:-1], "truncated"),
         (images + b"!", "goes on after"),
         (b"\0" + images, "wrong magic"),
         (images[:-1] + bytes([images[-1] ^ 1]), "SHA-256"),
-        (labels, "mislabelled: this is train-labels-idx1-ubyte"),
+        (pack(labels), f"mislabelled: this is train-labels-idx1-ubyte of {title[name]}, not"),
+        (pack(mistaken), f"mislabelled: this is train-images-idx3-ubyte of {title[other]}, not"),
         (gzip.compress(images)[:-20], "damaged gzip"),
     ]:
         put(places / "given", contents, "train-images-idx3-ubyte")
         with pytest.raises(
             DataError, match=f"given.train-images-idx3-ubyte: .*{complaint}.*Replace this file"
         ):
-            load_mnist(places / "given")
+            load_dataset(name, places / "given")
 
 
-def test_a_path_to_a_file_is_refused_with_advice(places, small_mnist):
-    fill(places / "env", small_mnist)
-    with pytest.raises(DataError, match="the given path must be a folder"):
-        load_mnist(places / "env" / "t10k-labels-idx1-ubyte.gz")
+@pytest.mark.parametrize("name, title", [*zip(SETS, ("MNIST", "Fashion-MNIST"))])
+def test_a_path_to_a_file_is_refused_with_advice(places, small_sets, name, title):
+    fill(places / "env", small_sets[name])
+    advice = f"the given path must be a folder that holds the files of {title},"
+    with pytest.raises(DataError, match=advice):
+        load_dataset(name, places / "env" / "t10k-labels-idx1-ubyte.gz")
 
 
-def test_offline_without_a_copy_every_place_is_listed(places, monkeypatch):
+@pytest.mark.parametrize("name", SETS)
+def test_offline_without_a_copy_every_place_is_listed(places, monkeypatch, name):
     (places / "cache").rmdir()
+    mirrors = ("http://localhost:1/m", "https://localhost:1/m/")
+    monkeypatch.setitem(data._SOURCES, name, replace(data._SOURCES[name], mirrors=mirrors))
     with pytest.raises(DataNotFoundError) as caught:
-        load_mnist(places / "given", mirrors=["http://localhost:1/m", "https://localhost:1/m/"])
+        load_dataset(name, places / "given")
     message = str(caught.value)
     for part in (
         f"{places / 'given'}: no train-images-idx3-ubyte.gz",
@@ -602,7 +654,7 @@ def test_offline_without_a_copy_every_place_is_listed(places, monkeypatch):
         "http://localhost:1/m/train-images-idx3-ubyte.gz: not an HTTPS address",
         "https://localhost:1/m/train-images-idx3-ubyte.gz: <urlopen error",
         "path=",
-        "BIOLEARN_DATA, or copy the files to",
+        f"BIOLEARN_DATA, or copy the files to {places / 'cache' / name}.",
         *(name + ".gz" for name in data.MNIST_FILES),
     ):
         assert part in message
@@ -611,7 +663,7 @@ def test_offline_without_a_copy_every_place_is_listed(places, monkeypatch):
     with pytest.raises(
         DataNotFoundError, match="(?s)given path: none given.*BIOLEARN_DATA: none given"
     ):
-        load_mnist()
+        load_dataset(name)
 
 
 def test_the_fingerprints_are_those_published():
@@ -622,6 +674,100 @@ def test_the_fingerprints_are_those_published():
         "t10k-labels-idx1-ubyte": ("ff7bcfd4", 8 + 10_000),
     }
     assert all(mirror.startswith("https://") for mirror in data.MNIST_MIRRORS)
+
+
+def test_the_fingerprints_of_the_sets_are_sixteen_different_ones():
+    files = {(name, *file) for name, s in data._SOURCES.items() for file in s.files.items()}
+    checksums = {sha for _, _, (sha, _) in files}
+    assert len(files) == len(checksums) == 16
+    assert all(re.fullmatch("[0-9a-f]{64}", sha) for sha in checksums)
+    for name, n_train, n_test, begin in [
+        ("fashion-mnist", 60_000, 10_000, "train"),
+        ("kmnist", 60_000, 10_000, "train"),
+        ("emnist-letters", 124_800, 20_800, "emnist-letters-train"),
+    ]:
+        found = data._SOURCES[name].files
+        assert next(iter(found)) == f"{begin}-images-idx3-ubyte" and data._SOURCES[name].packed
+        assert [size for _, size in found.values()] == [
+            16 + 784 * n_train,
+            8 + n_train,
+            16 + 784 * n_test,
+            8 + n_test,
+        ]
+    mirrors = [mirror for source in data._SOURCES.values() for mirror in source.mirrors]
+    assert all(re.fullmatch("https://.*/", mirror) for mirror in mirrors) and len(mirrors) == 5
+
+
+# ---------------------------------------------------------------- MNIST's relatives
+
+
+def test_only_the_packed_file_as_published_is_taken(places, small_sets):
+    name = "fashion-mnist"
+    for make in (bytes, lambda c: gzip.compress(c, 9, mtime=0)):
+        for n, c in small_sets[name].items():
+            put(places / "given", make(c), n)
+        with pytest.raises(
+            DataError, match="whose file has SHA-256.*Only the packed train-images-"
+        ):
+            load_dataset(name, places / "given")
+    fill(places / "given", small_sets[name])  # the packed file goes before the other
+    assert len(load_dataset(name, places / "given").test) == 10_000
+
+
+@pytest.mark.parametrize("where", ["env", "cache"])
+def test_mnist_is_not_mistaken_for_a_relative(places, small_sets, where):
+    "Their files have the same names, and where many sets may lie each has a folder to itself."
+    fill(places / where, small_sets["mnist"])
+    missing = f"{places / where}: no train-images-idx3-ubyte.gz or train-images-idx3-ubyte in its"
+    with pytest.raises(DataNotFoundError, match=f"{missing} subfolder fashion-mnist\n"):
+        load_dataset("fashion-mnist")
+    fill(places / where / "fashion-mnist", small_sets["fashion-mnist"])
+    for name in SETS:
+        first = np.frombuffer(small_sets[name]["t10k-images-idx3-ubyte"][16:20], "u1")
+        for path in (None, places / where):  # and none is in the way of the other
+            found = load_dataset(name, path).test[0]
+            np.testing.assert_array_equal(found, first.astype("f4") / np.float32(255))
+
+
+@pytest.fixture
+def letters(places, monkeypatch):
+    """A stand-in for the letters: {name: contents} of pictures of 3 x 2, and what they are when
+    they stand upright: (train and valid, test).
+    """
+    rng = np.random.default_rng(3)
+    upright = [rng.integers(0, 256, (n, 2, 3), "u1") for n in (60, 20)]
+    labels = [np.arange(n, dtype="u1") % 26 + 1 for n in (60, 20)]
+    arrays = [a for x, y in zip(upright, labels) for a in (np.transpose(x, (0, 2, 1)), y)]
+    contents = dict(zip(data._SOURCES["emnist-letters"].files, map(idx_bytes, arrays)))
+    stand_in(monkeypatch, "emnist-letters", contents)
+    return contents, upright
+
+
+def test_the_letters_stand_upright_and_begin_with_label_0(places, letters):
+    contents, (upright, test) = letters
+    fill(places / "given", contents)
+    found = load_dataset("emnist-letters", places / "given")
+    assert found.image_shape == (2, 3) and found.name == "emnist-letters"
+    assert [len(x) for x in (found.train, found.valid, found.test)] == [40, 20, 20]
+    pixels = np.concatenate([found.train, found.valid]).reshape(60, 2, 3)
+    np.testing.assert_array_equal(pixels, upright.astype("f4") / np.float32(255))
+    np.testing.assert_array_equal(found.test.reshape(20, 2, 3), test.astype("f4") / np.float32(255))
+    np.testing.assert_array_equal(np.r_[found.train_labels, found.valid_labels], np.arange(60) % 26)
+    np.testing.assert_array_equal(found.test_labels, np.arange(20))
+
+
+def test_the_letters_are_not_downloaded_and_the_message_says_where_they_are(places):
+    with pytest.raises(DataNotFoundError) as caught:
+        load_dataset("emnist-letters")
+    message = str(caught.value)
+    assert "download" not in message
+    for part in (
+        "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
+        "folder gzip",
+        *(name + ".gz" for name in data._SOURCES["emnist-letters"].files),
+        "into a folder emnist-letters",
+    ):
+        assert part in message
 
 
 SHARED = Path(os.environ.get("BIOLEARN_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -749,33 +895,48 @@ def redirect(where):
 NAME = "train-labels-idx1-ubyte"
 
 
-def obtain(places, mirrors):
-    return data._obtain(NAME, data._places(None), mirrors)
+def obtain(places, mirrors, name="mnist"):
+    source = data._SOURCES[name]
+    return data._obtain(source, NAME, data._places(None, source), mirrors)
 
 
-def test_a_download_ends_in_the_cache_and_is_not_repeated(places, server, small_mnist, capfd):
-    server.answers = {f"/m/{name}.gz": send(gzip.compress(c, 1)) for name, c in small_mnist.items()}
-    first = load_mnist(mirrors=[server.url + "m"])
+@pytest.mark.parametrize("name", SETS)
+def test_a_download_ends_in_the_cache_and_is_not_repeated(
+    places, server, small_sets, name, monkeypatch, capfd
+):
+    server.answers = {f"/m/{file}.gz": send(pack(c)) for file, c in small_sets[name].items()}
+    mirrors = (server.url + "m",)
+    monkeypatch.setitem(data._SOURCES, name, replace(data._SOURCES[name], mirrors=mirrors))
+    first = load_dataset(name)
     assert (
-        files_in(places / "cache" / "mnist")
+        files_in(places / "cache" / name)
         == files_in(places)
-        == sorted(f"{name}.gz" for name in small_mnist)
+        == sorted(f"{file}.gz" for file in small_sets[name])
     )
     assert (
         len(server.asked) == 4 and "train-images-idx3-ubyte: 100%" in capfd.readouterr().err
     )  # the progress bar
-    np.testing.assert_array_equal(load_mnist(mirrors=[server.url + "m"]).test, first.test)
+    np.testing.assert_array_equal(load_dataset(name).test, first.test)
     assert len(server.asked) == 4
 
 
-def test_redirects_are_followed_to_https_and_length_may_be_unknown(places, server, small_mnist):
+def test_mirrors_may_be_named(places, server, small_mnist):
+    server.answers = {f"/m/{name}.gz": send(pack(c)) for name, c in small_mnist.items()}
+    assert len(load_mnist(mirrors=[server.url + "m"]).test) == 10_000 and len(server.asked) == 4
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_redirects_are_followed_to_https_and_length_may_be_unknown(
+    places, server, small_sets, name
+):
+    body = small_sets[name][NAME]  # of MNIST not even packed: the contents decide
     server.answers = {
         f"/m/{NAME}.gz": redirect("/elsewhere"),
         "/elsewhere": redirect(server.url + "there"),
-        "/there": send(small_mnist[NAME], length=False),
-    }  # not even packed: the contents decide
-    assert obtain(places, [server.url + "m/"]).shape == (60_000,)
-    assert files_in(places) == [f"{NAME}.gz"] and obtain(places, []).shape == (60_000,)
+        "/there": send(body if name == "mnist" else pack(body), length=False),
+    }
+    assert obtain(places, [server.url + "m/"], name).shape == (60_000,)
+    assert files_in(places) == [f"{NAME}.gz"] and obtain(places, [], name).shape == (60_000,)
 
 
 def never(handler):
@@ -808,10 +969,11 @@ def never(handler):
     ],
     ids="http file ftp loop cut nothing cut-unannounced html wrong-contents oversize endless bomb hang-up 404".split(),
 )
+@pytest.mark.parametrize("name", SETS)
 def test_a_bad_mirror_leaves_nothing_and_the_next_one_is_asked(
-    places, server, small_mnist, make, complaint
+    places, server, small_sets, name, make, complaint
 ):
-    body = gzip.compress(small_mnist[NAME], 1)
+    body = pack(small_sets[name][NAME])
     bad = make(body, server.url)
     server.answers = {
         f"/bad/{NAME}.gz": bad,
@@ -819,14 +981,14 @@ def test_a_bad_mirror_leaves_nothing_and_the_next_one_is_asked(
         "/good": send(body),
     }
     with pytest.raises(DataNotFoundError) as caught:
-        obtain(places, [server.url + "bad/", server.url + "missing"])
+        obtain(places, [server.url + "bad/", server.url + "missing"], name)
     assert f"{server.url}bad/{NAME}.gz: " in str(caught.value) and complaint in str(caught.value)
     assert f"{server.url}missing/{NAME}.gz: HTTP Error 404" in str(
         caught.value
     )  # all mirrors are listed, each with its reason
     assert files_in(places) == [] and "/good" not in server.asked
     server.answers[f"/fine/{NAME}.gz"] = send(body)
-    assert obtain(places, [server.url + "bad", server.url + "fine"]).shape == (60_000,)
+    assert obtain(places, [server.url + "bad", server.url + "fine"], name).shape == (60_000,)
     assert files_in(places) == [f"{NAME}.gz"]
 
 
@@ -983,11 +1145,11 @@ def test_a_cache_that_cannot_be_written_is_a_reason_like_any_other(places, serve
     (places / "cache").rmdir()
     put(places, b"", "a-file")
     server.answers = {f"/m/{NAME}.gz": send(gzip.compress(small_mnist[NAME], 1))}
-    where = [("the cache folder", places / "a-file" / "cache")]
+    where = [("the cache folder", places / "a-file" / "cache", ("mnist",))]
     with pytest.raises(
         DataNotFoundError, match="(?s)no such folder.*download from.*[Nn]ot a directory|exist"
     ):
-        data._obtain(NAME, where, [server.url + "m"])
+        data._obtain(data._SOURCES["mnist"], NAME, where, [server.url + "m"])
 
 
 # ---------------------------------------------------------------- minibatches

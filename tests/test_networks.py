@@ -3,8 +3,11 @@ a network is used as it was trained.
 """
 
 import errno
+import gzip
+import hashlib
 import json
 import os
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,9 +20,10 @@ from PIL import Image
 import biolearn.cli.main as main
 import biolearn.cli.networks as networks
 import biolearn.core.checkpoints as checkpoints
+import biolearn.core.data as data
 from biolearn.core.arrays import to_numpy
 from biolearn.core.checkpoints import load_model, read_notes, save_model
-from biolearn.core.data import load_digits
+from biolearn.core.data import DATASETS, load_digits
 from biolearn.core.generation import generate, inpaint
 from biolearn.core.inference import Inference
 from biolearn.core.model import init_model, weights_of
@@ -470,7 +474,7 @@ def test_a_network_without_a_prior_says_that_its_training_was_not_finished(comma
 # ---- what was asked for --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist"])
+@pytest.mark.parametrize("name", ["digits", "mnist", "kmnist"])
 def test_a_folder_called_like_a_data_set_is_not_passed_over(name, here, command, untrained):
     (here / name).mkdir()
     for i, digit in enumerate(DIGITS):
@@ -487,6 +491,44 @@ def test_a_folder_called_digits_is_trained_on_by_its_path(here, command):
     code, _, errors = command(*argv)
     assert code == 0 and "48 train, 0 valid, 12 test" in errors and "60 PNGs" in errors
     assert read_notes("m.safetensors")["data"] == str(here / "digits")
+
+
+def stand_in(monkeypatch, folder, name):
+    "A copy in `folder` of 240 training and 40 test pictures that passes for the data set `name`."
+    folder.mkdir()
+    rng, files = np.random.default_rng(0), {}
+    for i, file in enumerate(data._SOURCES[name].files):
+        n = 240 if i < 2 else 40
+        x = rng.integers(0, 256, (n, 4, 4), "u1") if i % 2 == 0 else np.arange(n) % 10 + 1
+        contents = struct.pack(f">HBB{x.ndim}I", 0, 8, x.ndim, *x.shape) + x.astype("u1").tobytes()
+        packed = gzip.compress(contents, mtime=0)
+        (folder / f"{file}.gz").write_bytes(packed)
+        files[file] = hashlib.sha256(packed).hexdigest(), len(contents)
+    source = replace(data._SOURCES[name], files=files, mirrors=())
+    monkeypatch.setitem(data._SOURCES, name, source)
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "emnist-letters"])
+def test_a_data_set_in_mnists_format_is_trained_on_by_its_name(name, here, command, monkeypatch):
+    monkeypatch.setenv("BIOLEARN_DATA", str(here))
+    stand_in(monkeypatch, here / name, name)
+    code, _, errors = command("train", "--data", name, *TRAIN[3:], *SAVE)
+    assert code == 0 and f"Dataset '{name}': 200 train, 40 valid, 40 test" in errors
+    assert read_notes("m.safetensors")["data"] == name
+    argv = ["evaluate", "--model", "m.safetensors", "--samples", "50", "--device", "cpu", "--json"]
+    code, printed, errors = command(*argv)
+    assert code == 0 and json.loads(printed)["data"] == name, errors
+    assert f"{name:16} {here / name}\n" in command("info")[1]
+    assert json.loads(command("info", "--json")[1])["data"]["kmnist"] is None
+
+
+def test_the_names_of_the_data_sets_are_told(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    for text in (
+        command("train", "--help")[1],
+        command("train", "--data", "nowhere", *SAVE)[2],
+    ):
+        assert f"{', '.join(DATASETS)}, a folder of PNGs" in text
 
 
 def test_where_a_network_was_looked_for_is_told(here, command):

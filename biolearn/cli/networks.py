@@ -51,7 +51,7 @@ from biolearn.cli.pictures import (
 )
 from ..core.arrays import check_array, check_number, gpu_problem, to_numpy, use_device
 from ..core.checkpoints import load_model, read_notes, save_model
-from ..core.data import DATASETS, load_dataset, mnist_folder
+from ..core.data import DATASETS, data_folder, load_dataset
 from biolearn.core.files import (
     UsageError,
     as_plain,
@@ -262,7 +262,7 @@ def _about(find_kernels):
         "cores": cores,
         "device": _device(),
         "blas": _blas() | {"why": find_kernels},
-        "data": {"digits": "inside scikit-learn", "mnist": mnist_folder()},
+        "data": {"digits": "in the package"} | {name: data_folder(name) for name in DATASETS[2:]},
         "networks": _networks(),
         "shipped": list(shipped_networks()),
     }
@@ -284,9 +284,10 @@ def _info_arguments(parser):
 def _info_text(told):
     "What was found, for a terminal."
     b = told["blas"]
-    mnist = told["data"]["mnist"] or (
-        "not found; it is downloaded when it is needed, or set BIOLEARN_DATA to its folder"
-    )
+    data = told["data"] | {
+        "mnist": told["data"]["mnist"]
+        or "not found; it is downloaded when it is needed, or set BIOLEARN_DATA to its folder"
+    }
     library = f"{b['library'] or 'unknown library'} {b['version'] or ''}"
     rows = {
         "biolearn": told["biolearn"],
@@ -296,8 +297,7 @@ def _info_text(told):
         "cores": f"{told['cores']} that this process may use",
         "matrix products": f"{library}, {b['threads'] or '?'} threads",
         "their kernels": f"{b['kernels'] or 'unknown'} ({b['why']})",
-        "digits": told["data"]["digits"],
-        "mnist": mnist,
+        **{name: found for name, found in data.items() if found},
         "networks": ", ".join(f"{n} of profile {name}" for name, n in told["networks"].items()),
         "in the package": f"{', '.join(told['shipped'])} (networks), mnist-small (3,000 digits)",
     }
@@ -360,7 +360,7 @@ def _recipe_options(parser):
 
 # %% ../../nbs/18_networks.ipynb #7c127948
 def _data_option(parser, usual):
-    accepted = "digits, mnist-small, mnist, a folder of PNGs, or a .npy, .npz or IDX file"
+    accepted = f"{', '.join(DATASETS)}, a folder of PNGs, or a .npy, .npz or IDX file"
     parser.add_argument("--data", metavar="DATA", help=f"{accepted} (default: {usual})")
 
 
@@ -548,7 +548,7 @@ def _check_name(data):
     if data not in DATASETS:
         return
     here = Path(data)
-    if here.exists() and not any(here.glob("train-images-idx3-ubyte*")):
+    if here.exists() and not any(here.glob("*train-images-idx3-ubyte*")):
         raise UsageError(
             f"{data} is a data set of the book, and there is something called {data} here: "
             f"say ./{data} for your own, or work in another folder for the data set"

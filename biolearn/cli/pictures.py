@@ -28,7 +28,9 @@ from ..core.generation import half_masks
 MAX_PIXELS = 2**25  # of a picture that is read: 33 million, a large photo
 MAX_TRAINED = 2**16  # of a picture that is trained on: 256 x 256
 _MAX_NUMBERS = 2**30  # of a whole collection: 4 GiB as float32
-_ACCEPTED = "digits, mnist, a folder of PNGs of one size, or a .npy, .npz or IDX file of pictures"
+_ACCEPTED = (
+    f"{', '.join(DATASETS)}, a folder of PNGs of one size, or a .npy, .npz or IDX file of pictures"
+)
 _FOREIGN = {b"\xff\xd8\xff": "a JPEG", b"GIF8": "a GIF", b"BM": "a BMP", b"RIFF": "a WebP"}
 
 
