@@ -442,7 +442,7 @@ def _find(name, source, places):
 # %% ../../nbs/01_data.ipynb #c68a0d5c
 def data_folder(name: str, path: str | Path | None = None) -> Path | None:
     """The folder in which `load_dataset(name, path)` would find the files of a data set that is not
-    in the package, or None; nothing is read or downloaded.
+    in the package, or None; nothing is read or downloaded. Raises KeyError for another name.
     """
     source = _SOURCES[name]
     try:
@@ -617,7 +617,8 @@ def _advice(source, folder):
     where = (
         "(packed or not) into one folder, and pass that folder as path=, or name it"
         if source.name == "mnist"
-        else f"into a folder {source.name}, and pass that folder as path=, or name the one around it"
+        else f"(packed, as published) into a folder {source.name}, and pass that folder as path=, "
+        "or name the one around it"
     )
     return (
         f"{source.origin}To provide it, put {', '.join(f'{name}.gz' for name in source.files)} "
