@@ -407,14 +407,10 @@ def _nearest_profile(n_0):
 def _suited(profile, data):
     "`profile` with the noise that suits the training pictures of `data`."
     recipe = suit_noise(profile.recipe, data.train)
-    return get_profile(profile, {"noise": recipe.noise, "noise_end": recipe.noise_end})
-
-
-def _faded(profile):
-    "The noise on the pixels, in words."
-    first, *_ = profile.recipe.noise
-    last, *_ = profile.recipe.noise_end or profile.recipe.noise
-    return f"{first}" if first == last else f"{first} falling to {last}"
+    ends = {"noise": recipe.noise, "noise_end": recipe.noise_end}
+    first, last = (noise[0] for noise in ends.values())
+    note(f"noise on the pixels {first} falling to {last}, which suits these pictures")
+    return get_profile(profile, ends)
 
 
 def _threads(profile):
@@ -514,7 +510,7 @@ def _train_on(asked):
     if seems_done and not asked.force:
         history = [_last_epoch(target.path, notes)]
     else:
-        note(f"recipe of the profile {profile.name}, noise on the pixels {_faded(profile)}")
+        note(f"recipe of the profile {profile.name}")
         rng = Random(asked.seed, use_device(asked.device))
         model, history = _taught(profile, data, rng, checkpoint)
         with target.writing(f", and need not train again: its state is in {checkpoint}") as part:

@@ -209,6 +209,9 @@ class Work:
         return max(1, min(n, self.workers or cores() // (self.threads or cores())))
 
 # %% ../../nbs/48_study.ipynb #c3b60162
+_DIED = "its process died (was there enough memory?)"
+
+
 def _serve(master):
     "Leave Ctrl-C to the process `master`, which ends this one; and end if it is killed itself."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -235,23 +238,21 @@ class _Processes:
         "Perform a trial in the next free process; a process that dies is a failure of the trial."
         from concurrent.futures.process import BrokenProcessPool  # a browser's tab has none
 
-        from joblib.externals.loky import ProcessPoolExecutor
-        from joblib.externals.loky.process_executor import TerminatedWorkerError
+        from joblib.externals import loky
 
         process, start = self.free.get(), time.perf_counter()
         try:
             if process is None:
-                process = ProcessPoolExecutor(
+                process = loky.ProcessPoolExecutor(
                     1, initializer=_serve, initargs=(os.getpid(),), env={"TQDM_DISABLE": "1"}
                 )
                 self.all.add(process)
             return process.submit(_perform, task).result()
         except BrokenProcessPool as error:
-            died = isinstance(error, TerminatedWorkerError)
-            what = "its process died (was there enough memory?)" if died else str(error)
             self.all.discard(process)
             process = None
-            return task.record(start, {"error": what})
+            died = isinstance(error, loky.process_executor.TerminatedWorkerError)
+            return task.record(start, {"error": _DIED if died else str(error)})
         finally:
             self.free.put(process)
 
