@@ -55,7 +55,7 @@ DRAWN = (0.1, 0.2, 0.3, 1.0)  # s
 THOUSANDS = np.arange(NUMBERS[0], NUMBERS[-1] + 1, 1000)
 BLOCK, FEW = 1000, 20_000  # all rounds, and s, with this many samples; more of rounds 0 and 3 alone
 NOISE_END = (0.4, 0.3, 0.2)  # of x: those that the rule was fixed on
-MAPPED = (*NOISE_END, 0.5, 0.15, 0.1)  # the last three came later, to complete the map
+LATER = (0.5, 0.15, 0.1)  # what completes the map
 PRIORS, PAPERS = ("spikes", "rates"), {"round 3": 236, "round 0": 126}
 
 
@@ -211,6 +211,12 @@ def finish(table):
     return {"sigmas": SIGMAS, "protocols": points(table) if whole else {}, **origin()}
 
 
+def networks(ends):
+    "The settings of the map for these values of the noise of x."
+    pairs = itertools.product(ends, PRIORS)
+    return {f"{prior}, {end:g}": {"noise_end": end, "prior": prior} for end, prior in pairs}
+
+
 def main(argv=None):
     out = PAPER / "parzen_map.json"
     parser = command_line("parzen_map", __doc__, out)
@@ -222,19 +228,16 @@ def main(argv=None):
     parser.add_argument("--judge", type=some, default="", metavar="SEEDS", help=text)
     asked = parser.parse_args(argv)
     extend = partial(extend_table, asked, finish=finish)
-    settings = {
-        f"{prior}, {end:g}": {"noise_end": end, "prior": prior}
-        for end in MAPPED
-        for prior in PRIORS
-    }
-    failed = extend({"controls": {}}, (None,), controls, place=lambda t: ("controls",))
-    failed += extend(settings, (0,), mapped, place=lambda t: ("map", t.name, t.seed))
+    at = lambda *keys: lambda trial: (*keys, trial.name, trial.seed)
+    failed = extend({"controls": {}}, (None,), controls, place=lambda trial: ("controls",))
+    failed += extend(networks(NOISE_END), (0,), mapped, place=at("map"))
     if asked.test and not failed:
         named = points(read_table(asked.out))
         chosen = {name: how for name, how in named.items() if name in (asked.only or named)}
-        failed += extend(chosen, asked.test, tested, place=lambda t: ("test", t.name, t.seed))
+        failed += extend(chosen, asked.test, tested, place=at("test"))
     both = {f"{p}, {r} rounds": {"prior": p, "rounds": r} for p in PRIORS for r in (3, 0)}
-    failed += extend(both, asked.judge, judged, place=lambda t: ("judge", t.name, t.seed))
+    failed += extend(both, asked.judge, judged, place=at("judge"))
+    failed += extend(networks(LATER), (0,), mapped, place=at("map"))
     return int(failed > 0)
 
 
