@@ -9,7 +9,7 @@ Every network has 300 softplus and 50 sigmoid units and learns for 1,000 minibat
 most 10,000 pictures; all else is the estimator's default. GENERATE's 10,000 samples are scored by a
 Parzen window whose sigma is chosen on validation pictures.
 
-noise   the noise of x at several multiples of s_2, the standard deviation along the second largest
+noise   the noise of x at several multiples of s_2, the standard deviation along the second
         principal direction; it falls to 0.8 of that. Seeds 1 to 3, scores of validation pictures.
 seeds   the default, seeds 0 to 19; scores of test pictures.
 vae     a variational auto-encoder with the same layers, minibatches and pictures; the deviation of
@@ -44,7 +44,7 @@ SETS = ("digits", "mnist", "photographs", "fashion-mnist", "kmnist", "emnist-let
 HIDDEN, BATCH, MINIBATCHES, ROWS, SAMPLES = (300, 50), 100, 1_000, 10_000, 10_000
 MULTIPLES = (0.065, 0.13, 0.18, 0.26, 0.37, 0.52, 1.04)  # of s_2
 SIGMAS = [float(f"{s:.2g}") for s in np.geomspace(0.05, 0.4, 13)]
-DEVIATIONS = (None, 0.1, 0.2, 0.3, 0.4, 0.5)  # None: learnt
+DEVIATIONS = (None, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)  # None: learnt
 PATCH, PATCHES = 12, {"train": 10_000, "valid": 2_000, "test": 2_000}
 ENDS = {"train": (0, 0.6), "valid": (0.6, 0.8), "test": (0.8, 1)}  # parts of a photograph's width
 PART_SEEDS = {"noise": range(1, 4), "seeds": range(20), "vae": range(5)}
