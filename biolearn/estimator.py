@@ -407,8 +407,9 @@ def _go_on(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model]:
             f"hidden={estimator.hidden!r}, units={estimator.units!r} were set since; `fit` starts anew."
         )
     config = _config(estimator).for_model(model)
-    if estimator.noise is None:
-        config = replace(config, noise=estimator.noise_, noise_end=None)
+    if estimator.noise is None:  # pickles of before have no `noise_`
+        noise = getattr(estimator, "noise_", config.noise)
+        config = replace(config, noise=noise, noise_end=None)
     return config, model
 
 # %% ../nbs/15_estimator.ipynb #15a0c004
@@ -530,7 +531,7 @@ def _save(estimator: "DeepDAE", path: str | Path) -> None:
     if not isinstance(estimator.random_state, (int, np.integer)):
         params["random_state"] = None
     names = estimator.__dict__.get("feature_names_in_")
-    fitted = {name: getattr(estimator, name) for name in _SAVED}
+    fitted = {name: getattr(estimator, name) for name in _SAVED if hasattr(estimator, name)}
     feature_names = None if names is None else list(names)
     notes = {"params": params, "fitted": fitted, "feature_names": feature_names}
     save_model(path, estimator.model_, **as_plain(notes))
@@ -546,8 +547,8 @@ def _load(kind: type[_Fitted], path: str | Path, device: str) -> _Fitted:
         names = notes["feature_names"]
         estimator.seed_ = Random(fitted["seed_"]).seed
         estimator.data_range_ = DataRange(*map(float, fitted["data_range_"]))
-        usual = _config(estimator).for_model(model).noise  # of files from before `noise_`
-        estimator.noise_ = tuple(fitted.get("noise_", usual))
+        before = estimator.noise or TrainConfig().for_model(model).noise  # files without `noise_`
+        estimator.noise_ = tuple(fitted.get("noise_", before))
         estimator._rows = int(fitted["_rows"])
         estimator._take(model, list(fitted["history_"]))
     except (AttributeError, KeyError, TypeError, ValueError) as e:
@@ -583,7 +584,8 @@ class DeepDAE(_Settings):
     noise, noise_end
         The corruption of each layer, x first, at the first and the last step of `fit`: Gaussian
         standard deviations, or 'spikes'. None: on x the `starting_noise` of the first data (0.5 for
-        MNIST), falling to 0.8 of that, and in the other layers as in `TrainConfig`.
+        the training digits of MNIST), falling to 0.8 of that, and in the other layers as in
+        `TrainConfig`. With `noise` alone the noise stays; `noise_end` alone is refused.
     rate_f, rate_g
         The learning rates of f_1, ..., f_M and g_1, ..., g_M; None as in `TrainConfig`.
     optimizer
@@ -630,7 +632,8 @@ class DeepDAE(_Settings):
         """One pass of TRAIN over the rows of `X` (n, n_features), in minibatches; `y` is ignored.
         What the optimiser remembers is kept from call to call.
 
-        The end is not known, so there is no schedule: rates and noise stay as they begin. The top
+        The end is not known, so there is no schedule: rates and noise stay as they begin, and noise
+        that is found is found from the rows of the first call, which should be some hundreds. The top
         prior follows the last 10,000 rows or so. A call that fails leaves the estimator as it was.
         """
         return _partial_fit(self, X)

@@ -187,6 +187,25 @@ def test_what_learns_on_keeps_the_noise_of_the_first_data(x, tmp_path, monkeypat
         assert used.pop().noise == stream.noise_ == loaded.noise_
 
 
+def test_a_first_call_with_rows_that_do_not_differ_keeps_the_usual_noise(x):
+    assert small(noise=None).partial_fit(x[:1]).noise_ == (0.5, 0.1, "spikes")
+    assert small(noise=None).fit(np.ones((30, 4))).noise_[0] == 0.5
+
+
+def test_what_is_set_after_fit_does_not_stand_in_the_way_of_load(x, tmp_path):
+    mine = small(noise=None).fit(x).set_params(hidden=(5, 4, 3), noise=(0.1,))
+    mine.save(tmp_path / "m.safetensors")
+    assert DeepDAE.load(tmp_path / "m.safetensors").noise_ == mine.noise_
+
+
+def test_a_pickle_from_before_the_noise_was_found_learns_on_and_is_saved(x, tmp_path):
+    old = small(noise=None).fit(x)
+    del old.noise_
+    old.partial_fit(x)
+    old.save(tmp_path / "old.safetensors")
+    assert DeepDAE.load(tmp_path / "old.safetensors").noise_ == (0.5, 0.1, "spikes")
+
+
 def test_a_file_from_before_the_noise_was_found_says_what_was_used(x, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_SAVED", ("seed_", "data_range_", "history_", "_rows"))
     path = tmp_path / "old.safetensors"

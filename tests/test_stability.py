@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import biolearn.theory.stability as stability
 from biolearn.core.inference import Inference
 from biolearn.core.layers import Dense, LayerPair
 from biolearn.core.learning import TrainConfig, fit
@@ -317,6 +318,8 @@ def test_where_there_are_no_two_directions(x, s_1, recwarn):
 def test_the_noise_is_a_part_of_the_second_spread_and_at_least_a_little_of_the_first():
     assert starting_noise(spread(np.array([3.0, 1.2, 0.4]))) == 0.31  # 0.312
     assert starting_noise(spread(np.array([3.0, 0.2]))) == 0.09  # brightness alone, nearly
+    assert starting_noise(spread(np.array([2.0]))) == 0.52  # one direction is all there is
+    assert starting_noise(np.ones((5, 3))) == 0
 
 
 def test_many_rows_are_looked_at_evenly():
@@ -324,10 +327,20 @@ def test_many_rows_are_looked_at_evenly():
     assert principal_spread(np.concatenate([dark, bright]))[0] == pytest.approx(0.5**0.5, rel=1e-3)
 
 
+def test_wide_rows_are_thinned_out_before_they_are_copied(monkeypatch):
+    copied = []
+    monkeypatch.setattr(stability, "to_numpy", lambda rows: copied.append(rows.shape) or rows[:3])
+    principal_spread(np.broadcast_to(np.float32(0), (9_000, 2**16)))
+    ((n, n_0),) = copied
+    assert n * n_0 <= 2**26 < 2 * n * n_0
+
+
 def test_noise_is_suited_at_both_ends_and_the_other_layers_keep_theirs():
     x = spread(np.array([3.0, 1.2, 0.4]))
     config = suit_noise(TrainConfig(epochs=3).for_layers(2), x)
     assert config.noise == (0.31, 0.1, "spikes") and config.noise_end == (0.25, 0.1, "spikes")
     assert config.epochs == 3
+    usual = TrainConfig().for_layers(2)
+    assert suit_noise(usual, np.ones((5, 3))) == usual  # nothing to suit
     with pytest.raises(ValueError, match="for_layers"):
         suit_noise(TrainConfig(), x)

@@ -239,6 +239,7 @@ def test_a_measure_that_no_other_process_can_read_says_so(tmp_path):
     records = study({"a": {}}, range(2), measure, tmp_path / "s", work=two)
     for record in records:
         assert "un-serialize" in record["error"] and "memory" not in record["error"]
+        assert "No module named 'there_is_no_such_module'" in record["error"]
 
 
 def test_ctrl_c_ends_the_study_and_not_a_trial(tmp_path):

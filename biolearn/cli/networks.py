@@ -342,7 +342,8 @@ def _recipe_options(parser):
     parser.add_argument(
         "--profile",
         choices=TRAINED,
-        help="whose recipe and widths: quick or paper (default: quick; with --data, by the size of the pictures)",
+        help="whose recipe and widths: quick or paper (default: quick; with --data, by the size of "
+        "the pictures, and then with noise that suits them)",
     )
     parser.add_argument(
         "--epochs",
@@ -405,12 +406,11 @@ def _nearest_profile(n_0):
 
 
 def _suited(profile, data):
-    "`profile` with the noise that suits the training pictures of `data`."
+    "`profile` with the noise that suits the training pictures of `data`, and words about it."
     recipe = suit_noise(profile.recipe, data.train)
     ends = {"noise": recipe.noise, "noise_end": recipe.noise_end}
     first, last = (noise[0] for noise in ends.values())
-    note(f"noise on the pixels {first} falling to {last}, which suits these pictures")
-    return get_profile(profile, ends)
+    return get_profile(profile, ends), f", noise on the pixels {first} falling to {last}"
 
 
 def _threads(profile):
@@ -504,13 +504,12 @@ def _train_on(asked):
     profile = _profile_asked(
         asked, get_profile(asked.profile or _nearest_profile(data.train.shape[1]))
     )
-    if not asked.profile:
-        profile = _suited(profile, data)
+    profile, noise = (profile, "") if asked.profile else _suited(profile, data)
     notes = _all_notes(asked, profile, data)
     if seems_done and not asked.force:
         history = [_last_epoch(target.path, notes)]
     else:
-        note(f"recipe of the profile {profile.name}")
+        note(f"recipe of the profile {profile.name}{noise}")
         rng = Random(asked.seed, use_device(asked.device))
         model, history = _taught(profile, data, rng, checkpoint)
         with target.writing(f", and need not train again: its state is in {checkpoint}") as part:

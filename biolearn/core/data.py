@@ -367,14 +367,11 @@ def _fault(source, wanted, found, array):
     """What is wrong with a file that is not `wanted`: it holds `array`, and its contents and the
     file itself have the two SHA-256 `found`.
     """
-    same = [
-        f"{file} of {other.title}"
-        for other in _SOURCES.values()
-        for file, (known, _) in other.files.items()
-        if known in found
-    ]
-    if same:
-        return f"mislabelled: this is {same[0]}, not {wanted} of {source.title}."
+    for other in _SOURCES.values():
+        for file in (file for file, (known, _) in other.files.items() if known in found):
+            advice = "" if other is source else " Each set needs a folder of its own."
+            this = f"mislabelled: this is {file} of {other.title}"
+            return f"{this}, not {wanted} of {source.title}.{advice}"
     return (
         f"not the {wanted} of {source.title}: an array of {' x '.join(map(str, array.shape))} "
         f"{array.dtype} whose {('contents have', 'file has')[source.packed]} SHA-256 "
@@ -600,7 +597,7 @@ def _obtain(source, wanted, places, mirrors):
             return _verified(found, source, wanted)
         except DataError as error:
             raise DataError(
-                f"{error} Replace this file by a good copy, or delete it to have it looked for elsewhere."
+                f"{error} Replace this file by a good copy, or move it away to have it looked for elsewhere."
             ) from error
     folder = places[-1][1] and places[-1][1] / source.name
     array = _from_mirrors(source, wanted, mirrors, folder, reasons) if folder else None
@@ -776,7 +773,7 @@ DATASETS = ("digits", "mnist-small", *_SOURCES)
 def load_dataset(name: str, path: str | Path | None = None) -> Dataset:
     """The `Dataset` called `name`: 'digits' (`load_digits`) or 'mnist-small' (`load_mnist_small`),
     for neither of which anything is downloaded; 'mnist' (`load_mnist(path)`); 'fashion-mnist'
-    (clothes) or 'kmnist' (Japanese letters), both split like MNIST; or 'emnist-letters' (104,000
+    (clothes) or 'kmnist' (Japanese characters), both split like MNIST; or 'emnist-letters' (104,000
     train, 20,800 valid, 20,800 test letters, upright, labels 0 for A to 25 for Z).
 
     The files of the last three are looked for, packed as they were published, in the folder `path`,

@@ -141,7 +141,7 @@ class DivergenceError(ArithmeticError):
 
 _STEADY = (
     "f chases the activity that inference pushes up along f(x) - f(g(h)). What holds "
-    "it: more noise on x (e.g. 0.5), "
+    "it: more noise on x (half as much again), "
     "moderate noise on h_1 (0.1 or less), smaller rate_f relative to rate_g, smaller "
     "delta, or larger alpha."
 )

@@ -212,6 +212,12 @@ class Work:
 _DIED = "its process died (was there enough memory?)"
 
 
+def _in_words(error):
+    "An error, with the last line of its cause."
+    cause = str(error.__cause__ or "").strip('"\n').splitlines()[-1:]
+    return " ".join([str(error), *cause])
+
+
 def _serve(master):
     "Leave Ctrl-C to the process `master`, which ends this one; and end if it is killed itself."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -235,7 +241,7 @@ class _Processes:
             self.free.put(None)  # a process that has not been started yet
 
     def perform(self, task: _Task) -> dict[str, Any] | None:
-        "Perform a trial in the next free process; a process that dies is a failure of the trial."
+        "Perform a trial in the next free process; one that dies or cannot read it is its failure."
         from concurrent.futures.process import BrokenProcessPool  # a browser's tab has none
 
         from joblib.externals import loky
@@ -252,7 +258,7 @@ class _Processes:
             self.all.discard(process)
             process = None
             died = isinstance(error, loky.process_executor.TerminatedWorkerError)
-            return task.record(start, {"error": _DIED if died else str(error)})
+            return task.record(start, {"error": _DIED if died else _in_words(error)})
         finally:
             self.free.put(process)
 

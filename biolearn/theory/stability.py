@@ -192,15 +192,17 @@ _LOOKED_AT = 10_000  # rows
 
 
 def principal_spread(x: Array) -> tuple[float, float]:
-    """The standard deviations (s_1, s_2) of the rows of `x` (n, n_0) along their two largest
-    principal directions; 0 for a direction that there is not.
+    """The standard deviations (s_1, s_2) of the rows of `x` (n, n_0) along their first two principal
+    directions; 0 for a direction that there is not.
 
-    Of more than 10,000 rows, as many are looked at, evenly spaced.
+    Of very many numbers every second, third, ... row is looked at: at most 10,000 rows and 2^26
+    numbers (512 MiB).
     """
     from sklearn.decomposition import PCA
 
     check_array(x, "x")
-    rows = to_numpy(x[:: -(-x.shape[0] // _LOOKED_AT), :]).astype(np.float64)
+    step = max(-(-x.shape[0] // _LOOKED_AT), -(-math.prod(x.shape) // 2**26))
+    rows = to_numpy(x[::step, :]).astype(np.float64)
     n = min(2, rows.shape[0] - 1, rows.shape[1]) if np.ptp(rows, axis=0).any() else 0
     found = np.sqrt(PCA(n, random_state=0).fit(rows).explained_variance_) if n else []
     s_1, s_2 = (*map(float, found), 0.0, 0.0)[:2]
@@ -210,17 +212,23 @@ def principal_spread(x: Array) -> tuple[float, float]:
 def starting_noise(x: Array) -> float:
     """The corruption sigma_x with which TRAIN may begin on the rows of `x` (n, n_0): 0.26 s_2 of
     `principal_spread`, at least 0.03 s_1, to two digits.
+
+    Where the rows differ in one direction alone, 0.26 s_1; where they are all the same, 0.
     """
     s_1, s_2 = principal_spread(x)
-    return float(f"{max(_SHARE * s_2, _FLOOR * s_1):.2g}")
+    share = _SHARE * (s_2 if s_2 > 1e-6 * s_1 else s_1)
+    return float(f"{max(share, _FLOOR * s_1):.2g}")
 
 # %% ../../nbs/12_stability.ipynb #120a0003
 def suit_noise(config: TrainConfig, x: Array) -> TrainConfig:
     """`config`, filled in for its layers (`for_layers`), with a corruption of the pixels that suits
-    the rows of `x` (n, n_0): `starting_noise`, falling to 0.8 of it. For MNIST 0.5 and 0.4.
+    the rows of `x` (n, n_0): `starting_noise`, falling to 0.8 of it. For MNIST's training digits
+    0.5 and 0.4. Where all rows are the same, `config` keeps its noise.
     """
     if config.noise is None:
         raise ValueError("config has no noise: fill it in first, by config.for_layers.")
     first, others = starting_noise(x), config.noise[1:]
+    if not first:
+        return config
     last = float(f"{0.8 * first:.2g}")
     return replace(config, noise=(first, *others), noise_end=(last, *others))
