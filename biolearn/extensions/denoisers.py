@@ -220,7 +220,8 @@ def walk(chain: Chain, n: int, *, rng: int | Random = 0) -> Array:
 
 def _walked(chain: Chain, n: int, rng: Random) -> Array:
     "A block of pictures."
-    x = chain.mean + chain.sigmas[0] * rng.normal((n, chain.mean.shape[0]))
+    spread = math.sqrt(chain.sigmas[0] ** 2 + chain.variance)  # of pictures with the first noise
+    x = chain.mean + spread * rng.normal((n, chain.mean.shape[0]))
     for k, (sigma, lower) in enumerate(zip(chain.sigmas, (*chain.sigmas[1:], 0.0))):
         repaired, kept = chain.repair(k, x), (lower / sigma) ** 2
         fresh = lower * math.sqrt(1 - kept) * rng.normal(x.shape)
