@@ -177,7 +177,7 @@ def fit_chain(
     levels = [
         _Level(x.shape[1], how.hidden, rng.stream("level", k)) for k in range(len(how.sigmas))
     ]
-    variance = float(xp.mean(xp.var(x, axis=0)))
+    variance = max(float(xp.mean(xp.var(x, axis=0))), 1e-6)  # there may be one picture alone
     pairs = tuple(level.pair for level in levels)
     chain = Chain(how.sigmas, pairs, xp.mean(x, axis=0), variance)
     noise = [rng.stream("noise", k) for k in range(len(levels))]
@@ -221,9 +221,9 @@ def walk(chain: Chain, n: int, *, rng: int | Random = 0) -> Array:
 def _walked(chain: Chain, n: int, rng: Random) -> Array:
     "A block of pictures."
     spread = math.sqrt(chain.sigmas[0] ** 2 + chain.variance)  # of pictures with the first noise
-    x = chain.mean + spread * rng.normal((n, chain.mean.shape[0]))
+    x = chain.mean + spread * rng.stream("start").normal((n, chain.mean.shape[0]))
     for k, (sigma, lower) in enumerate(zip(chain.sigmas, (*chain.sigmas[1:], 0.0))):
         repaired, kept = chain.repair(k, x), (lower / sigma) ** 2
-        fresh = lower * math.sqrt(1 - kept) * rng.normal(x.shape)
+        fresh = lower * math.sqrt(1 - kept) * rng.stream("level", k).normal(x.shape)
         x = repaired + kept * (x - repaired) + fresh
     return x
