@@ -33,7 +33,7 @@ PARTS = {  # the parts of the book: the pages by what stands before the first _ 
     "The idea": "zero 02 03 04 05 06 07 08",
     "The idea in depth": "67 62 68 69 63 66 37 12",
     "Does it work?": "results 09 13 43 49 25 20 21 22 71 23 24 41 42",
-    "Beyond the paper": "26 72 27 28 29 30 31 32",
+    "Beyond the paper": "26 72 73 27 28 29 30 31 32",
     "Engineering": (
         "55 00 33 01 36 38 39 40 34 35 19 53 52 64 65 70 14 10 15 11 44 60 61 45 46 47 59 "
         "48 56 57 16 17 58 18 50 51"

@@ -21,10 +21,11 @@ from ..core.rng import Random, as_random
 from .supervised import hebbian_update
 from ..kernels.cuda import product
 
-# %% ../../nbs/73_denoisers.ipynb #73ch0006
+# %% ../../nbs/73_denoisers.ipynb #73ch006a
 FEEDBACK = ("learnt", "target", "exact")
+_SIGMAS = (4.0, 2.86, 2.05, 1.46, 1.05, 0.75, 0.53, 0.38, 0.27, 0.2, 0.14, 0.1)
 
-
+# %% ../../nbs/73_denoisers.ipynb #73ch0006
 @dataclass(frozen=True)
 class ChainConfig:
     """How a `Chain` learns. The defaults are for MNIST.
@@ -50,20 +51,7 @@ class ChainConfig:
         For values that cannot be meant.
     """
 
-    sigmas: tuple[float, ...] = (
-        4.0,
-        2.86,
-        2.05,
-        1.46,
-        1.05,
-        0.75,
-        0.53,
-        0.38,
-        0.27,
-        0.2,
-        0.14,
-        0.1,
-    )
+    sigmas: tuple[float, ...] = _SIGMAS
     hidden: int = 500
     steps: int = 3000
     batch_size: int = 100
@@ -73,15 +61,20 @@ class ChainConfig:
     sd: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "steps", "batch_size"):
-            check_number(getattr(self, name), name, integer=True, low=1)
-        for name in ("rate", "sd", "forget"):
-            check_number(getattr(self, name), name, low=1e-9)
-        for sigma in self.sigmas:
-            check_number(sigma, "each of sigmas", low=1e-6)
-        if not self.sigmas or list(self.sigmas) != sorted(set(self.sigmas), reverse=True):
-            raise ValueError(f"sigmas must be at least one level, falling, got {self.sigmas!r}.")
-        check_choice(self.feedback, "feedback", FEEDBACK)
+        _check_chain(self)
+
+# %% ../../nbs/73_denoisers.ipynb #73ch006b
+def _check_chain(how: ChainConfig) -> None:
+    "Refuse settings that cannot be meant."
+    for name in ("hidden", "steps", "batch_size"):
+        check_number(getattr(how, name), name, integer=True, low=1)
+    for name in ("rate", "sd", "forget"):
+        check_number(getattr(how, name), name, low=1e-9)
+    for sigma in how.sigmas:
+        check_number(sigma, "each of sigmas", low=1e-6)
+    if not how.sigmas or list(how.sigmas) != sorted(set(how.sigmas), reverse=True):
+        raise ValueError(f"sigmas must be at least one level, falling, got {how.sigmas!r}.")
+    check_choice(how.feedback, "feedback", FEEDBACK)
 
 # %% ../../nbs/73_denoisers.ipynb #73ch0008
 @dataclass(frozen=True)

@@ -51,6 +51,11 @@ STORED: dict[str, Source] = {
         "0, on test digits 0 to 4",
         (_experiment("parzen_map --test 0-4 --judge 0-4 --out {at}"),),
     ),
+    "fig16_search": Source(
+        "search.json",
+        "0, on test digits 0 to 4",
+        (_experiment("search --test 0-4 --out {at}"),),
+    ),
 }
 
 # %% ../../nbs/59_measurements.ipynb #8633f3b6
