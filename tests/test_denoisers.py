@@ -54,8 +54,8 @@ def test_the_exact_move_is_the_gradient_of_the_log_probability(x):
         a = g(h)
         return float((x[:1] * a - np.logaddexp(0, a)).sum())
 
-    surprise = x[:1] - 1 / (1 + np.exp(-g(h)))
-    move = denoisers._move(level, h, surprise, (x[:1], x[:1]), replace(SMALL, feedback="exact"))
+    made, how = 1 / (1 + np.exp(-g(h))), replace(SMALL, feedback="exact")
+    move = denoisers._move(level, h, x[:1], made, lambda picture: picture, how)
     for i in range(12):
         e = np.zeros((1, 12))
         e[0, i] = 1e-5
@@ -67,7 +67,7 @@ def test_learnt_feedback_points_where_the_transposed_weights_would(x):
     h = np.random.default_rng(0).random((100, 12), dtype=np.float32)
     surprise = np.random.default_rng(1).normal(size=(100, 64)).astype(np.float32)
     for _ in range(1000):
-        move = denoisers._move(level, h, surprise, (x[:100], x[:100]), how)
+        move = denoisers._move(level, h, surprise, 0 * surprise, lambda picture: picture, how)
     exact = surprise @ level.pair.g.W.T
     assert angle(move, exact).mean() < 15
     np.testing.assert_array_equal(level.pair.g.W, level_of(x).pair.g.W)  # it only observes

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mnist_counts import TEST_DIGITS
 
 from biolearn.core.files import as_plain
 from biolearn.core.generation import decode
@@ -219,18 +220,6 @@ def test_the_table_is_printed_with_mean_and_standard_deviation():
 
 
 TABLE = read_table(forgetting.PAPER / "forgetting.json")
-OF_EACH = (
-    980,
-    1135,
-    1032,
-    1010,
-    982,
-    892,
-    958,
-    1028,
-    974,
-    1009,
-)  # MNIST's test digits, classes 0-9
 
 
 def test_the_stored_verdict_is_that_of_today():
@@ -241,7 +230,7 @@ def test_the_stored_verdict_is_that_of_today():
 @pytest.mark.parametrize("way", [way for way in forgetting.WAYS if way in TABLE])
 def test_the_stored_numbers_add_up(way):
     for found in TABLE[way].values():
-        whole = np.average(found["of each class"], weights=OF_EACH)
+        whole = np.average(found["of each class"], weights=TEST_DIGITS)
         assert found["accuracy"] == found["after each task"][-1] == pytest.approx(whole, abs=1e-3)
         assert len(found["after each task"]) == (1 if way == "all at once" else 5)
         assert not found["revision"]["dirty"]

@@ -6,9 +6,11 @@
 __all__ = ['FEEDBACK', 'ChainConfig', 'Chain', 'fit_chain', 'walk']
 
 # %% ../../nbs/73_denoisers.ipynb #73ch0004
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from ..core.arrays import Array, array_namespace, check_array, check_choice, check_number
 from ..core.data import minibatches
@@ -119,30 +121,30 @@ class _Level:
 
 # %% ../../nbs/73_denoisers.ipynb #73ch0011
 def _move(
-    level: _Level, h: Array, surprise: Array, ends: tuple[Array, Array], how: ChainConfig
+    level: _Level, h: Array, x: Array, made: Array, read: Callable[[Array], Array], how: ChainConfig
 ) -> Array:
-    """Where the E-step moves `h`, which made the potentials miss the picture by `surprise`; `ends`
-    are the clean picture and the one that the pair makes, as it reads them.
+    """Where the E-step moves `h`, of which the pair has `made` a picture in place of `x`; `read`
+    makes of a picture what the pair sees.
     """
     f, g = level.pair.f, level.pair.g
     if how.feedback == "target":
-        return f(ends[0]) - f(ends[1])
+        return f(read(x)) - f(read(made))
     if how.feedback == "exact":
-        return exact_gradient(level.pair, g(h) + surprise, h)
+        return exact_gradient(level.pair, g(h) + (x - made), h)
     hebbian_update(level.B, g, h, rate=how.forget, sd=how.sd, rng=level.rng)
-    return product(surprise, level.B.W)
+    return product(x - made, level.B.W)
 
 
 def _learn(
     level: _Level, chain: Chain, k: int, x: Array, noisy: Array, how: ChainConfig, t: int
 ) -> Array:
     "E-step and M-step of level `k` on pictures `x` and `noisy`; returns the loss of g before, 0-d."
-    f, g = level.pair.f, level.pair.g
-    noisy = chain.read(k, noisy)
+    f, g, read = level.pair.f, level.pair.g, partial(chain.read, k)
+    noisy = read(noisy)
     h = f(noisy)
     a = g(h)
     made = sigmoid(a)
-    h_moved = h + _move(level, h, x - made, (chain.read(k, x), chain.read(k, made)), how)
+    h_moved = h + _move(level, h, x, made, read, how)
     rate, (m_f, m_g) = how.rate * (1 - (t - 1) / how.steps), level.memories
     local_step(f, m_f, noisy, h_moved, optimizer="adam", rate=rate, t=t)
     return local_step(g, m_g, h, a + (x - made), optimizer="adam", rate=rate, t=t)
@@ -176,7 +178,7 @@ def fit_chain(
     noise = [rng.stream("noise", k) for k in range(len(levels))]
     lost: list[list[Array]] = [[] for _ in levels]
     with progress_bar(how.steps, "levels of noise", progress) as bar:
-        for t, batch in enumerate(_endless(x, how, rng), 1):
+        for t, batch in zip(range(1, how.steps + 1), _endless(x, how, rng)):
             for k, level in enumerate(levels):
                 noisy = corrupt(batch, how.sigmas[k], rng=noise[k])
                 lost[k].append(_learn(level, chain, k, batch, noisy, how, t))
@@ -185,14 +187,9 @@ def fit_chain(
 
 # %% ../../nbs/73_denoisers.ipynb #73ch0014
 def _endless(x: Array, how: ChainConfig, rng: Random) -> Iterator[Array]:
-    "`how.steps` minibatches of `x`, from one pass after another."
-    left, epoch = how.steps, 0
-    while left:
-        for batch in minibatches(x, how.batch_size, rng=rng.stream("epoch", epoch)):
-            if left:
-                yield batch
-                left -= 1
-        epoch += 1
+    "Minibatches of `x`, from one pass after another."
+    for epoch in itertools.count():
+        yield from minibatches(x, how.batch_size, rng=rng.stream("epoch", epoch))
 
 
 def _hundreds(losses: list[Array]) -> list[float]:
