@@ -373,15 +373,16 @@ def _random(estimator: _Settings, like: Array, random_state: Any = None) -> Rand
     )
 
 # %% ../nbs/15_estimator.ipynb #ec10a041
-def _start(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model, Path | None]:
-    """Forget what was learnt; the config, a new network for the rows of `X`, and the folder of
-    this fit's checkpoints, if there is one.
+def _start(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model, Array, Path | None]:
+    """Forget what was learnt; the config, a new network for the rows of `X`, these as the visible
+    units have them, and the folder of this fit's checkpoints, if there is one.
     """
     units = _check_layers(estimator.hidden, estimator.units)
     config = _config(estimator).for_layers(len(estimator.hidden), units[-1])
     data_range, seed = _data_range(X, estimator.data_range, units[0]), _seed(estimator.random_state)
+    x = data_range.inside(X, "float32")
     if estimator.noise is None:
-        config = suit_noise(config, data_range.inside(X, "float32"))
+        config = suit_noise(config, x)
     folder = None
     if estimator.checkpoint is not None:
         known = None if estimator.random_state is None else seed
@@ -394,11 +395,13 @@ def _start(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model, Path | N
         estimator.__dict__.pop(name, None)
     estimator.seed_, estimator.data_range_, estimator.noise_ = seed, data_range, config.noise or ()
     estimator._rows = 0
-    return config, model, folder
+    return config, model, x, folder
 
 # %% ../nbs/15_estimator.ipynb #7b6a54d7
-def _go_on(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model]:
-    "The config and the network to go on with. ValueError if the layers were set anew."
+def _go_on(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model, Array]:
+    """The config and the network to go on with, and the rows of `X` as its visible units have them.
+    ValueError if the layers were set anew.
+    """
     model, units = estimator.model_, _check_layers(estimator.hidden, estimator.units)
     _data_range(X, estimator.data_range_, model.units[0])
     if (model.sizes[1:], model.units) != (tuple(estimator.hidden), units):
@@ -410,7 +413,7 @@ def _go_on(estimator: _Settings, X: Array) -> tuple[TrainConfig, Model]:
     if estimator.noise is None:  # pickles of before have no `noise_`
         noise = getattr(estimator, "noise_", config.noise)
         config = replace(config, noise=noise, noise_end=None)
-    return config, model
+    return config, model, estimator.data_range_.inside(X, "float32")
 
 # %% ../nbs/15_estimator.ipynb #15a0c004
 def _keep(estimator: "DeepDAE", model: Model, history: History) -> None:
@@ -423,11 +426,11 @@ def _keep(estimator: "DeepDAE", model: Model, history: History) -> None:
 def _fit(estimator: _Fitted, X: Array) -> _Fitted:
     "`DeepDAE.fit`: TRAIN on the rows of `X`, from new weights."
     X = _checked(estimator, X, reset=True)
-    config, model, folder = _start(estimator, X)
+    config, model, x, folder = _start(estimator, X)
     try:
         model, history = fit(
             model,
-            estimator.data_range_.inside(X, "float32"),
+            x,
             config,
             rng=_random(estimator, X).stream("train"),
             progress=bool(estimator.verbose),
@@ -446,9 +449,9 @@ def _partial_fit(estimator: _Fitted, X: Array) -> _Fitted:
     "`DeepDAE.partial_fit`: one pass of TRAIN over the rows of `X`."
     new = not hasattr(estimator, "model_")
     X = _checked(estimator, X, reset=new)
-    config, model = _start(estimator, X)[:2] if new else _go_on(estimator, X)
+    config, model, x = _start(estimator, X)[:3] if new else _go_on(estimator, X)
     history: History = [] if new else estimator.history_
-    config, x, epoch = config.at(0), estimator.data_range_.inside(X, "float32"), len(history)
+    config, epoch = config.at(0), len(history)
     first = x[: min(config.batch_size, x.shape[0]), :]
     stream = _stream_for(model, first, config, estimator._rows, estimator.__dict__.get("_stream"))
     losses = _pass(stream, x, config, _random(estimator, X).stream("partial", epoch), epoch)
