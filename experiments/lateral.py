@@ -1,9 +1,9 @@
 """What lateral synapses in the top layer are worth at the paper's scale (nbs/30_lateral.ipynb).
 
-    python -m experiments.lateral --seeds 7-8
+    python -m experiments.lateral --seeds 7-11
         train the network of each seed (7 minutes), measure it (2 minutes), into
         figures/paper/biology/lateral.json
-    python -m experiments.lateral --seeds 7-8 --runs FOLDER
+    python -m experiments.lateral --seeds 7-11 --runs FOLDER
         take the networks trained in FOLDER/paper-seed<seed>-...
 
 Eight sets of 5,000 pictures by the same network, which differ in how h_2 is drawn, and one in what
@@ -66,7 +66,7 @@ def finish(table):
 
 def main(argv=None):
     out = PAPER / "biology" / "lateral.json"
-    asked = command_line("lateral", __doc__, out, seeds="7-8", runs=True).parse_args(argv)
+    asked = command_line("lateral", __doc__, out, seeds="7-11", runs=True).parse_args(argv)
     return int(
         0
         < extend_table(

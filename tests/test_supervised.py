@@ -11,7 +11,7 @@ from biolearn.core.arrays import Backend
 from biolearn.core.generation import inpaint
 from biolearn.core.inference import Inference, infer
 from biolearn.core.layers import Dense, LayerPair
-from biolearn.core.learning import TrainConfig, copy_model, fit
+from biolearn.core.learning import TrainConfig, copy_model, fit, new_train_state, train_step
 from biolearn.core.model import Model, encode, init_model
 from biolearn.core.rng import Random
 from biolearn.extensions.langevin import LangevinInference
@@ -327,3 +327,78 @@ def test_a_projection_that_learns_keeps_no_checkpoint(tmp_path):
             projection=feedback.learn,
             checkpoint=tmp_path,
         )
+
+
+def one_step(presynaptic, push=transported, move=1.0):
+    "What one step of SGD at rate 1 takes off the weights of f, and the network before it, in float64."
+    wide = lambda d: Dense(d.W.astype(float), d.b.astype(float), d.unit)
+    model = Model(tuple(LayerPair(wide(p.f), wide(p.g)) for p in network().pairs), None)
+    x, y = (a.astype(float) for a in some())
+    config = TrainConfig(
+        noise=(0.0,) * 4,
+        rate_f=(1.0,) * 3,
+        rate_g=(1.0,) * 3,
+        optimizer="sgd",
+        presynaptic=presynaptic,
+    )
+    labels = ClampedLabels(push, move, move, competing=True, inference=Inference(n_steps=0))
+    state = new_train_state(model, "sgd")
+    noise = [Random(0).stream(k) for k in range(4)]
+    train_step(state, np.hstack([x, y]), config, rngs=noise, inference=labels)
+    steps = [p.f.W - q.f.W for p, q in zip(model.pairs, state.model.pairs)]
+    return steps, model, x, y
+
+
+def slopes_of_cross_entropy(model, x, y, k, step=1e-5):
+    "The gradient of the mean cross-entropy in W of f_{k+1}, by central differences."
+
+    def loss():
+        a = encode(model, x)[-1]
+        return np.mean(np.log(np.exp(a).sum(1)) - (a * y).sum(1))
+
+    W = model.pairs[k].f.W
+    found = np.empty_like(W)
+    for i in np.ndindex(W.shape):
+        W[i] += step
+        above = loss()
+        W[i] -= 2 * step
+        found[i] = (above - loss()) / (2 * step)
+        W[i] += step
+    return found
+
+
+def test_from_the_states_before_the_move_all_m_steps_are_the_gradient():
+    steps, model, x, y = one_step("feedforward")
+    for k, made in enumerate(steps):
+        np.testing.assert_allclose(made, slopes_of_cross_entropy(model, x, y, k), atol=1e-9)
+
+
+def test_from_the_moved_states_they_are_not():
+    "Algorithm 2 takes J Jᵀ times the move off the error; only the first map sees an unmoved input."
+    steps, model, x, y = one_step("inferred")
+    off = [
+        np.linalg.norm(made - slope) / np.linalg.norm(slope)
+        for k, made in enumerate(steps)
+        for slope in [slopes_of_cross_entropy(model, x, y, k)]
+    ]
+    assert off[0] < 1e-8 < 0.05 < min(off[1:])
+
+
+def test_before_the_move_the_direction_of_learning_does_not_hang_on_its_size():
+    "A tenth of the push in two layers: the same step in f_3, a tenth in f_2, a hundredth in f_1."
+    (whole, *_), (tenth, *_) = one_step("feedforward"), one_step("feedforward", move=0.1)
+    for k, share in enumerate((0.01, 0.1, 1.0)):
+        np.testing.assert_allclose(tenth[k], share * whole[k], rtol=1e-9)
+
+
+def test_without_a_move_both_ways_are_one():
+    "Without a push only f_3 has an error; what f learns from is then the same state."
+    still = lambda model, k, above, h: 0.0
+    (inferred, *_), (before, *_) = one_step("inferred", still), one_step("feedforward", still)
+    for a, b in zip(inferred, before):
+        np.testing.assert_allclose(a, b, atol=1e-14)
+
+
+def test_an_unknown_presynaptic_state_is_refused():
+    with pytest.raises(ValueError, match="presynaptic must be one of 'inferred', 'feedforward'"):
+        TrainConfig(presynaptic="after")

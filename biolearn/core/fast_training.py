@@ -70,7 +70,10 @@ class _RecordedStep:
     def _job(self):
         same = replace(self.state, t=None)  # no number of the step is recorded
         now = SimpleNamespace(
-            optimizer=self.config.optimizer, rates=self.numbers.rates, noise=self.numbers.noise
+            optimizer=self.config.optimizer,
+            presynaptic=self.config.presynaptic,
+            rates=self.numbers.rates,
+            noise=self.numbers.noise,
         )
         return self.launched(same, self.room, now)
 

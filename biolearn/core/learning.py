@@ -76,13 +76,14 @@ class PaperSettings:
     n_steps: int = 15
     delta: float = 0.1
     alpha: float = 0.001
+    presynaptic: str = field(default="inferred", kw_only=True, metadata={"later": True})
 
 # %% ../../nbs/07_learning.ipynb #1606a00a
 @dataclass(frozen=True)
 class TrainConfig(PaperSettings):
     """The settings of TRAIN (Algorithm 2).
 
-    The paper gives the first five and is silent about the others. Where those are left out (None),
+    The paper gives the first five and `presynaptic`, and is silent about the others. Where those are left out (None),
     they are what was found for MNIST, for any number of layers: `for_model` fills them in.
     Raises TypeError or ValueError for settings that cannot be meant.
 
@@ -105,6 +106,10 @@ class TrainConfig(PaperSettings):
         Whether the rates fall linearly to 0.
     direction
         'target', the step of Eq. 12, or 'exact', the gradient of Eq. 8, a diagnostic.
+    presynaptic
+        Which states of the layer below f learns from: 'inferred', those after inference
+        (Algorithm 2), or 'feedforward', those before it (Eq. 1: what came before, times the change
+        that follows; page 26).
     precision
         Of the matrix products of inference: 'float32', or 'mixed', faster on processors with
         bfloat16 (`MixedInference`; not in the paper).
@@ -278,15 +283,18 @@ def em_step(
 ) -> tuple[list[Array], list[Array]]:
     """E, corrupt, M for the minibatch `x`; rewrites the weights and memories of `state`.
 
-    `now` has the noise, the rates and the optimizer of this step. Returns the layers after
-    inference, and the loss of f_1, g_1, f_2, ...
+    `now` has the noise, the rates, the optimizer and the presynaptic states of this step. Returns
+    the layers after inference, and the loss of f_1, g_1, f_2, ...
     """
-
     h = infer(state.model, x, threads=threads)  # E-step
-    noisy = threads.map(lambda layer, sd, rng: corrupt(layer, sd, rng=rng), h, now.noise, rngs)
+    corrupted = lambda layers: threads.map(
+        lambda layer, sd, rng: corrupt(layer, sd, rng=rng), layers, now.noise, rngs
+    )
+    noisy = corrupted(h)
+    seen = noisy if now.presynaptic == "inferred" else corrupted(encode(state.model, h[0]))
     maps = []
     for k, pair in enumerate(state.model.pairs):
-        maps += [(pair.f, noisy[k], h[k + 1]), (pair.g, noisy[k + 1], h[k])]
+        maps += [(pair.f, seen[k], h[k + 1]), (pair.g, noisy[k + 1], h[k])]
     learn = lambda ends, memory, rate: local_step(
         ends[0], memory, *ends[1:], optimizer=now.optimizer, rate=rate, t=state.t
     )
@@ -513,6 +521,12 @@ def fit(  # noqa: PLR0913  # the face of training: what is not said keeps the pa
 
 # %% ../../nbs/07_learning.ipynb #fbb50556
 _PER_LAYER = ("noise", "noise_end", "rate_f", "rate_g")
+_CHOICES = {
+    "optimizer": tuple(OPTIMIZERS),
+    "direction": ("target", "exact"),
+    "presynaptic": ("inferred", "feedforward"),
+    "precision": ("float32", "mixed"),
+}
 
 
 def _check_config(config):
@@ -529,13 +543,12 @@ def _check_config(config):
     for rate in (config.rate_f or ()) + (config.rate_g or ()):
         check_number(rate, "learning rate", low=0)
     _check_noise(config)
-    check_choice(config.optimizer, "optimizer", tuple(OPTIMIZERS))
-    check_choice(config.direction, "direction", ("target", "exact"))
-    check_choice(config.precision, "precision", ("float32", "mixed"))
+    for name, choices in _CHOICES.items():
+        check_choice(getattr(config, name), name, choices)
     if (config.direction, config.precision) == ("exact", "mixed"):
         raise ValueError("direction='exact' is computed in float32: leave precision at 'float32'.")
 
-
+# %% ../../nbs/07_learning.ipynb #fbb50557
 def _per_layer(name, value):
     "One entry for each layer, as a tuple of Python's numbers and words."
     if isinstance(value, str) or not hasattr(value, "__iter__"):
