@@ -1,23 +1,28 @@
 """What it costs to train without a clock, with noise in inference, or with spikes
-(nbs/32_asynchronous.ipynb): figures/paper/biology/training.json.
+(nbs/32_asynchronous.ipynb), and with other numbers of hidden layers (nbs/66_target_in_depth.ipynb):
+figures/paper/biology/training.json.
 
     python -m experiments.training --seeds 0-4
 
 What is there is not measured again.
 
 The networks and the digits are those of `experiments.dale`: 784-300-50, the paper's recipe, 10,000
-digits for 6 epochs, 600 minibatches. Only the inference that finds the targets differs; what is
-measured is always measured by INFERENCE and GENERATE as the paper has them.
+digits for 6 epochs, 600 minibatches. Only the inference that finds the targets differs, or the
+hidden layers, or the states of the layer below that f learns from; what is measured is always
+measured by INFERENCE and GENERATE as the paper has them. The angles are means over the first 1,000
+validation digits, after inference, between the target step of Eq. 12 for each pair and the exact
+gradient.
 
-THE RULE, that of `experiments.dale`, before any of these was measured: a way of inference COSTS
-NOTHING in training if the mean over seeds of GENERATE's Parzen score lies within ten nats of that
+THE RULE, that of `experiments.dale`, before any of these was measured: a way COSTS NOTHING in
+training if the mean over seeds of GENERATE's Parzen score lies within ten nats of that
 of the networks trained by Algorithm 2; it costs if it lies lower, and helps if higher.
 """
 
 import sys
-from dataclasses import replace
 
-from biolearn.core.learning import DivergenceError, fit
+from biolearn.core.inference import infer
+from biolearn.core.layers import angle, exact_gradient, target_step
+from biolearn.core.learning import DivergenceError, TrainConfig, fit
 from biolearn.core.model import init_model
 from biolearn.core.rng import Random
 from biolearn.extensions.asynchronous import AsynchronousInference
@@ -37,6 +42,11 @@ WAYS = {
     "noise, T = 1": {"temperature": 1.0},
     "noise, T = 10": {"temperature": 10.0},
     "3 spikes in a window": {"window": 3},
+    "1 hidden layer": {"hidden": (300,)},
+    "3 hidden layers": {"hidden": (300, 100, 50)},
+    "4 hidden layers": {"hidden": (300, 200, 100, 50)},
+    "4 hidden layers, slow f": {"hidden": (300, 200, 100, 50), "rate_f": (3e-4,) * 4},
+    "f learns from states before inference": {"presynaptic": "feedforward"},
 }
 
 
@@ -49,26 +59,38 @@ def inference_of(way, learn):
         return LangevinInference(sigmas=units, **way)
     if "window" in way:
         return SpikingInference(**way)
-    return AsynchronousInference(**way) if way else None
+    return AsynchronousInference(**way) if "p" in way else None
+
+
+def angles(model, x):
+    "The mean angle in degrees of each pair's target step to the exact gradient, from h_1 up."
+    h = infer(model, x)
+    return [
+        float(angle(target_step(pair, *ends), exact_gradient(pair, *ends)).mean())
+        for pair, ends in zip(model.pairs, zip(h, h[1:]))
+    ]
 
 
 def trained(trial):
     "One network trained in one way, and what it scores on the test digits."
-    data, rng, paper = mnist(), Random(trial.seed), PROFILES["paper"]
-    recipe = replace(paper.recipe, epochs=SETTINGS["epochs"])
+    data, rng, way = mnist(), Random(trial.seed), WAYS[trial.name]
+    (bottom, hidden, top), layers = PROFILES["paper"].units, way.get("hidden", SETTINGS["hidden"])
+    own = {name: way[name] for name in ("presynaptic", "rate_f") if name in way}
+    recipe = TrainConfig(SETTINGS["epochs"], **own)
     x, how = data.train[: SETTINGS["rows"]], dict(rng=rng.stream("train"), progress=False)
-    sizes = (x.shape[1], *SETTINGS["hidden"])
-    start = init_model(sizes, paper.units, rng=rng.stream("init"))
+    sizes, units = (x.shape[1], *layers), (bottom, *[hidden] * (len(layers) - 1), top)
+    start = init_model(sizes, units, rng=rng.stream("init"))
     learn = lambda inference: fit(start, x, recipe, inference=inference, **how)[0]
     try:
-        model = learn(inference_of(WAYS[trial.name], learn))
+        model = learn(inference_of(way, learn))
     except DivergenceError as e:
         return {"diverged": str(e)}
     size = Size(*(SETTINGS[name] for name in ("samples", "digits", "sigma")))
     unbound = [None] * len(model.sizes)
     scores = dict(n_completed=SETTINGS["filled"], rng=rng.stream("dale"))
     found = measure_dale(model, unbound, data, size, **scores)
-    return {key: found[key] for key in ("GENERATE", "directed", "halves", "rising")}
+    found["angles"] = angles(model, data.valid[:1000])
+    return {key: found[key] for key in ("GENERATE", "directed", "halves", "rising", "angles")}
 
 
 def finish(table):
