@@ -66,7 +66,7 @@ STORED |= {
         (
             _experiment("supervised --part rules --seeds 0-4 --out {at}"),
             _experiment("supervised --part squared --seeds 0-4 --out {at}"),
-            _experiment("supervised --part depth --seeds 0 --out {at}"),
+            _experiment("supervised --part depth --seeds 0-4 --out {at}"),
             _experiment("supervised --part names --seeds 7 --out {at}"),
         ),
     ),
