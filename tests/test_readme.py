@@ -105,7 +105,8 @@ def test_the_table_repeats_the_committed_values():
         assert f"{results['controls'][name]['mean']:.0f}" in row("Parzen, controls")
     climb = values("fig4_inference")
     assert (
-        f"{climb['mean'][0]:.2f} → {climb['mean'][20]:.2f}" in row("log p(x,h) over 20 steps")
+        f"{climb['mean'][0]:.2f} → {climb['mean'][20]:.2f}".replace("-", "−")
+        in row("log p(x,h) over 20 steps")
         and target("mean log p(x,h) rises")["holds"]
     )
     for kind, start in (("halves", "in-painting of halves"), ("random", "in-painting of random")):

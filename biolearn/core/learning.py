@@ -286,18 +286,22 @@ def em_step(
     `now` has the noise, the rates, the optimizer and the presynaptic states of this step. Returns
     the layers after inference, and the loss of f_1, g_1, f_2, ...
     """
+
+    def noisy_copy(layer, sd, rng):
+        return corrupt(layer, sd, rng=rng)
+
+    def learn(ends, memory, rate):
+        dense, inputs, targets = ends
+        how = {"optimizer": now.optimizer, "rate": rate, "t": state.t}
+        return local_step(dense, memory, inputs, targets, **how)
+
     h = infer(state.model, x, threads=threads)  # E-step
-    corrupted = lambda layers: threads.map(
-        lambda layer, sd, rng: corrupt(layer, sd, rng=rng), layers, now.noise, rngs
-    )
-    noisy = corrupted(h)
-    seen = noisy if now.presynaptic == "inferred" else corrupted(encode(state.model, h[0]))
+    noisy = seen = threads.map(noisy_copy, h, now.noise, rngs)
+    if now.presynaptic == "feedforward":
+        seen = threads.map(noisy_copy, encode(state.model, h[0]), now.noise, rngs)
     maps = []
     for k, pair in enumerate(state.model.pairs):
         maps += [(pair.f, seen[k], h[k + 1]), (pair.g, noisy[k + 1], h[k])]
-    learn = lambda ends, memory, rate: local_step(
-        ends[0], memory, *ends[1:], optimizer=now.optimizer, rate=rate, t=state.t
-    )
     return h, threads.map(learn, maps, state.optimizers, now.rates)  # M-step
 
 # %% ../../nbs/07_learning.ipynb #ad9dd228

@@ -73,7 +73,7 @@ _PROBABILITY = (
         "how good samples look",
     ),
     Headline(
-        "How much of log p(x) does the model's own inference find?",
+        "How high a bound on log p(x) does the model's own inference give?",
         "bound",
         "nats",
         1,
