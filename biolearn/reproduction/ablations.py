@@ -76,6 +76,10 @@ VARIANTS |= {
             "of Eq. 12, with the same δ."
         ),
     ),
+    "before inference": Variant(
+        lambda recipe: dict(presynaptic="feedforward"),
+        "f learns from the states before inference to those after it, as Eq. 1 has it.",
+    ),
     "sgd": Variant(
         lambda recipe: dict(optimizer="sgd", **SGD_RATES),
         "Plain stochastic gradient descent: a synapse remembers nothing but its weight.",
