@@ -479,6 +479,15 @@ def test_a_run_is_written_and_not_repeated(tmp_path, monkeypatch):
         experiment(tmp_path)
 
 
+def test_a_long_chain_is_for_the_papers_recipe_and_the_seeds_that_are_named():
+    extent, runs_of = Extent(full_seeds=(0, 2)), lambda variant: [(variant, s) for s in range(3)]
+    asked = [*runs_of("paper"), *runs_of("no noise")]
+    full = [run for run in asked if extent.level(*run) == "full"]
+    assert full == [("paper", 0), ("paper", 2)]
+    short = replace(extent, only_finite=True)
+    assert {short.level(*run) for run in asked} == {"finite"}
+
+
 def test_more_can_be_measured_later_without_training_again(tmp_path, monkeypatch):
     first = experiment(tmp_path, only_finite=True)
     assert first["level"] == "finite" and "rounds" not in first and first["finite"]

@@ -32,7 +32,7 @@ from biolearn.core.arrays import DeviceError, to_numpy, use_device
 from biolearn.core.checkpoints import read_notes, save_model
 from biolearn.core.data import load_digits, load_mnist_small, minibatches
 from biolearn.core.generation import generate, inpaint
-from biolearn.core.inference import infer
+from biolearn.core.inference import Inference, infer
 from biolearn.core.learning import DivergenceError, TrainConfig, new_train_state, train_step
 from biolearn.core.model import decode, encode, init_model, log_p_joint
 from biolearn.core.priors import fit_top_prior
@@ -293,6 +293,21 @@ def test_each_method_is_what_the_core_computes(x):
     np.testing.assert_allclose(
         mine.set_params(n_steps=0).transform(x), encode(model, x)[-1], **close
     )
+
+
+def test_steps_that_are_set_later_are_those_of_every_method(x):
+    mine, visible = small().fit(x), np.arange(64) % 3 > 0
+    model, told = mine.model_, Inference(n_steps=4, delta=0.05, alpha=0.2)
+    mine.set_params(n_steps=4, delta=0.05, alpha=0.2)
+    h = infer(model, x, told)
+    np.testing.assert_allclose(mine.transform(x), h[-1], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(mine.score_samples(x), log_p_joint(model, h), rtol=0, atol=1e-4)
+    chain = replace(told, alpha=0.3)  # GENERATE has an alpha of its own
+    drawn = generate(model, 5, inference=chain, rng=Random(3).stream("samples"))
+    assert (mine.sample(5) == drawn).all()
+    stream = Random(3).stream("inpaint")
+    filled = inpaint(model, x, visible, rounds=2, inference=told, rng=stream)
+    assert (mine.inpaint(x, visible, rounds=2) == filled).all()
 
 
 def test_missing_entries_may_be_nan(x):
@@ -689,6 +704,15 @@ def open_files(folder):
 def told(history):
     "The scalars of a history as `events` finds them."
     return {(name, e["epoch"]): value for e in history for name, value in scalars(e).items()}
+
+
+def test_scalars_have_the_numbers_of_their_pairs_and_layers():
+    epoch = dict(epoch=7, loss_f=[1.0, 2.0], loss_g=[3.0, 4.0], log_p_start=-6.0, log_p_end=-5.0)
+    assert scalars(epoch | {"rms": [0.1, 0.2, 0.3]}) == {
+        **{"loss/f_1": 1.0, "loss/f_2": 2.0, "loss/g_1": 3.0, "loss/g_2": 4.0},
+        **{"log_p/start": -6.0, "log_p/end": -5.0},
+        **{"rms/h_0": 0.1, "rms/h_1": 0.2, "rms/h_2": 0.3},
+    }
 
 
 def test_tensorboard(x, tmp_path):

@@ -10,6 +10,7 @@ import os
 import struct
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
 
@@ -420,7 +421,9 @@ def test_another_depth_takes_the_recipe_along(hidden, command):
     assert found.units == ("sigmoid", *("softplus",) * (len(widths) - 1), "sigmoid")
     recipe = read_notes("m.safetensors")["recipe"]
     middle = [0.1] * (len(widths) - 1)
-    assert recipe["noise"] == [0.22, *middle, "spikes"] and recipe["rate_f"][0] == 2e-4
+    assert recipe["noise"] == [0.22, *middle, "spikes"]
+    assert recipe["rate_f"] == [2e-4, *[6e-4] * (len(widths) - 1)]
+    assert recipe["rate_g"] == [3e-3] * len(widths)
 
 
 # ---- notes are checked before they are used ------------------------------------------------------
@@ -543,6 +546,15 @@ def test_where_a_network_was_looked_for_is_told(here, command):
     assert "there are others: quick-seed7-cpu-abc" in command("sample", "--out", "other")[2]
 
 
+@pytest.mark.parametrize("low, high", [(0, 7), (1, 20_000), (0, 2**32 - 1)])
+def test_the_first_and_the_last_number_that_a_message_names_are_taken(low, high):
+    read = main.whole_number(high, low)
+    assert [read(str(low)), read(str(high))] == [low, high]
+    for beyond in (low - 1, high + 1):
+        with pytest.raises(ArgumentTypeError, match=f"from {low} to {high} is needed"):
+            read(str(beyond))
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -632,6 +644,7 @@ def test_the_package_runs_as_a_module():
     for argv, code, said in (
         (["--version"], 0, "biolearn "),
         (["nonsense"], 2, "usage: biolearn"),
+        (["sample", "--model", "not-here.safetensors"], 1, "biolearn: there is no model file"),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "biolearn", *argv],

@@ -857,6 +857,8 @@ def test_changes_reach_profile_and_recipe_and_the_key():
         ({"alpha": 2}, "alpha"),
         ({"noise": 0.1}, "noise must be a list"),
         ({"noise": [0.1, 0.1]}, "noise"),
+        ({"rate_f": [1e-3]}, "rate_f needs 2 entries for 2 hidden layers"),
+        ({"rate_g": [1e-3]}, "rate_g needs 2 entries for 2 hidden layers"),
         ({"hidden": [20]}, "units needs 2 entries for 1 hidden layers"),
         ({"hidden": [20, 0]}, "hidden must be at least 1"),
         ({"units": ["sigmoid", "softplus", "bold"]}, "units must be one of"),

@@ -21,7 +21,8 @@ from biolearn.core import data, shipped
 from biolearn.core.checkpoints import ALGORITHM, load_model, save_model
 from biolearn.core.data import load_dataset, load_mnist_small, mnist_folder
 from biolearn.core.generation import generate
-from biolearn.core.model import encode, init_model
+from biolearn.core.inference import Inference, infer
+from biolearn.core.model import encode, init_model, log_p_joint
 from biolearn.core.rng import Random
 from biolearn.core.shipped import half_precision, load_trained, shipped_networks
 from biolearn.extensions.supervised import predict
@@ -110,6 +111,8 @@ def test_what_was_rounded_is_all_there_is():
     changed = load_trained("paper")
     changed.pairs[1].g.b[3] += 0.01
     assert not same_network(model, changed)
+    bare = replace(model, prior=None)
+    assert not same_network(model, bare) and not same_network(bare, model)
 
 
 def test_half_precision_keeps_the_prior_and_halves_the_file(tmp_path):
@@ -206,7 +209,18 @@ def test_verification_says_identical_equal_or_not(monkeypatch):
     other = init_model(network.sizes, network.units, rng=0)
     found = compare_networks("paper", network, replace(other, prior=network.prior))
     assert not found.identical and not found.holds and "NOT equal" in str(found)
-    assert Verification("paper", False, {"x": (1.0, 1.5, 0.6)}).holds
+    for shipped_score, again in ((1.0, 1.5), (1.5, 1.0)):  # better or worse, it is as far away
+        assert Verification("paper", False, {"x": (shipped_score, again, 0.6)}).holds
+        assert not Verification("paper", False, {"x": (shipped_score, again, 0.4)}).holds
+
+
+def test_the_digits_that_rise_are_told_in_per_cent():
+    model, small = load_trained("paper"), load_mnist_small()
+    found = verify.network_scores(model, small, replace(get_profile("paper"), n_samples=50))
+    settled = infer(model, small.test, Inference(n_steps=20))
+    rising = log_p_joint(model, settled) > log_p_joint(model, encode(model, small.test))
+    assert found["digits that rise (%)"] == pytest.approx(100 * np.mean(rising), abs=0.4)
+    assert rising.mean() > 0.9 and {*found, "test digits misread (%)"} == set(TOLERANCES)
 
 
 def test_verifying_trains_again_with_the_settings_that_are_told(monkeypatch):
