@@ -809,3 +809,29 @@ def test_a_missing_package_is_told_with_the_extra_that_brings_it(command, monkey
         code, printed, errors = command("info")
         assert (code, printed) == (1, "") and errors.count("\n") == 1
         assert f"needs the package {name}" in errors and f"biolearn's extra {extra})" in errors
+
+
+# ---- the commands that run the whole book --------------------------------------------------------
+
+
+def test_hours_become_seconds_and_models_stay_unless_they_are_dropped(monkeypatch, tmp_path):
+    import biolearn.cli.reproduction as commands
+
+    arrived = {}
+
+    def far_enough(name):
+        def stop(*args, **given):
+            arrived[name] = given
+            raise RuntimeError("far enough")
+
+        return stop
+
+    for name in ("reproduce", "sweep", "run_experiments"):
+        monkeypatch.setattr(commands, name, far_enough(name))
+    out = ["--out", str(tmp_path)]
+    assert main.main(["reproduce", "--cell-limit", "0.5", *out]) == 1
+    assert main.main(["sweep", "--run-limit", "0.25", *out]) == 1
+    assert arrived["reproduce"]["cell_limit"] == 1800 and arrived["sweep"]["run_limit"] == 900
+    for flags, kept in (["--drop-models"], False), ([], True):
+        assert main.main(["experiments", *flags, *out]) == 1
+        assert arrived["run_experiments"]["extent"].keep_models is kept

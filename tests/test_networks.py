@@ -22,6 +22,7 @@ import biolearn.cli.main as main
 import biolearn.cli.networks as networks
 import biolearn.core.checkpoints as checkpoints
 import biolearn.core.data as data
+import biolearn.plotting as plotting
 from biolearn.core.arrays import to_numpy
 from biolearn.core.checkpoints import load_model, read_notes, save_model
 from biolearn.core.data import DATASETS, load_digits
@@ -613,6 +614,20 @@ def test_a_picture_whose_white_is_not_255_is_told(command):
     assert code == 0 and "16 is taken for white" in errors
     made = np.asarray(Image.open("b.png"))[:, :4]
     assert np.abs(made - 255 * DIGITS[0][:, :4]).max() < 9
+
+
+@pytest.mark.parametrize(
+    "n, shown", [(1, [1]), (2, [1, 2]), (7, [1, 2, 5, 7]), (20, [1, 2, 5, 10, 20])]
+)
+def test_a_strip_ends_with_the_last_round_and_shows_it_once(n, shown, monkeypatch, tmp_path):
+    drawn = []
+    keep = lambda original, given, rounds, steps, *shape, **more: drawn.append((rounds, steps))
+    monkeypatch.setattr(plotting, "inpainting_strips", keep)
+    monkeypatch.setattr(plotting, "save_figure", lambda fig, path: None)
+    rounds = [np.full((2, 2), float(i)) for i in range(n + 1)]
+    networks._draw_strip(tmp_path / "a.png", rounds[0], rounds, np.ones((2, 2), bool))
+    ((pictures, steps),) = drawn
+    assert steps == shown and pictures[:, 0, 0].tolist() == shown
 
 
 # ---- streams that cannot show everything ---------------------------------------------------------

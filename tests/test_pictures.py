@@ -152,6 +152,26 @@ def test_transparent_corners_get_the_ground_of_the_opaque_border():
     assert ground_behind(bright, np.zeros((5, 8, 8))) in (0.0, 1.0)  # nothing to see at all
 
 
+def test_colours_in_an_array_are_as_bright_as_pillow_finds_them(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", colours)
+    grey = np.stack([np.asarray(Image.fromarray(x).convert("L")) for x in colours])
+    oracle = np.sort(grey.reshape(20, 64) / 255, axis=0)
+    found = ink(tmp_path / "x.npy", ink="bright")
+    np.testing.assert_allclose(found, oracle, rtol=0, atol=1 / 255)
+
+
+@pytest.mark.parametrize(
+    "shape, rows, columns",
+    [((4, 8), (2, 6), (0, 8)), ((8, 4), (0, 8), (2, 6)), ((2, 1), (0, 8), (2, 6))],
+)
+def test_what_is_scaled_to_fit_stands_in_the_middle(shape, rows, columns):
+    made = pictures.fit_into(np.ones(shape, np.float32), (8, 8), 0.25)
+    wanted = np.full((8, 8), 0.25)
+    wanted[slice(*rows), slice(*columns)] = 1
+    assert np.array_equal(made, wanted)
+
+
 def test_colours_in_an_array_become_grey(tmp_path):
     rgb = np.repeat(SIXTEEN[..., None], 3, axis=-1)
     alpha = np.full((30, 8, 8, 1), 16)
