@@ -224,6 +224,7 @@ QUESTIONS = {
     "alpha 0": Question("The pull from the layer above matters in training", "worse"),
     "no noise": Question("Corruption, which makes f and g denoising, is needed", "worse"),
     "exact gradient": Question("Eq. 12 is as good as the gradient it stands in for", "not better"),
+    "before inference": Question("f learns best from the states after inference", "worse"),
     "sgd": Question("The learning rule does not depend on an adaptive optimiser", "not worse"),
 }
 
