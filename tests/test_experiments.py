@@ -51,7 +51,7 @@ def test_every_program_has_help_that_holds_its_docstring(name):
 STORED = {
     "clock": (["--seeds", "0-4"], "biology/clock.json"),
     "noise": (["--seeds", "0-4"], "biology/noise.json"),
-    "lateral": (["--seeds", "7-8"], "biology/lateral.json"),
+    "lateral": (["--seeds", "7-11"], "biology/lateral.json"),
     "spikes": (["--seeds", "0-4"], "biology/spikes.json"),
     "dale": (["--seeds", "0-9"], "biology/dale.json"),
     "training": (["--seeds", "0-4"], "biology/training.json"),

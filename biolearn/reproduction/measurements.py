@@ -94,7 +94,7 @@ STORED |= {
         (_experiment("dale --seeds 0-9 --labels 0-4 --out {at}"),),
     ),
     "fig12_lateral": Source(
-        "biology/lateral.json", "7 and 8", (_experiment("lateral --seeds 7-8 --out {at}"),)
+        "biology/lateral.json", "7 to 11", (_experiment("lateral --seeds 7-11 --out {at}"),)
     ),
     "fig13_noise": Source(
         "biology/noise.json", "0 to 4", (_experiment("noise --seeds 0-4 --out {at}"),)
