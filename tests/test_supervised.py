@@ -44,6 +44,12 @@ def some(n=20, seed=1):
     return Random(seed).uniform((n, 5)), one_hot(np.arange(n) % 3, 3, B)
 
 
+def double(model):
+    "The same network in float64."
+    wide = lambda d: Dense(d.W.astype(np.float64), d.b.astype(np.float64), d.unit)
+    return Model(tuple(LayerPair(wide(p.f), wide(p.g)) for p in model.pairs))
+
+
 def test_one_hot_knows_the_unknown():
     assert one_hot([2, -1, 0], 3, B).tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
     assert one_hot([0], 3, B).dtype == np.float32
@@ -58,9 +64,7 @@ def test_one_hot_refuses_what_is_no_label(labels):
 @pytest.mark.parametrize("top", ["linear", "sigmoid"])
 def test_the_diagnostic_gradient_is_that_of_the_squared_error(top):
     "Against central differences in float64 of ½|y - f_M(...)|² as a function of each hidden layer."
-    model = network(top=top)
-    double = lambda dense: Dense(dense.W.astype(np.float64), dense.b.astype(np.float64), dense.unit)
-    model = Model(tuple(LayerPair(double(p.f), double(p.g)) for p in model.pairs))
+    model = double(network(top=top))
     x, y = (a.astype(np.float64) for a in some(4))
     h, found = encode(model, x), label_gradients(model, x, y)
 
@@ -331,8 +335,7 @@ def test_a_projection_that_learns_keeps_no_checkpoint(tmp_path):
 
 def one_step(presynaptic, push=transported, move=1.0):
     "What one step of SGD at rate 1 takes off the weights of f, and the network before it, in float64."
-    wide = lambda d: Dense(d.W.astype(float), d.b.astype(float), d.unit)
-    model = Model(tuple(LayerPair(wide(p.f), wide(p.g)) for p in network().pairs), None)
+    model = double(network())
     x, y = (a.astype(float) for a in some())
     config = TrainConfig(
         noise=(0.0,) * 4,

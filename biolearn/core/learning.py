@@ -83,8 +83,9 @@ class PaperSettings:
 class TrainConfig(PaperSettings):
     """The settings of TRAIN (Algorithm 2).
 
-    The paper gives the first five and `presynaptic`, and is silent about the others. Where those are left out (None),
-    they are what was found for MNIST, for any number of layers: `for_model` fills them in.
+    The paper gives the first five and `presynaptic`, and is silent about the others. Where those
+    are left out (None), they are what was found for MNIST, for any number of layers: `for_model`
+    fills them in.
     Raises TypeError or ValueError for settings that cannot be meant.
 
     Parameters
