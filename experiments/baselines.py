@@ -10,7 +10,8 @@ the validation digits.
 
 Models: real (validation digits), kmeans, ppca, gmm, mcpc (predictive coding with Langevin
 inference); vae (its pixels' deviation learnt), vae-fixed (given) and dae need PyTorch (pip install
--e .[bench]). The text after --try is what stands between the brackets of a call; the other settings
+-e .[bench]), and so do the same three with a mixture as prior: vae-mixture, vae-fixed-mixture and
+dae-mixture. The text after --try is what stands between the brackets of a call; the other settings
 are those of CHOSEN.
 
 The rule by which CHOSEN was chosen. Test digits are never looked at. ppca and gmm: the largest
@@ -90,6 +91,9 @@ CHOSEN = {  # by the rule above; experiments/baseline_trials.csv
     "vae-fixed": dict(sd=0.5),
     "dae": dict(noise=1.0, start="code", rounds=10),
 }
+# the same networks (the same seed, the same weights) with the prior of the profile "mixture"
+TWINS = {f"{name}-mixture": CHOSEN[name] | {"components": 1000} for name in ("vae", "vae-fixed")}
+CHOSEN |= TWINS | {"dae-mixture": CHOSEN["dae"] | {"components": 1000, "rounds": 0}}
 COLUMNS = (
     "model",
     "seed",
@@ -117,10 +121,10 @@ def train(model, data, settings, rng):
         return fit_predictive_coding(
             x, LangevinConfig(**settings), rng=rng, progress=sys.stderr.isatty()
         )
-    if model in ("vae", "vae-fixed", "dae"):
+    if model.removesuffix("-mixture") in ("vae", "vae-fixed", "dae"):
         from experiments import torch_models as torch
 
-        if model == "dae":
+        if model.startswith("dae"):
             return torch.fit_dae(x, torch.DaeConfig(**settings), rng=rng)
         return torch.fit_vae(x, torch.VaeConfig(**settings), rng=rng)
     made = {
@@ -130,6 +134,11 @@ def train(model, data, settings, rng):
         "gmm": lambda: fit_mixture(x, **settings, rng=rng),
     }
     return made[model](), []
+
+
+def stream_of(model, seed):
+    "What a training draws from: the same for a network and for its twin with a mixture as prior."
+    return Random(seed).stream("peers", model.removesuffix("-mixture"))
 
 
 # ---- trials on the validation digits -------------------------------------------------------------
@@ -192,7 +201,7 @@ def trial(model, settings, seed, data, *, also=(), notes="", png=None):
     matter to training.
     """
     start = time.process_time()
-    baseline, history = train(model, data, settings, Random(seed).stream("peers", model))
+    baseline, history = train(model, data, settings, stream_of(model, seed))
     seconds = time.process_time() - start
     for i, otherwise in enumerate(({}, *also)):
         for name, value in otherwise.items():
@@ -250,7 +259,7 @@ def make(trial, *, out):
     model, seed, settings = trial.name, trial.seed, dict(trial.settings)
     data = load_dataset(settings.pop("dataset"))
     start = time.perf_counter()
-    baseline, history = train(model, data, settings, Random(seed).stream("peers", model))
+    baseline, history = train(model, data, settings, stream_of(model, seed))
     trained = time.perf_counter()
     n = min(SAMPLES, len(data.valid)) if model == "real" else SAMPLES
     result = examine(baseline, data, seed=seed, n_samples=n, n_completed=COMPLETED)

@@ -16,7 +16,7 @@ from biolearn.core.data import minibatches
 from biolearn.core.generation import check_mask, in_blocks
 from biolearn.core.layers import Dense, corrupt, init_dense
 from biolearn.core.model import TopPrior
-from biolearn.core.priors import fit_top_prior, sample_prior
+from biolearn.core.priors import fit_mixture_prior, fit_top_prior, sample_prior
 from biolearn.evaluation.baselines import Baseline
 from biolearn.evaluation.likelihood import Decoder
 
@@ -111,6 +111,9 @@ class Vae(Baseline, torch.nn.Module):
     and the codes of digits fill little of the prior, so that samples are poor. A fixed larger s
     trades one for the other. In-painting: `inpaint_rounds` rounds of encode, sample z, decode, with
     the visible pixels clamped (Rezende et al. 2014, without the noise of the pixels).
+
+    After `fit_prior`, z is drawn from a mixture of Gaussians learnt from codes of training pictures:
+    the prior that the paper's network has in the profile "mixture".
     """
 
     name = "variational auto-encoder"
@@ -121,8 +124,17 @@ class Vae(Baseline, torch.nn.Module):
         self.down = stack((n_z, hidden, n_0), ("softplus", "sigmoid"), rng.stream("down"))
         log_sd = torch.tensor(-1.5 if sd is None else math.log(sd))
         self.log_sd = torch.nn.Parameter(log_sd, requires_grad=sd is None)
+        self.prior = TopPrior(np.zeros(n_z, np.float32), np.ones(n_z, np.float32))
         self.n_z = n_z
         self.inpaint_rounds = inpaint_rounds
+
+    @torch.no_grad()
+    def fit_prior(self, x, n_components, *, rng):
+        "Learn a mixture of `n_components` from a draw of q(z | x) for each row of `x`."
+        mean, log_var = self.up(tensor(x)).chunk(2, dim=1)
+        noise = torch.from_numpy(rng.stream("codes").normal(tuple(mean.shape)))
+        codes = (mean + torch.exp(0.5 * log_var) * noise).numpy()
+        self.prior = fit_mixture_prior(codes, n_components, rng=rng.stream("mixture"))
 
     def elbo_terms(self, x, noise):
         """E log p(x | z) by one draw z = mean + sd × `noise`, and KL(q(z | x) || p(z)) in closed
@@ -147,11 +159,10 @@ class Vae(Baseline, torch.nn.Module):
 
     @torch.no_grad()
     def sample(self, n, *, rng):
-        return in_blocks(
-            lambda size, rng: self.down(torch.from_numpy(rng.normal((size, self.n_z)))).numpy(),
-            n,
-            rng,
-        )
+        def make(size, rng):
+            return self.down(torch.from_numpy(sample_prior(self.prior, size, rng=rng))).numpy()
+
+        return in_blocks(make, n, rng)
 
     @torch.no_grad()
     def inpaint(self, x, visible, *, rng):
@@ -164,9 +175,8 @@ class Vae(Baseline, torch.nn.Module):
         return complete_by_chain(step, x, visible, self.inpaint_rounds, rng)
 
     def decoder(self):
-        prior = TopPrior(np.zeros(self.n_z, np.float32), np.ones(self.n_z, np.float32))
         pixels = float(torch.exp(self.log_sd.detach()))
-        return Decoder(tuple(m.dense() for m in self.down), prior, (0.0, pixels))
+        return Decoder(tuple(m.dense() for m in self.down), self.prior, (0.0, pixels))
 
 
 class DaeChain(Baseline, torch.nn.Module):
@@ -196,9 +206,15 @@ class DaeChain(Baseline, torch.nn.Module):
         return 0.5 * ((self.down(self.up(noisy)) - x) ** 2).sum(1).mean()
 
     @torch.no_grad()
-    def fit_prior(self, x):
-        "The Gaussian from which codes are drawn: that of the codes of `x`."
-        self.prior = fit_top_prior(self.up(tensor(x)).numpy(), widen=1.0)
+    def fit_prior(self, x, n_components, *, rng):
+        """What codes are drawn from, learnt from the codes of `x`: a mixture of `n_components`
+        Gaussians, or for 0 the one Gaussian with their mean and variance.
+        """
+        codes = self.up(tensor(x)).numpy()
+        if n_components:
+            self.prior = fit_mixture_prior(codes, n_components, rng=rng.stream("mixture"))
+        else:
+            self.prior = fit_top_prior(codes, widen=1.0)
 
     @torch.no_grad()
     def reconstruct(self, x, rng):
@@ -224,13 +240,14 @@ class DaeChain(Baseline, torch.nn.Module):
 
 @dataclass(frozen=True)
 class VaeConfig(Loop):
-    """The settings of `fit_vae`: units of the hidden layers and of z, and the pixels' noise if
-    given.
+    """The settings of `fit_vae`: units of the hidden layers and of z, the pixels' noise if given,
+    and how many Gaussians z is drawn from after training (0: the N(0, I) of training).
     """
 
     hidden: int = 1000
     n_z: int = 100
     sd: float | None = None
+    components: int = 0
 
 
 def fit_vae(x, config=VaeConfig(), *, rng):
@@ -245,23 +262,29 @@ def fit_vae(x, config=VaeConfig(), *, rng):
         rng=rng.stream("init"),
         inpaint_rounds=config.inpaint_rounds,
     )
-    return vae, train(vae, vae.loss, x, config, rng=rng.stream("train"))
+    history = train(vae, vae.loss, x, config, rng=rng.stream("train"))
+    if config.components:
+        vae.fit_prior(x, config.components, rng=rng.stream("prior"))
+    return vae, history
 
 
 @dataclass(frozen=True)
 class DaeConfig(Loop):
-    "The settings of `fit_dae`: units, noise of the corruption, start and rounds of its chain."
+    """The settings of `fit_dae`: units, noise of the corruption, start and rounds of its chain, and
+    how many Gaussians its first code is drawn from (0: one, with the codes' mean and variance).
+    """
 
     hidden: int = 1000
     n_code: int = 100
     noise: float = 0.5
     start: str = "code"
     rounds: int = 3
+    components: int = 0
 
 
 def fit_dae(x, config=DaeConfig(), *, rng):
     "A `DaeChain` trained on the rows of `x` (n, n_0) float32, and its mean loss in each epoch."
     dae = DaeChain(x.shape[1], config, rng=rng.stream("init"))
     history = train(dae, dae.loss, x, config, rng=rng.stream("train"))
-    dae.fit_prior(x)
+    dae.fit_prior(x, config.components, rng=rng.stream("prior"))
     return dae, history

@@ -939,6 +939,35 @@ def test_the_twins_keep_the_promises_of_a_baseline(name, trained, digits):
     assert baseline.log_density(x) is None and (baseline.decoder() is None) == (name == "dae")
 
 
+@pytest.mark.parametrize("name", ["vae", "dae"])
+def test_a_twin_with_a_mixture_is_the_same_network_with_another_prior(name, twins, digits):
+    """Its codes are drawn from Gaussians that together have the mean of the codes of digits, and its
+    pictures lie nearer to digits than those of the single Gaussian.
+    """
+    from biolearn.evaluation.neighbours import nearest_distance
+
+    loop = dict(hidden=60, epochs=20, batch_size=50, rate=3e-3)
+    fit, Config = getattr(twins, f"fit_{name}"), {"vae": twins.VaeConfig, "dae": twins.DaeConfig}
+    how = Config[name](**loop) if name == "vae" else Config[name](**loop, rounds=0)
+    plain, _ = fit(digits.train, how, rng=Random(0))
+    twin, _ = fit(digits.train, replace(how, components=50), rng=Random(0))
+    for a, b in zip(plain.parameters(), twin.parameters()):
+        assert (a == b).all()
+    codes = twin.up(twins.tensor(digits.train)).detach().numpy()
+    weight, mean = twin.prior.weight, twin.prior.mean
+    assert weight.shape == (50,) and weight.sum() == pytest.approx(1, rel=1e-5)
+    if name == "dae":
+        np.testing.assert_allclose(weight @ mean, codes.mean(0), rtol=1e-3, atol=1e-4)
+    else:
+        spread = twin.decoder().prior.mean.std(axis=0).max()
+        assert spread > 0.3  # the single Gaussian has one mean
+    far = [
+        np.median(nearest_distance(net.sample(300, rng=Random(1)), digits.train))
+        for net in (twin, plain)
+    ]
+    assert far[0] < 0.95 * far[1]
+
+
 def test_the_start_of_the_chain(trained, digits):
     """Without a round: the picture of a code, or plain noise; rounds of reconstruction bring the
     noise nearer to digits.
