@@ -105,6 +105,8 @@ class Chain:
         potentials of the clean picture's pixels.
     mean, variance
         Of the pictures: (n_0,), and the mean variance of a pixel.
+    grey
+        From 0, all pixels are black or white, to 1, all have the same ink.
     bias
         (levels, n_0): what each pixel adds to its potential at each level, see `balance`.
     """
@@ -113,6 +115,7 @@ class Chain:
     networks: tuple[Model, ...]
     mean: Array
     variance: float
+    grey: float
     bias: Array
 
     def potentials(self, level: int, x: Array) -> Array:
@@ -145,7 +148,7 @@ def _read(chain: Chain, level: Array, x: Array) -> Array:
 def _own(chain: Chain, level: Array, x: Array) -> Array:
     "What the noisy pixels of `x` (n, n_0), at their `level` (n,), add to their potentials."
     sigma, _ = _at(chain, level, x)
-    return 0.3 * (x - 0.5) / (sigma**2 + 0.03)
+    return 0.3 * (x - 0.5) / (sigma**2 + chain.grey**2)
 
 # %% ../../nbs/73_denoisers.ipynb #73ch009b
 class _Learner:
@@ -221,9 +224,11 @@ def _start(x: Array, how: ChainConfig, rng: Random) -> tuple[Chain, list[_Learne
     networks = range(1 if how.shared else levels)
     learners = [_Learner(sizes, how, rng.stream("network", k)) for k in networks]
     variance = max(float(xp.mean(xp.var(x, axis=0))), 1e-6)  # there may be one picture alone
+    ink = float(xp.mean(x))
+    grey = float(xp.mean(x * (1 - x))) / max(ink * (1 - ink), 1e-6)
     bias = xp.zeros((levels, x.shape[1]), dtype=x.dtype)
     models = tuple(learner.model for learner in learners)
-    return Chain(how.sigmas, models, xp.mean(x, axis=0), variance, bias), learners
+    return Chain(how.sigmas, models, xp.mean(x, axis=0), variance, grey, bias), learners
 
 # %% ../../nbs/73_denoisers.ipynb #73ch014b
 def _step(
@@ -261,16 +266,21 @@ def walk(chain: Chain, n: int, *, rng: int | Random = 0) -> Array:
 
     Picture i does not depend on `n`. rng : a seed or a `Random`.
     """
-    make = lambda rows, own: _walked(chain, rows, own, chain.repair)
+    repair = lambda level, x: (x, chain.repair(level, x))
+    make = lambda rows, own: _walked(chain, rows, own, repair)
     return in_blocks(make, n, as_random(rng, chain.mean))
 
 
-def _walked(chain: Chain, n: int, rng: Random, repair: Callable[[int, Array], Array]) -> Array:
+# (level, pictures with its noise) -> (the same or others with that noise, what they are repaired to)
+_Repair = Callable[[int, Array], tuple[Array, Array]]
+
+
+def _walked(chain: Chain, n: int, rng: Random, repair: _Repair) -> Array:
     "A block of pictures, repaired at each level by `repair`."
     spread = math.sqrt(chain.sigmas[0] ** 2 + chain.variance)  # of pictures with the first noise
     x = chain.mean + spread * rng.stream("start").normal((n, chain.mean.shape[0]))
     for k, (sigma, lower) in enumerate(zip(chain.sigmas, (*chain.sigmas[1:], 0.0))):
-        repaired, kept = repair(k, x), (lower / sigma) ** 2
+        (x, repaired), kept = repair(k, x), (lower / sigma) ** 2
         fresh = lower * math.sqrt(1 - kept) * rng.stream("level", k).normal(x.shape)
         x = repaired + kept * (x - repaired) + fresh
     return x
@@ -285,11 +295,11 @@ def balance(chain: Chain, n: int, *, rng: int | Random = 0) -> Chain:
     check_number(n, "n", integer=True, low=1)
     balanced = replace(chain, bias=array_namespace(chain.bias).zeros_like(chain.bias))
 
-    def repair(level: int, x: Array) -> Array:
+    def repair(level: int, x: Array) -> tuple[Array, Array]:
         potentials = balanced.potentials(level, x)
         bias = _homeostasis(potentials, chain.mean)
         balanced.bias[level, :] = bias
-        return sigmoid(potentials + bias)
+        return x, sigmoid(potentials + bias)
 
     _walked(balanced, n, as_random(rng, chain.mean), repair)
     return balanced
@@ -305,7 +315,9 @@ def _homeostasis(potentials: Array, mean: Array) -> Array:
     return bias
 
 # %% ../../nbs/73_denoisers.ipynb #73ch019b
-def complete(chain: Chain, x: Array, visible: Array, *, rng: int | Random = 0) -> Array:
+def complete(
+    chain: Chain, x: Array, visible: Array, *, rounds: int = 2, rng: int | Random = 0
+) -> Array:
     """`x` with its pixels that are not `visible` filled in by a walk.
 
     Parameters
@@ -314,15 +326,23 @@ def complete(chain: Chain, x: Array, visible: Array, *, rng: int | Random = 0) -
         Pictures (n, n_0).
     visible
         Booleans (n, n_0) or (n_0,), true where the pixel of `x` is known.
+    rounds
+        Repairs at each level.
     rng
         A seed or a `Random`.
     """
     check_array(x, "x", low=0, high=1)
+    check_number(rounds, "rounds", integer=True, low=1)
     xp, rng, visible = array_namespace(x), as_random(rng, x), check_mask(visible, x)
-    noise = rng.stream("visible")
+    noise = rng.stream("rounds")
 
-    def repair(level: int, walked: Array) -> Array:
-        known = x + chain.sigmas[level] * noise.stream(level).normal(x.shape)
-        return chain.repair(level, xp.where(visible, known, walked))
+    def repair(level: int, walked: Array) -> tuple[Array, Array]:
+        sigma, repaired = chain.sigmas[level], walked
+        for r in range(rounds):
+            corrupted = xp.where(visible, x, repaired) + sigma * noise.normal(x.shape)
+            keep = visible if r == 0 else xp.ones_like(visible)  # the first has its noise already
+            walked = xp.where(keep, corrupted, walked)
+            repaired = chain.repair(level, walked)
+        return walked, repaired
 
     return xp.where(visible, x, _walked(chain, x.shape[0], rng, repair))
