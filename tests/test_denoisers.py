@@ -9,7 +9,7 @@ import pytest
 
 import biolearn.extensions.denoisers as denoisers
 from biolearn.core.data import load_digits
-from biolearn.core.layers import Dense, LayerPair, local_gradient
+from biolearn.core.layers import Dense, LayerPair, angle, local_gradient
 from biolearn.core.model import Model, encode, init_model
 from biolearn.core.rng import Random
 from biolearn.extensions.denoisers import (
@@ -68,6 +68,8 @@ def learner_of(x, how=SMALL, seed=0, dtype=np.float64):
     wide = lambda d: Dense(d.W.astype(dtype), d.b.astype(dtype), d.unit)
     pairs = tuple(LayerPair(wide(p.f), wide(p.g)) for p in learner.model.pairs)
     learner.model = Model(pairs)
+    linear = (LayerPair(Dense(p.f.W, p.f.b, "linear"), p.g) for p in pairs)
+    learner.potentials = Model(tuple(linear))
     return learner, replace(chain, networks=(learner.model,))
 
 
@@ -122,7 +124,9 @@ def test_nothing_comes_down_but_through_the_feedback(x):
 
 
 def test_learnt_feedback_is_what_moves_a_layer(x, monkeypatch):
-    "h_k moves by B_{k+1} times the move above, and each map learns from before the move to after it."
+    """h_k moves by B_{k+1} times the move above, a unit's times its slope; each map learns from before
+    the move to after it.
+    """
     learner, chain = learner_of(x)
     level, clean, noisy = minibatch(x[:30])
     B = {
@@ -143,8 +147,27 @@ def test_learnt_feedback_is_what_moves_a_layer(x, monkeypatch):
         below, above = seen[k - 1]
         np.testing.assert_allclose(below, h[k - 1], rtol=1e-6)
         np.testing.assert_allclose(above, h[k] + move, rtol=1e-4, atol=1e-5)
+        slope = 1 - np.exp(-h[k]) if k < 3 else 1  # of softplus, from its activity
         if k > 1:
-            move = move @ learner.feedback.weights[k - 1]
+            move = (move * slope) @ learner.feedback.weights[k - 1]
+
+
+def test_learnt_feedback_points_where_the_gradient_does(x):
+    learner, chain = learner_of(x, replace(SMALL, forget=0.005))
+    level, clean, noisy = minibatch(x)
+    h = encode(learner.model, denoisers._read(chain, level, noisy))
+    for _ in range(2000):
+        learner.feedback.learn(learner.potentials, h)
+    asked = [*h[:-1], h[-1] + clean - 0.5]
+    learnt, exact = (
+        denoisers.push_down(learner.model, asked, push)
+        for push in (learner.push, denoisers.transported)
+    )
+    for k in (1, 2):
+        assert angle(learnt[k] - h[k], exact[k] - h[k]).mean() < 10
+    again, _ = learner_of(x)
+    for mine, new in zip(learner.model.pairs, again.model.pairs):
+        np.testing.assert_array_equal(mine.f.W, new.f.W)  # feedback only observes
 
 
 def test_networks_of_their_own_know_nothing_of_each_other(x):

@@ -16,16 +16,17 @@ from ..core.data import minibatches
 from ..core.fast_training import progress_bar
 from ..core.generation import in_blocks
 from ..core.inference import check_mask
-from ..core.layers import sigmoid
+from ..core.layers import UNITS, Dense, LayerPair, sigmoid
 from ..core.learning import local_step
 from ..core.model import Model, encode, init_model
 from ..core.optimizers import new_optimizer_state
 from ..core.rng import Random, as_random
 from .supervised import PerturbationFeedback, push_down, transported
+from ..kernels.cuda import product
 
 # %% ../../nbs/73_denoisers.ipynb #73ch006a
 FEEDBACK = ("learnt", "exact")
-_SIGMAS = tuple(4.0 * 0.025 ** (k / 39) for k in range(40))  # from 4 to 0.1
+_SIGMAS = tuple(4.0 * 0.0625 ** (k / 39) for k in range(40))  # from 4 to 0.25
 
 # %% ../../nbs/73_denoisers.ipynb #73ch0006
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ChainConfig:
     sigmas: tuple[float, ...] = _SIGMAS
     layers: tuple[int, ...] = (1000, 1000)
     shared: bool = True
-    steps: int = 12_000
+    steps: int = 10_000
     batch_size: int = 200
     rate: float = 1e-3
     feedback: str = "learnt"
@@ -157,9 +158,16 @@ class _Learner:
     def __init__(self, sizes: Sequence[int], how: ChainConfig, rng: Random) -> None:
         units = ("sigmoid", *["softplus"] * len(how.layers), "linear")
         self.model = init_model(tuple(sizes), units, rng=rng.stream("init"))
-        drawn = rng.stream("perturbed")
-        self.feedback = PerturbationFeedback(self.model, rate=how.forget, sd=how.sd, rng=drawn)
         self.memories = [new_optimizer_state(pair.f, "adam") for pair in self.model.pairs]
+        # the same synapses without the units above: a perturbation is observed in potentials
+        linear = (LayerPair(Dense(p.f.W, p.f.b, "linear"), p.g) for p in self.model.pairs)
+        self.potentials, drawn = Model(tuple(linear)), rng.stream("perturbed")
+        self.feedback = PerturbationFeedback(self.model, rate=how.forget, sd=how.sd, rng=drawn)
+
+    def push(self, model: Model, k: int, above: Array, h: Array) -> Array:
+        "A `Push`: B_{k+1} times the move of h_{k+1}, each unit's times its own slope."
+        y, unit = model.f(k + 1, h), UNITS[model.pairs[k].f.unit]
+        return product((above - y) * unit.slope(y), self.feedback.weights[k])
 
 # %% ../../nbs/73_denoisers.ipynb #73ch0011
 def _learn(
@@ -174,12 +182,12 @@ def _learn(
     """E-step and M-step of a network on pictures `x`, of which it sees `noisy`, each row at its
     `level`; returns half the squared error before, 0-d.
     """
-    model, feedback = learner.model, learner.feedback
+    model = learner.model
     h = encode(model, _read(chain, level, noisy))
     surprise = x - sigmoid(h[-1] + _own(chain, level, noisy))
     if how.feedback == "learnt":
-        feedback.learn(model, h)
-    push = feedback if how.feedback == "learnt" else transported
+        learner.feedback.learn(learner.potentials, h)
+    push = learner.push if how.feedback == "learnt" else transported
     moved = push_down(model, [*h[:-1], h[-1] + surprise], push)
     rate = how.rate * (1 - (t - 1) / how.steps)
     for pair, memory, below, above in zip(model.pairs, learner.memories, h, moved[1:]):
