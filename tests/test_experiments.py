@@ -56,6 +56,7 @@ STORED = {
     "dale": (["--seeds", "0-9"], "biology/dale.json"),
     "training": (["--seeds", "0-4"], "biology/training.json"),
     "supervised": (["--part", "rules", "--seeds", "0-1"], "supervised.json"),
+    "mcpc": (["--theirs", "models"], "mcpc.json"),
     "reinforcement": (["--only", "CartPole-v1", "mnist"], "reinforcement.json"),
 }
 
@@ -75,7 +76,7 @@ def test_what_was_measured_before_is_not_measured_again(name, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "name", ["clock", "dale", "lateral", "noise", "spikes", "supervised", "training"]
+    "name", ["clock", "dale", "lateral", "mcpc", "noise", "spikes", "supervised", "training"]
 )
 def test_stored_settings_and_verdicts_are_those_of_today(name):
     table = read_table(PAPER / STORED[name][1])
