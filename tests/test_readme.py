@@ -171,3 +171,16 @@ def test_the_table_of_peers_repeats_the_committed_values():
     assert sorted(line.strip("| ").split(" | ", 1)[1] for line in lines) == wanted and len(
         lines
     ) == len(found)
+
+
+def test_the_table_of_those_asked_less_repeats_the_committed_values():
+    stored = lambda name: json.loads((ROOT / "figures" / "paper" / name).read_text())["summary"]
+    lines = RESULTS[RESULTS.index("| asked less | seeds |") :].split("\n\n")[0].splitlines()[2:]
+    models = [*(stored("denoisers.json")[way] for way in ("learnt", "exact")), stored("mcpc.json")]
+    forms = {"Parzen": "{:.0f}", "Fréchet": "{:.2f}", "precision": "{:.2f}", "recall": "{:.2f}"}
+    forms |= {"two-sample": "{:.3f}", "halves": "{:.3f}"}
+    for line, found in zip(lines, models, strict=True):
+        numbers = [
+            form.format(found[key]["mean"]) if key in found else "–" for key, form in forms.items()
+        ]
+        assert line.strip("| ").split(" | ")[1:] == [str(found["Parzen"]["n"]), *numbers]
