@@ -293,6 +293,8 @@ def test_what_is_visible_stays_and_decides_the_rest():
     follows = lambda made: np.mean((made[:, 1] > 0.5) == (twins[:500, 0] > 0.5))
     assert follows(made) > 0.97
     assert follows(complete(chain, half, visible, rounds=1, rng=1)) < follows(made)
+    with pytest.raises(ValueError, match="x"):
+        complete(chain, half[:, :1], visible[:1])
     other = complete(chain, np.where(visible, half, 0), visible, rng=1)
     np.testing.assert_array_equal(made, other)
 
@@ -307,6 +309,8 @@ def test_what_is_visible_stays_and_decides_the_rest():
         ({"feedback": "guessed"}, "feedback"),
         ({"steps": 0}, "steps"),
         ({"rate": float("nan")}, "rate"),
+        ({"forget": 2.0}, "forget"),
+        ({"sd": 1e-8}, "sd"),
         ({"layers": ()}, "layers"),
         ({"layers": (10, 0)}, "layers"),
         ({"feedback": "target"}, "feedback"),

@@ -81,8 +81,9 @@ def _check_chain(how: ChainConfig) -> None:
     check_number(how.dreams, "dreams", integer=True, low=0)
     for units in how.layers:
         check_number(units, "each of layers", integer=True, low=1)
-    for name in ("rate", "sd", "forget"):
-        check_number(getattr(how, name), name, low=1e-9)
+    check_number(how.rate, "rate", low=1e-9)
+    check_number(how.forget, "forget", low=0, high=1)
+    check_number(how.sd, "sd", low=1e-6)
     for sigma in how.sigmas:
         check_number(sigma, "each of sigmas", low=1e-6)
     if not how.sigmas or list(how.sigmas) != sorted(set(how.sigmas), reverse=True):
@@ -272,7 +273,7 @@ def _hundreds(losses: list[Array]) -> list[float]:
 def walk(chain: Chain, n: int, *, rng: int | Random = 0) -> Array:
     """`n` new pictures (n, n_0): from noise alone through all levels.
 
-    Picture i does not depend on `n`. rng : a seed or a `Random`.
+    Picture i does not depend on `n`, but for the last bits. rng : a seed or a `Random`.
     """
     repair = lambda level, x: (x, chain.repair(level, x))
     make = lambda rows, own: _walked(chain, rows, own, repair)
@@ -339,7 +340,7 @@ def complete(
     rng
         A seed or a `Random`.
     """
-    check_array(x, "x", low=0, high=1)
+    check_array(x, "x", low=0, high=1, width=chain.mean.shape[0])
     check_number(rounds, "rounds", integer=True, low=1)
     xp, rng, visible = array_namespace(x), as_random(rng, x), check_mask(visible, x)
     noise = rng.stream("rounds")
