@@ -114,7 +114,7 @@ def finish(table):
     summary = {
         way: {
             question: mean_and_sd({int(s): run["found"][question][0] for s, run in runs.items()})
-            for question in (*JUDGED, *(aim for aim in AIMS if aim not in JUDGED))
+            for question in JUDGED | AIMS
         }
         for way, runs in table.get("chains", {}).items()
     }

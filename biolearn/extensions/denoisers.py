@@ -132,25 +132,22 @@ class Chain:
         return sigmoid(self.potentials(level, x))
 
 # %% ../../nbs/73_denoisers.ipynb #73ch0009
-def _at(chain: Chain, level: Array, x: Array) -> tuple[Array, Array]:
-    "For the rows of `x`, at their `level` (n,): sigma (n, 1), and the level as a one (n, levels)."
+def _sigma(chain: Chain, level: Array, x: Array) -> Array:
+    "The noise (n, 1) of the rows of `x`, by their `level` (n,)."
     xp = array_namespace(x)
-    sigmas = xp.asarray(chain.sigmas, dtype=x.dtype)
-    one_hot = xp.astype(level[:, None] == xp.arange(len(chain.sigmas))[None, :], x.dtype)
-    return xp.take(sigmas, level)[:, None], one_hot
+    return xp.take(xp.asarray(chain.sigmas, dtype=x.dtype), level)[:, None]
 
 
 def _read(chain: Chain, level: Array, x: Array) -> Array:
-    "`x` (n, n_0) as a network sees it: divided by its size, and with its `level` (n,)."
-    sigma, one_hot = _at(chain, level, x)
-    size = (1 + sigma**2 / chain.variance) ** 0.5
-    return array_namespace(x).concat([x / size, one_hot], axis=1)
+    "`x` (n, n_0) as a network sees it: divided by its size, and with its `level` (n,) as a one."
+    xp, size = array_namespace(x), (1 + _sigma(chain, level, x) ** 2 / chain.variance) ** 0.5
+    one_hot = xp.astype(level[:, None] == xp.arange(len(chain.sigmas))[None, :], x.dtype)
+    return xp.concat([x / size, one_hot], axis=1)
 
 
 def _own(chain: Chain, level: Array, x: Array) -> Array:
     "What the noisy pixels of `x` (n, n_0), at their `level` (n,), add to their potentials."
-    sigma, _ = _at(chain, level, x)
-    return 0.3 * (x - 0.5) / (sigma**2 + chain.grey**2)
+    return 0.3 * (x - 0.5) / (_sigma(chain, level, x) ** 2 + chain.grey**2)
 
 # %% ../../nbs/73_denoisers.ipynb #73ch009b
 class _Learner:
@@ -246,8 +243,8 @@ def _step(
     "One minibatch `x`, whose rows take the levels in turn; returns the mean loss, 0-d."
     xp, levels = array_namespace(x), len(how.sigmas)
     level = (xp.arange(x.shape[0]) + t * x.shape[0]) % levels
-    sigma, _ = _at(chain, level, x)
-    noisy, total = x + sigma * rng.normal(x.shape), xp.zeros((), dtype=x.dtype)
+    noisy = x + _sigma(chain, level, x) * rng.normal(x.shape)
+    total = xp.zeros((), dtype=x.dtype)
     for k, learner in enumerate(learners):
         mine = slice(None) if how.shared else level == k
         if how.shared or bool(xp.any(mine)):
